@@ -1,0 +1,31 @@
+"""Build Stable Diffusion checkpoints into engines, run them as ordinary diffusers pipelines, see where time goes."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sdtrt.builder import build
+    from sdtrt.parity import verify
+    from sdtrt.pipeline import accelerate, load
+    from sdtrt.store import Bundle
+
+__version__ = "0.1.0"
+__all__ = ["Bundle", "__version__", "accelerate", "build", "load", "verify"]
+
+# Imported when first asked for: `import sdtrt` stays light and pulls in no torch. No module bears the name of a public
+# function: importing it would put the module in the place of the function.
+_HOMES = {
+    "Bundle": "sdtrt.store",
+    "accelerate": "sdtrt.pipeline",
+    "build": "sdtrt.builder",
+    "load": "sdtrt.pipeline",
+    "verify": "sdtrt.parity",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'sdtrt' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

@@ -1,0 +1,38 @@
+"""What all plots share: safe labels, sizes and the look that the page's theme is laid over."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+
+import plotly.graph_objects as go
+
+
+def label(text: object, length: int = 0) -> str:
+    """`text` as plotly shows it literally, since plotly reads tags and entities; cut in the middle to `length`."""
+    line = " ".join(str(text).split())
+    if 0 < length < len(line):
+        line = f"{line[: length // 3]}…{line[len(line) - length + length // 3 + 1 :]}"
+    return html.escape(line, quote=False)
+
+
+def name_bars(figure: go.Figure, names: Sequence[str], title: str) -> None:
+    """Write the names of horizontal bars at 0, 1, 2, ... above them, where they also fit on a narrow screen."""
+    place = {"x": 0, "xref": "paper", "xanchor": "left", "yanchor": "bottom", "showarrow": False}
+    for position, name in enumerate(names):
+        figure.add_annotation(text=name, y=position - 0.22, **place)
+    figure.update_traces(orientation="h", width=0.44)
+    figure.update_xaxes(title=title, automargin=True, fixedrange=True)
+    figure.update_yaxes(range=[len(names) - 0.6, -0.9], visible=False, fixedrange=True)
+
+
+def finish(figure: go.Figure, height: int, missing: str = "") -> go.Figure:
+    """Apply the common layout; `missing` is shown in place of data."""
+    clear = "rgba(0,0,0,0)"
+    legend = {"orientation": "h", "x": 0, "y": 1, "yanchor": "bottom", "traceorder": "normal"}
+    figure.update_layout(template="none", height=height, paper_bgcolor=clear, plot_bgcolor=clear, legend=legend)
+    figure.update_layout(margin={"l": 8, "r": 20, "t": 8, "b": 8}, font={"family": "system-ui, sans-serif", "size": 13})
+    if missing:
+        figure.update_layout(xaxis_visible=False, yaxis_visible=False, height=120)
+        figure.add_annotation(text=missing, showarrow=False, x=0.5, y=0.5, xref="paper", yref="paper")
+    return figure

@@ -1,0 +1,81 @@
+"""The figures of one engine as a whole, and how they are written for people."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import isfinite
+from statistics import median
+
+from sdtrt.plan import Plan
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One engine's totals; None is unknown. Times are medians of one run, `gflop_per_s` is work over wall time."""
+
+    component: str
+    backend: str
+    device: str
+    precision: str
+    sizes: dict[str, int]
+    layers: int
+    untimed_layers: int
+    unattributed_layers: int
+    wall_ms: float | None
+    layers_ms: float | None
+    unattributed_ms: float | None
+    attributed_pct: float | None
+    weight_mb: float | None
+    gflop: float | None
+    gflop_per_s: float | None
+
+    def facts(self) -> dict[str, str]:
+        """Label to text, as the report and the Markdown show them."""
+        untimed = f", {self.untimed_layers:,} not timed" if self.untimed_layers else ""
+        return {
+            "Wall time, median": number(self.wall_ms, "ms"),
+            "Sum of layers": number(self.layers_ms, "ms"),
+            "Layers": f"{self.layers:,}{untimed}",
+            "Weights": number(self.weight_mb, "MB"),
+            "Work": number(self.gflop, "GFLOP"),
+            "Achieved": number(self.gflop_per_s, "GFLOP/s"),
+            "Attributed": number(self.attributed_pct, "% of time"),
+            "Unattributed": f"{number(self.unattributed_ms, 'ms')}, {self.unattributed_layers:,} layers",
+            "Backend": self.backend,
+            "Device": self.device,
+            "Precision": self.precision,
+            "Sizes": " ".join(f"{name}={size}" for name, size in self.sizes.items()),
+        }
+
+
+def summarize(plan: Plan) -> Summary:
+    """Totals of one plan."""
+    timed = [(ms, layer.module) for layer in plan.layers if (ms := layer.time_ms) is not None]
+    layers_ms = sum(ms for ms, _ in timed) if timed else None
+    lost_ms = sum(ms for ms, module in timed if not module) if timed else None
+    wall_ms = median(plan.wall_times_ms) if plan.wall_times_ms else None
+    gflop = None if plan.total_flops is None else plan.total_flops / 1e9
+    return Summary(
+        component=plan.component,
+        backend=f"{plan.backend} {plan.backend_version}",
+        device=plan.device,
+        precision=plan.precision,
+        sizes=plan.sizes,
+        layers=len(plan.layers),
+        untimed_layers=len(plan.layers) - len(timed),
+        unattributed_layers=sum(not layer.module for layer in plan.layers),
+        wall_ms=wall_ms,
+        layers_ms=layers_ms,
+        unattributed_ms=lost_ms,
+        attributed_pct=100 - 100 * lost_ms / layers_ms if lost_ms is not None and layers_ms else None,
+        weight_mb=None if plan.total_weight_bytes is None else plan.total_weight_bytes / 1e6,
+        gflop=gflop,
+        gflop_per_s=gflop / wall_ms * 1e3 if gflop is not None and wall_ms else None,
+    )
+
+
+def number(value: float | None, unit: str = "") -> str:
+    """Four significant digits with thousands separators; "unknown" for None and NaN."""
+    if value is None or not isfinite(value):
+        return "unknown"
+    return f"{value:,.0f} {unit}".strip() if abs(value) >= 1000 else f"{value:.4g} {unit}".strip()

@@ -1,0 +1,266 @@
+"""build(): checkpoint in, verified bundle out.
+
+Each component is exported, optimised, built, compared with eager PyTorch and profiled, then dropped from memory. The
+bundle is put in its place only when an image made with all of it matches; until then it lies beside.
+"""
+
+from __future__ import annotations
+
+import errno
+import gc
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sdtrt import config as configs
+from sdtrt import env, export, graph, parity, store
+from sdtrt.config import BuildConfig
+from sdtrt.engines import EngineContext, Source
+from sdtrt.errors import BuildError, SdtrtError, VerifyError
+from sdtrt.forecast import Forecast, Step, forecast
+from sdtrt.spec import ComponentSpec
+from sdtrt.store import Bundle, Change, Component, Manifest, Staging
+
+if TYPE_CHECKING:
+    from torch import nn
+
+Progress = Callable[[str, float], None]
+# Rough shares of a build, measured on SD pipelines: they only drive the progress bar.
+_SHARES = {"unet": 6.0, "vae_decoder": 2.0, "vae_encoder": 2.0}
+_STAGES = {"load": 0.05, "export": 0.60, "optimise": 0.05, "build": 0.05, "verify": 0.15, "profile": 0.10}
+
+
+def build(
+    model: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    config: str | os.PathLike[str] | BuildConfig | None = None,
+    force: bool = False,
+    progress: Progress = lambda label, done: None,
+    **settings: Any,
+) -> Bundle:
+    """Build `model` into a bundle at `out` and return it; components whose key did not change are reused.
+
+    `config` is a YAML recipe; `settings` are fields of `BuildConfig` and win over it. `progress` is called with a label
+    and the share done, 0 to 1. Raises ConfigError, ModelError, BackendUnavailable, ExportError, BuildError,
+    VerifyError or BundleError; whatever is raised, a bundle that was at `out` is still there.
+    """
+    if not isinstance(config, BuildConfig):
+        config = configs.load(Path(config) if config else None, model=os.fspath(model), **settings)
+    with _disk_errors():
+        return run(forecast(config, Path(out), force), Path(out), progress)
+
+
+def run(plan: Forecast, out: Path, progress: Progress = lambda label, done: None) -> Bundle:
+    """Carry out a forecast."""
+    if all(s.action == "reuse" for s in plan.steps):
+        progress("up to date", 1.0)
+        return Bundle.open(out)
+    with store.staging(out) as stage:
+        _check_space(out, plan)
+        total = sum(_SHARES.get(s.spec.name, 1.0) for s in plan.steps) + 2.0
+        done, components = 0.0, {}
+        for step in plan.steps:
+            share = _SHARES.get(step.spec.name, 1.0)
+            name, start = step.spec.name, done
+
+            def report(label: str, part: float, name: str = name, start: float = start, share: float = share) -> None:
+                progress(f"{name}: {label}", (start + part * share) / total)
+
+            components[name] = _component(plan, step, stage, out, report)
+            done += share
+        _copy_pipeline(plan, stage.path / store.PIPELINE)
+        manifest = _manifest(plan, components)
+        progress("image: comparing with eager", done / total)
+        manifest = _check_image(plan, stage, manifest)
+        bundle = stage.commit(manifest)
+    progress("done", 1.0)
+    return bundle
+
+
+def _component(plan: Forecast, step: Step, stage: Staging, out: Path, report: Progress) -> Component:
+    if step.present is not None:
+        report(step.reasons[0], 0.0)
+        if step.action == "reuse":
+            stage.adopt(step.present, out.resolve() / step.spec.name)
+        return step.present
+    with stage.component(step.spec.name) as folder:
+        component = _build(plan, step, folder, report)
+        store.write_text(folder / store.RECORD, component.model_dump_json(indent=1))
+    gc.collect()
+    return component
+
+
+def _build(plan: Forecast, step: Step, folder: Path, report: Progress) -> Component:
+    """Everything that happens to one component, in order; times of the stages go into its record."""
+    spec, backend, seconds = step.spec, plan.backend, {}
+    stages = iter(_STAGES)
+
+    @contextmanager
+    def stage(label: str) -> Iterator[None]:
+        name = next(stages)
+        report(label, sum(v for k, v in _STAGES.items() if list(_STAGES).index(k) < list(_STAGES).index(name)))
+        started = time.perf_counter()
+        yield
+        seconds[name] = round(time.perf_counter() - started, 3)
+
+    changes: tuple[Change, ...] = ()
+    sizes = plan.profiles[0].sizes("opt")
+    costs = {}
+    with stage("loading weights"):
+        module = _load(plan, spec)
+    onnx = None
+    with stage("exporting"):
+        if backend.consumes == "onnx":
+            opset = plan.config.opset or backend.opset
+            onnx = export.capture(spec, module, plan.profiles, plan.scale, opset, folder / "work")
+    with stage("optimising the graph"):
+        if onnx is not None:
+            changes = graph.optimise(onnx, plan.config.passes if plan.config.passes is not None else backend.passes)
+            costs = graph.node_costs(onnx, {t.name: t.resolve(sizes) for t in spec.inputs})
+    with stage("building the engine"):
+        backend.build(Source(spec, module, plan.profiles, onnx), plan.options, folder)
+        shutil.rmtree(folder / "work", ignore_errors=True)
+        _save_norm(module, folder)
+        engine = backend.load(folder, _context(plan, spec, out=None))
+    with stage("comparing with eager"):
+        figures = _parity(plan, spec, engine, module) if backend.computes else {}
+    del module
+    with stage("profiling"):
+        inputs = {n: t.to(engine.device) for n, t in export.sample_inputs(spec, sizes).items()}
+        engine.profile(inputs, sizes, plan.config.profile_runs).with_costs(costs).save(folder / "plan.json")
+        engine.close()
+    return Component(
+        name=spec.name,
+        key=step.key,
+        files=store.describe_files(folder),
+        passes=changes,
+        parity=figures,
+        seconds=seconds,
+        weight_bytes=step.weight_bytes,
+    )
+
+
+def _load(plan: Forecast, spec: ComponentSpec) -> Any:
+    """The checkpoint's module, or None for a backend that needs none."""
+    return None if plan.backend.consumes == "nothing" else spec.load(plan.folder)
+
+
+def _context(plan: Forecast, spec: ComponentSpec, out: Path | None) -> EngineContext:
+    return EngineContext(
+        spec=spec,
+        profiles=plan.profiles,
+        steps=spec.steps(plan.profiles, plan.scale),
+        options=plan.options,
+        rebuild=f"sdtrt build {plan.config.model} --out {out or 'BUNDLE'}",
+    )
+
+
+def _parity(plan: Forecast, spec: ComponentSpec, engine: Any, module: nn.Module) -> dict[str, float]:
+    """Relative error at the least and the best size; VerifyError when it is above the limit."""
+    limit = parity.LIMITS[plan.config.precision][0]
+    oracle, figures = module.float(), {}
+    for point in ("min", "opt"):
+        error = parity.component_error(engine, oracle, plan.profiles[0].sizes(point))
+        figures[f"relative_error_{point}"] = error
+        if not error <= limit:
+            raise VerifyError(
+                f"the engine of {spec.name} differs from eager PyTorch",
+                slug="verify-component",
+                received=f"relative error {error:.3g} at {point} size",
+                expected=f"at most {limit:g}",
+                hint="build with --precision fp32, or with fewer passes, and report what helped",
+            )
+    return figures
+
+
+def _save_norm(module: Any, folder: Path) -> None:
+    """Text encoders keep one small layer outside the engine: see `modules.EngineTextEncoder`."""
+    if hasattr(module, "final_norm"):
+        from safetensors.torch import save_file
+
+        from sdtrt.modules import NORM
+
+        save_file({k: v.contiguous() for k, v in module.final_norm().state_dict().items()}, folder / NORM)
+
+
+def _copy_pipeline(plan: Forecast, target: Path) -> None:
+    """Everything of the checkpoint but its weights: configs, tokenizers, scheduler."""
+    shutil.rmtree(target, ignore_errors=True)
+    keep = [*{s.spec.attribute for s in plan.steps}, "scheduler", "tokenizer", "tokenizer_2"]
+    for part in keep:
+        if (plan.folder / part).is_dir():
+            (target / part).mkdir(parents=True)
+            for file in (plan.folder / part).iterdir():
+                if file.suffix in {".json", ".txt"} and "index.json" not in file.name:
+                    shutil.copyfile(file, target / part / file.name)
+    shutil.copyfile(plan.folder / "model_index.json", target / "model_index.json")
+
+
+def _manifest(plan: Forecast, components: Mapping[str, Component]) -> Manifest:
+    return Manifest(
+        family=plan.family,
+        model=plan.config.model,
+        backend=plan.backend.name,
+        precision=plan.config.precision,
+        profiles=tuple(map(str, plan.profiles)),
+        steps={s.spec.name: s.spec.steps(plan.profiles, plan.scale) for s in plan.steps},
+        options=plan.options,
+        config=plan.config.model_dump(mode="json"),
+        environment=env.describe().to_dict(),
+        created=store.now(),
+        components=dict(components),
+    )
+
+
+def _check_image(plan: Forecast, stage: Staging, manifest: Manifest) -> Manifest:
+    """Make one image with the staged engines and with eager; VerifyError when they differ too much."""
+    steps = plan.config.verify_steps
+    if not (steps and plan.backend.computes and {"unet", "vae_decoder"} <= manifest.components.keys()):
+        return manifest
+    row = parity.image_row(Bundle(stage.path, manifest), plan.folder, steps)
+    if not row.passed:
+        raise VerifyError(
+            "the image differs from that of eager PyTorch",
+            slug="verify-image",
+            received=f"PSNR {row.value:.1f} dB",
+            expected=f"at least {row.limit:g} dB",
+            hint="build with --precision fp32; the components are kept, and a new build resumes",
+        )
+    return manifest.model_copy(update={"image": {"psnr_db": min(row.value, 999.0), "steps": steps}})
+
+
+def _check_space(out: Path, plan: Forecast) -> None:
+    """Engine and its ONNX file exist side by side for a moment: twice the weights must fit."""
+    free = shutil.disk_usage(out.resolve().parent).free
+    if free < 2 * plan.new_bytes:
+        raise BuildError(
+            "the disk is too full for this build",
+            slug="disk-full",
+            received=f"{free / 1e9:.1f} GB free",
+            expected=f"{2 * plan.new_bytes / 1e9:.1f} GB",
+            hint="free some space, or build elsewhere with --out",
+        )
+
+
+@contextmanager
+def _disk_errors() -> Iterator[None]:
+    """Translate what the file system says, whichever library was writing."""
+    try:
+        yield
+    except SdtrtError:
+        raise
+    except OSError as exc:
+        if exc.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+            raise
+        full = exc.errno in (errno.ENOSPC, errno.EDQUOT)
+        raise BuildError(
+            "the disk is full" if full else "the output cannot be written",
+            slug="disk-full" if full else "disk-denied",
+            received=f"{exc.strerror}: {exc.filename}" if exc.filename else exc.strerror,
+            hint="free some space, or build elsewhere with --out; finished components are kept",
+        ) from exc

@@ -1,0 +1,47 @@
+"""The command line: one file per command, errors turned into messages and exit codes here and nowhere else.
+
+Exit codes: 0 success, 1 an error that sdtrt explains, 2 wrong usage, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+import typer
+
+from sdtrt.cli import analyze, build, demo, doctor, generate, verify
+from sdtrt.cli.console import show_error
+from sdtrt.errors import SdtrtError
+
+app = typer.Typer(
+    name="sdtrt",
+    help="Build Stable Diffusion checkpoints into engines, run them as diffusers pipelines, see where time goes.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for command in (doctor, build, generate, analyze, verify, demo):
+    app.command(name=command.__name__.rpartition(".")[2], epilog=command.EXAMPLES)(command.run)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit the process."""
+    # Read by the libraries when they are first imported; a command that wants their notes sets them itself.
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
+    try:
+        app(args=None if arguments is None else list(arguments), standalone_mode=True)
+    except SdtrtError as exc:
+        show_error(exc)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        show_interrupted()
+        sys.exit(130)
+
+
+def show_interrupted() -> None:
+    """Say that nothing is lost."""
+    show_error(SdtrtError("interrupted", slug="interrupted", hint="run the same command again: it resumes"))

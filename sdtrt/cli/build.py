@@ -1,0 +1,92 @@
+"""`sdtrt build`: a checkpoint into a bundle of engines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sdtrt.cli.console import hush, out, progress, size, table
+
+if TYPE_CHECKING:
+    from sdtrt.forecast import Forecast
+    from sdtrt.store import Bundle
+
+EXAMPLES = (
+    "Examples:\n\n"
+    "[bold]sdtrt build stabilityai/stable-diffusion-xl-base-1.0 --out xl --config configs/sdxl_onnxruntime.yaml[/]\n\n"
+    '[bold]sdtrt build ./my-model --out bundle --profile "B=1:1:4,H=256:512:768,W=256:512:768" --dry-run[/]'
+)
+
+
+def run(
+    model: Annotated[str, typer.Argument(help="Hub id, diffusers folder, or .safetensors checkpoint.")],
+    bundle: Annotated[Path, typer.Option("--out", "-o", help="Folder of the bundle.")],
+    config: Annotated[Path | None, typer.Option(help="YAML recipe; the options here win over it.")] = None,
+    backend: Annotated[str | None, typer.Option(help="Engine backend; see `sdtrt doctor`.")] = None,
+    precision: Annotated[str | None, typer.Option(help="fp32 or fp16.")] = None,
+    profile: Annotated[
+        list[str] | None, typer.Option(help='Sizes, such as "B=1:1:4,H=256:512:768,W=512"; may be repeated.')
+    ] = None,
+    component: Annotated[list[str] | None, typer.Option(help="Build only this component; may be repeated.")] = None,
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the hub.")] = None,
+    variant: Annotated[str | None, typer.Option(help='Weight variant, such as "fp16".')] = None,
+    force: Annotated[bool, typer.Option("--force", help="Build everything anew.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be built, and why; build nothing.")
+    ] = False,
+) -> None:
+    """Export, optimise, build and verify every component of a pipeline."""
+    settings: dict[str, Any] = {
+        "backend": backend,
+        "precision": precision,
+        "profiles": profile or None,
+        "components": component or None,
+        "revision": revision,
+        "variant": variant,
+    }
+    build(model, bundle, config, settings, force=force, dry_run=dry_run)
+
+
+def build(model: str, path: Path, config: Path | None, settings: dict[str, Any], *, force: bool, dry_run: bool) -> None:
+    """Build with a progress bar and print what came of it."""
+    from sdtrt import config as configs
+
+    recipe = configs.load(config, model=model, **settings)
+    with progress("build") as report:
+        report("looking at the model", 0.0)
+        from sdtrt import builder
+        from sdtrt.forecast import forecast
+
+        hush()
+        if not dry_run:
+            made = builder.build(model, path, config=recipe, force=force, progress=report)
+    if dry_run:
+        show_forecast(forecast(recipe, path, force))
+    else:
+        show_bundle(made)
+
+
+def show_forecast(plan: Forecast) -> None:
+    """What would be done, component by component."""
+    grid = table("component", "action", "weights", "why", numbers=("weights",))
+    for step in plan.steps:
+        grid.add_row(step.spec.name, step.action, size(step.weight_bytes), "\n".join(step.reasons))
+    out.print(grid)
+    out.print(f"profiles: {'; '.join(map(str, plan.profiles))}", soft_wrap=True)
+    out.print(f"new on disk: about {size(plan.new_bytes)}; nothing was built")
+
+
+def show_bundle(bundle: Bundle) -> None:
+    """What was built, how large, how far from eager, how long it took."""
+    grid = table("component", "weights", "nodes", "error against eager", "seconds", numbers=("weights", "seconds"))
+    for name, c in bundle.manifest.components.items():
+        nodes = f"{c.passes[0].nodes_before} -> {c.passes[-1].nodes_after}" if c.passes else "-"
+        error = f"{max(c.parity.values()):.1e}" if c.parity else "-"
+        grid.add_row(name, size(c.weight_bytes), nodes, error, f"{sum(c.seconds.values()):.1f}")
+    out.print(grid)
+    image = bundle.manifest.image
+    if image:
+        out.print(f"image against eager: PSNR {image['psnr_db']:.1f} dB after {image['steps']:.0f} steps")
+    out.print(f"bundle: [bold]{bundle.path}[/]", soft_wrap=True)

@@ -1,0 +1,85 @@
+"""What the terminal shows: tables, errors and a progress bar that becomes plain lines where there is no terminal."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from sdtrt.errors import SdtrtError
+
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+
+def show_error(error: SdtrtError) -> None:
+    """One message: what happened, both sides, what to do."""
+    first, *rest = str(error).splitlines()
+    err.print(f"[bold red]error[/] [dim]({error.slug})[/] {escape(first)}", soft_wrap=True)
+    for line in rest:
+        err.print(escape(line), soft_wrap=True)
+
+
+def table(*columns: str, numbers: tuple[str, ...] = ()) -> Table:
+    """An empty table in the house style; columns named in `numbers` are set flush right."""
+    grid = Table(box=None, header_style="dim", pad_edge=False)
+    for column in columns:
+        grid.add_column(column, justify="right" if column in numbers else "left", no_wrap=column in numbers)
+    return grid
+
+
+@contextmanager
+def progress(title: str) -> Iterator[Callable[[str, float], None]]:
+    """Yield `report(label, share)`: a bar with elapsed and remaining time, or one line per new label."""
+    if not out.is_terminal:
+        yield _plain(title)
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        TextColumn("[dim]left[/]"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=out, transient=True) as bars:
+        task = bars.add_task(title, total=1.0)
+        yield lambda label, share: bars.update(task, completed=share, description=f"{title} [dim]{escape(label)}[/]")
+
+
+def _plain(title: str) -> Callable[[str, float], None]:
+    started, last = time.monotonic(), [""]
+
+    def report(label: str, share: float) -> None:
+        if label != last[0]:
+            last[0] = label
+            elapsed = time.monotonic() - started
+            left = f", {elapsed / share - elapsed:.0f} s left" if 0.05 < share < 1 else ""
+            out.print(f"{title} {share:4.0%} {label} ({elapsed:.0f} s{left})", markup=False, soft_wrap=True)
+
+    return report
+
+
+def size(count: float | None) -> str:
+    """Bytes for people."""
+    if count is None:
+        return "unknown"
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}"
+        count /= 1000
+    return f"{count:.2f} GB"
+
+
+def hush() -> None:
+    """Silence the progress bars of libraries: ours says what is going on."""
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    diffusers_logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()

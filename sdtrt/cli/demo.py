@@ -1,0 +1,44 @@
+"""`sdtrt demo`: build, generate and analyze on the embedded default, offline."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sdtrt.cli import analyze
+from sdtrt.cli.build import show_bundle
+from sdtrt.cli.console import hush, out, progress
+from sdtrt.cli.generate import show_times, timed_call
+
+EXAMPLES = "Example: [bold]sdtrt demo[/] and then open demo/report.html."
+PROFILE = "B=1:1:4,H=64:128:192,W=64:128:192"
+
+
+def run(
+    folder: Annotated[
+        Path, typer.Option("--out", "-o", help="Folder for the model, bundle, pictures and report.")
+    ] = Path("demo"),
+    backend: Annotated[str, typer.Option(help="Engine backend; see `sdtrt doctor`.")] = "onnxruntime",
+    steps: Annotated[int, typer.Option(min=1, help="Denoising steps.")] = 20,
+) -> None:
+    """Build a tiny embedded model, make pictures with its engines, and write a report."""
+    with progress("demo") as report:
+        report("making the model", 0.0)
+        from sdtrt import builder, demo
+        from sdtrt.pipeline import load
+
+        hush()
+        model = demo.make(folder / "model")
+        bundle = builder.build(model, folder / "bundle", backend=backend, profiles=[PROFILE], progress=report)
+    show_bundle(bundle)
+    pipe = load(bundle)
+    prompts = list(demo.PROMPTS)
+    images, seconds = timed_call(pipe, 0, {"prompt": prompts, "num_inference_steps": steps})
+    for index, (prompt, image) in enumerate(zip(prompts, images, strict=True), start=1):
+        path = folder / f"image-{index}.png"
+        image.save(path)
+        out.print(f"[bold]{path}[/]  {prompt}", soft_wrap=True)
+    show_times(pipe, backend, 0.0, seconds, steps)
+    analyze.write(bundle.path, folder / "report.html")

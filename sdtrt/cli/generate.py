@@ -1,0 +1,120 @@
+"""`sdtrt generate`: pictures from a bundle."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sdtrt.cli.console import hush, out, progress, table
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+
+EXAMPLES = 'Example: [bold]sdtrt generate bundle --prompt "a red fox in the snow" --steps 30 --seed 7 --out fox.png[/]'
+
+
+def run(
+    bundle: Annotated[Path, typer.Argument(help="Folder of the bundle.")],
+    prompt: Annotated[str, typer.Option("--prompt", "-p", help="What to show.")],
+    image: Annotated[Path, typer.Option("--out", "-o", help="File to write; more images get -2, -3 ...")] = Path(
+        "out.png"
+    ),
+    negative: Annotated[str | None, typer.Option(help="What to avoid.")] = None,
+    steps: Annotated[int, typer.Option(min=1, help="Denoising steps.")] = 30,
+    guidance: Annotated[float | None, typer.Option(help="Guidance scale; 1 or less switches it off.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the noise; drawn and printed when left out.")] = None,
+    height: Annotated[int | None, typer.Option(help="Pixels; by default what the bundle is tuned for.")] = None,
+    width: Annotated[int | None, typer.Option(help="Pixels; by default what the bundle is tuned for.")] = None,
+    num_images: Annotated[int, typer.Option(min=1, help="Images of this prompt.")] = 1,
+    scheduler: Annotated[str | None, typer.Option(help="A diffusers scheduler, such as DPMSolverMultistep.")] = None,
+) -> None:
+    """Make pictures and say where the time went."""
+    started = time.perf_counter()
+    with progress("generate") as report:
+        report("loading engines", 0.0)
+        from sdtrt.pipeline import load
+        from sdtrt.store import Bundle
+
+        opened = Bundle.open(bundle)
+        hush()
+        pipe = load(opened)
+        if scheduler:
+            use_scheduler(pipe, scheduler)
+    best = opened.manifest.shape_profiles[0].sizes("opt")
+    loaded = time.perf_counter() - started
+    seed = secrets.randbits(32) if seed is None else seed
+    call: dict[str, Any] = {
+        "prompt": prompt,
+        "negative_prompt": negative,
+        "num_inference_steps": steps,
+        "height": height or best["H"],
+        "width": width or best["W"],
+        "num_images_per_prompt": num_images,
+    }
+    if guidance is not None:
+        call["guidance_scale"] = guidance
+    images, seconds = timed_call(pipe, seed, call)
+    paths = [image if i == 0 else image.with_stem(f"{image.stem}-{i + 1}") for i in range(len(images))]
+    image.parent.mkdir(parents=True, exist_ok=True)
+    for picture, path in zip(images, paths, strict=True):
+        picture.save(path)
+    show_times(pipe, opened.manifest.backend, loaded, seconds, steps)
+    size = f"{call['width']}x{call['height']}"
+    out.print(f"[bold]{', '.join(map(str, paths))}[/]  seed {seed}, {size}, {steps} steps", soft_wrap=True)
+
+
+def timed_call(pipe: DiffusionPipeline, seed: int, call: dict[str, Any]) -> tuple[list[Any], float]:
+    """Run the pipeline with a progress bar over its steps; returns PIL images and seconds."""
+    import torch
+
+    pipe.set_progress_bar_config(disable=True)
+    steps = call["num_inference_steps"]
+    with progress("denoise") as report:
+
+        def on_step(_: Any, index: int, __: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+            if out.is_terminal:
+                report(f"step {index + 1} of {steps}", (index + 1) / steps)
+            return tensors
+
+        started = time.perf_counter()
+        generator = torch.Generator().manual_seed(seed)
+        images = pipe(generator=generator, callback_on_step_end=on_step, **call).images
+        return images, time.perf_counter() - started
+
+
+def show_times(pipe: DiffusionPipeline, backend: str, loaded: float, seconds: float, steps: int) -> None:
+    """One line per stage."""
+    from sdtrt.pipeline import spent
+
+    grid = table("stage", "time", "", numbers=("time",))
+    grid.add_row("load", f"{loaded:.2f} s", backend)
+    inside = 0.0
+    for name, use in spent(pipe).items():
+        if use.calls:
+            inside += use.seconds
+            each = f"{use.calls} calls, {use.seconds / use.calls * 1e3:.1f} ms each"
+            grid.add_row(name, f"{use.seconds:.2f} s", f"{each}, {steps} steps" if name == "unet" else each)
+    grid.add_row("scheduler, rest", f"{seconds - inside:.2f} s", "")
+    grid.add_row("image, total", f"{seconds:.2f} s", "without loading")
+    out.print(grid)
+
+
+def use_scheduler(pipe: DiffusionPipeline, name: str) -> None:
+    """Swap the scheduler; ConfigError lists those that fit when there is no such one."""
+    from sdtrt.errors import ConfigError
+
+    fitting = {c.__name__: c for c in pipe.scheduler.compatibles}
+    wanted = name if name.endswith("Scheduler") else f"{name}Scheduler"
+    by_lower = {n.lower(): c for n, c in fitting.items()}
+    if wanted.lower() not in by_lower:
+        raise ConfigError(
+            "no scheduler of that name fits this pipeline",
+            slug="scheduler",
+            received=name,
+            expected=", ".join(sorted(n.removesuffix("Scheduler") for n in fitting)),
+        )
+    pipe.scheduler = by_lower[wanted.lower()].from_config(pipe.scheduler.config)

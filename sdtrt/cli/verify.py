@@ -1,0 +1,35 @@
+"""`sdtrt verify`: a bundle against eager PyTorch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sdtrt.cli.console import hush, out, progress, table
+
+EXAMPLES = "Example: [bold]sdtrt verify bundle --steps 20[/]; exit code 1 when a figure is beyond its limit."
+
+
+def run(
+    bundle: Annotated[Path, typer.Argument(help="Folder of the bundle.")],
+    model: Annotated[str | None, typer.Option(help="Where the checkpoint lies now, if not where it was.")] = None,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of the image.")] = 4,
+    full: Annotated[bool, typer.Option("--full", help="Compare at the largest sizes too.")] = False,
+) -> None:
+    """Check every file and compare each component and a whole image with eager PyTorch."""
+    with progress("verify") as report:
+        report("loading", 0.0)
+        from sdtrt import parity
+        from sdtrt.errors import VerifyError
+
+        hush()
+        rows = parity.verify(bundle, model, steps, full, report)
+    grid = table("compared", "metric", "value", "limit", "", numbers=("value", "limit"))
+    for row in rows:
+        mark = "[green]ok[/]" if row.passed else "[red]too far[/]"
+        grid.add_row(row.what, row.metric, f"{row.value:.3g}", f"{row.limit:.3g}", mark)
+    out.print(grid)
+    if failed := list(parity.failures(rows)):
+        raise VerifyError("the bundle is too far from eager PyTorch", received="; ".join(failed))

@@ -1,0 +1,181 @@
+"""What a backend must do, and what every engine does alike: check its inputs, run, count, describe itself.
+
+An engine is called with the tensors that its spec names, as keywords, and returns a dict of tensors. It is ready when
+constructed, owns its buffers, and may be called from several threads.
+"""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from sdtrt.engines._options import Options, parse
+from sdtrt.errors import EngineError, ShapeError
+from sdtrt.plan import Plan
+from sdtrt.spec import ComponentSpec, ShapeProfile
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Unavailable:
+    """Why a backend cannot run here, and the command that mends it."""
+
+    reason: str
+    fix: str
+
+
+@dataclass(frozen=True)
+class Source:
+    """What an engine is built from. `onnx` is set for a backend that consumes ONNX; `module` is the checkpoint's."""
+
+    spec: ComponentSpec
+    module: nn.Module
+    profiles: tuple[ShapeProfile, ...]
+    onnx: Path | None
+
+
+@dataclass(frozen=True)
+class EngineContext:
+    """What an engine is loaded with: the spec it serves, the sizes it was built for, how to build it anew."""
+
+    spec: ComponentSpec
+    profiles: tuple[ShapeProfile, ...]
+    steps: Mapping[str, int]
+    options: Mapping[str, Any] = field(default_factory=dict)
+    pipeline_folder: Path | None = None
+    rebuild: str = "sdtrt build MODEL --out BUNDLE"
+
+
+class Engine(ABC):
+    """One loaded engine. Backends implement `_run` and `profile`."""
+
+    def __init__(self, context: EngineContext, device: torch.device) -> None:
+        self.spec = context.spec
+        self.context = context
+        self.device = device
+        self.calls = 0
+        self.seconds = 0.0
+
+    def __call__(self, **tensors: Tensor) -> dict[str, Tensor]:
+        """Check the tensors against the spec and the built sizes, run, and return the outputs by name.
+
+        Floating inputs are cast to the spec's dtype. Raises ShapeError for a size that was not built and EngineError
+        for a missing, unknown or misplaced tensor.
+        """
+        started = time.perf_counter()
+        outputs = self._run(self._prepare(tensors))
+        self.calls += 1
+        self.seconds += time.perf_counter() - started
+        return outputs
+
+    def close(self) -> None:  # noqa: B027 (most engines hold nothing that must be freed by hand)
+        """Free what the engine holds; calling it again is harmless."""
+
+    @abstractmethod
+    def profile(self, tensors: Mapping[str, Tensor], sizes: Mapping[str, int], runs: int) -> Plan:
+        """Run `runs` times after a warm-up and return the layers with their times."""
+
+    @abstractmethod
+    def _run(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Run on checked, contiguous tensors of the spec's dtypes."""
+
+    def _prepare(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        import torch
+
+        expected = {t.name for t in self.spec.inputs}
+        if tensors.keys() != expected:
+            raise EngineError(
+                f"{self.spec.name} was called with other inputs than it has",
+                slug="engine-inputs",
+                received=", ".join(sorted(tensors)),
+                expected=", ".join(sorted(expected)),
+            )
+        ready = {}
+        for t in self.spec.inputs:
+            tensor = tensors[t.name]
+            if tensor.device.type != self.device.type:
+                raise EngineError(
+                    f"{self.spec.name}.{t.name} lies on another device than the engine",
+                    slug="engine-device",
+                    received=tensor.device,
+                    expected=self.device,
+                    hint=f"move it: tensor.to({str(self.device)!r})",
+                )
+            ready[t.name] = tensor.to(getattr(torch, t.dtype)).contiguous()
+        self._check_sizes(ready)
+        return ready
+
+    def _check_sizes(self, tensors: Mapping[str, Tensor]) -> None:
+        """The first profile in which all tensors fit is enough; else say what was built and how to add the size."""
+        reasons, steps = [], self.context.steps
+        for profile in self.context.profiles:
+            found = (r for t in self.spec.inputs if (r := profile.rejects(t, tensors[t.name].shape, steps)))
+            reason = next(found, None)
+            if reason is None:
+                return
+            reasons.append(reason)
+        coarse = ", ".join(f"{s} in steps of {n}" for s, n in steps.items() if n > 1)
+        raise ShapeError(
+            f"{self.spec.name}: {reasons[0]}",
+            slug="outside-profile",
+            received=", ".join(f"{n} {tuple(t.shape)}" for n, t in tensors.items()),
+            expected=" or ".join(map(str, self.context.profiles)) + f" ({coarse})",
+            hint=f'choose a size from there, or add one: {self.context.rebuild} --profile "..."',
+        )
+
+
+class Backend(ABC):
+    """One way to make and run engines.
+
+    `consumes` says what `build` needs; `opset` and `passes` are what suits this backend; `computes` is False for one
+    whose results mean nothing, so that parity is not asked of it.
+    """
+
+    name: str
+    consumes: Literal["onnx", "module", "nothing"]
+    opset = 20
+    passes: tuple[str, ...] = ()
+    computes = True
+    options: type[Options] = Options
+
+    def unavailable(self) -> Unavailable | None:
+        """Why it cannot run on this machine, or None."""
+        return None
+
+    @abstractmethod
+    def version(self) -> str:
+        """Version of the library behind it: part of an engine's key."""
+
+    def device(self, options: Mapping[str, Any]) -> str:
+        """Name of the hardware that engines built with `options` are bound to: part of an engine's key."""
+        return "any"
+
+    def check_options(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Fill in defaults; ConfigError for an option that does not exist or has a wrong value."""
+        return parse(self.options, self.name, options).model_dump(mode="json")
+
+    @abstractmethod
+    def build(self, source: Source, options: Mapping[str, Any], folder: Path) -> None:
+        """Write the engine into `folder`."""
+
+    @abstractmethod
+    def load(self, folder: Path, context: EngineContext) -> Engine:
+        """Load the engine that `build` wrote; EngineError when its files are damaged."""
+
+
+def damaged(context: EngineContext, cause: object) -> EngineError:
+    """The error of a backend whose files do not load."""
+    return EngineError(
+        f"the engine of {context.spec.name} cannot be loaded",
+        slug="engine-damaged",
+        received=str(cause).strip().partition("\n")[0],
+        expected="the files that were built",
+        hint=f"rebuild: {context.rebuild} --force",
+    )

@@ -1,0 +1,106 @@
+"""ONNX Runtime's optimised graph and its profile, read into layers that name the ONNX nodes they implement.
+
+The runtime fuses and renames nodes but keeps the names of most tensors. So a node of its graph implements what lies, in
+our graph, between its outputs and the tensors that other nodes of it compute. Tensors that it adds around blocked
+convolutions (`reorder_token_7`) stand for one of ours, found through the reorder nodes; a blocked node is named after
+our tensor (`conv2d_3_nchwc`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from sdtrt.kinds import kind_of, module_of
+from sdtrt.plan import Layer
+
+_REORDER = {"ReorderInput", "ReorderOutput"}
+
+
+def layers_of(model: Path, optimised: Path, trace: Path, runs: int) -> tuple[Layer, ...]:
+    """One layer per node of the optimised graph, in order; the first of `runs` + 1 runs is a warm-up."""
+    nodes = list(onnx.load(optimised, load_external_data=False).graph.node)
+    ours = _Region(onnx.load(model, load_external_data=False).graph)
+    aliases = _aliases(nodes)
+    events = _events(trace)
+    real = {aliases.get(o, o) for node in nodes for o in node.output}
+    return tuple(_layer(node, ours, aliases, real, events.get(node.name, []), runs) for node in nodes)
+
+
+class _Region:
+    """Our graph, asked for the nodes behind a tensor."""
+
+    def __init__(self, graph: onnx.GraphProto) -> None:
+        self.producers = {name: node for node in graph.node for name in node.output}
+        self.names = {node.name for node in graph.node}
+
+    def behind(self, outputs: Iterable[str], real: set[str]) -> list[onnx.NodeProto]:
+        """Nodes that compute `outputs`, back to the next `real` tensors: those that the runtime still computes."""
+        found: dict[str, onnx.NodeProto] = {}
+        stack = [self.producers[o] for o in outputs if o in self.producers]
+        while stack:
+            node = stack.pop()
+            found[node.name] = node
+            feeding = (self.producers[i] for i in node.input if i not in real and i in self.producers)
+            stack += [n for n in feeding if n.name not in found]
+        return list(found.values())
+
+
+def _aliases(nodes: list[onnx.NodeProto]) -> dict[str, str]:
+    """Our tensor for each of the runtime's own."""
+    aliases = {n.input[0]: n.output[0] for n in nodes if n.op_type == "ReorderOutput"}
+    aliases |= {n.output[0]: n.input[0] for n in nodes if n.op_type == "ReorderInput"}
+    for node in nodes:
+        if node.name.endswith("_nchwc"):
+            aliases.setdefault(node.output[0], node.name.removesuffix("_nchwc"))
+    return aliases
+
+
+def _layer(
+    node: onnx.NodeProto,
+    ours: _Region,
+    aliases: dict[str, str],
+    real: set[str],
+    events: list[dict[str, Any]],
+    runs: int,
+) -> Layer:
+    outputs = [aliases.get(o, o) for o in node.output]
+    inputs = {aliases.get(i, i) for i in node.input}
+    # A layer that only changes the layout implements no node; it belongs to the module whose tensor it moves.
+    covered = [] if node.op_type in _REORDER else ours.behind(outputs, real)
+    owner = next((ours.producers[t].name for t in (*outputs, *inputs) if t in ours.producers), None)
+    if owner is None and node.name in ours.names:
+        owner = node.name
+    times = tuple(e["dur"] / 1e3 for e in events[-runs:]) if len(events) >= runs else None
+    arguments = events[-1]["args"] if events else {}
+    return Layer(
+        name=node.name,
+        kind="attention" if owner and "/sdpa/" in owner and node.op_type != "Transpose" else kind_of(node.op_type),
+        op=node.op_type,
+        kernel=arguments.get("provider"),
+        precision=_precision(arguments),
+        inputs=tuple(node.input),
+        outputs=tuple(node.output),
+        nodes=tuple(n.name for n in covered),
+        module=None if owner is None else module_of(owner),
+        times_ms=times,
+    )
+
+
+def _events(trace: Path) -> dict[str, list[dict[str, Any]]]:
+    """Kernel events by node name, in the order of the runs."""
+    by_node: dict[str, list[dict[str, Any]]] = {}
+    for event in json.loads(trace.read_text(encoding="utf-8")):
+        if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
+            by_node.setdefault(event["name"].removesuffix("_kernel_time"), []).append(event)
+    return by_node
+
+
+def _precision(arguments: dict[str, Any]) -> str | None:
+    """Type of the first output, in numpy's spelling."""
+    types = [t for shape in arguments.get("output_type_shape", []) for t in shape]
+    return {"float": "float32", "double": "float64"}.get(types[0], types[0]) if types else None

@@ -1,0 +1,193 @@
+"""ONNX Runtime: the exported graph as it is, optimised by the runtime when it is loaded. CPU by default.
+
+Opset 20 with decomposed attention: on the CPU its MatMul, Softmax, MatMul beat the `Attention` operator of opset 23,
+and GELU is one node. Tensors are bound by address on the CPU and on CUDA alike, so nothing is copied.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from sdtrt import env
+from sdtrt.engines._contract import Backend, Engine, EngineContext, Source, Unavailable, damaged
+from sdtrt.engines._options import Options
+from sdtrt.engines._ort_layers import layers_of
+from sdtrt.errors import BackendUnavailable, EngineError
+from sdtrt.plan import Plan
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+MODEL = "engine.onnx"
+# The name inside the model file: external data is found by it.
+WEIGHTS = "model.onnx.data"
+
+
+class OrtOptions(Options):
+    """Options of this backend."""
+
+    providers: tuple[str, ...] = Field(("CPUExecutionProvider",), description="execution providers, best first")
+    threads: int = Field(0, ge=0, description="threads inside an operator; 0 means one per core")
+
+
+class OrtEngine(Engine):
+    """One inference session; `run` may be called from several threads."""
+
+    def __init__(self, context: EngineContext, path: Path) -> None:
+        import torch
+
+        options = OrtOptions.model_validate(dict(context.options))
+        cuda = options.providers[0] in {"CUDAExecutionProvider", "TensorrtExecutionProvider"}
+        super().__init__(context, torch.device("cuda", 0) if cuda else torch.device("cpu"))
+        self._options = options
+        self._path = path
+        self._session = self._open()
+
+    def _open(self, folder: Path | None = None) -> Any:
+        """A session; one that writes its profile and its optimised graph into `folder` when that is given."""
+        import onnxruntime as ort
+
+        settings = ort.SessionOptions()
+        settings.intra_op_num_threads = self._options.threads
+        settings.log_severity_level = 3
+        if folder is not None:
+            settings.enable_profiling = True
+            settings.profile_file_prefix = str(folder / "profile")
+            settings.optimized_model_filepath = str(folder / "optimised.onnx")
+            settings.add_session_config_entry("session.optimized_model_external_initializers_file_name", "weights")
+        try:
+            return ort.InferenceSession(str(self._path), settings, providers=list(self._options.providers))
+        except Exception as exc:
+            raise damaged(self.context, exc) from exc
+
+    def _run(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        return self._run_on(self._session, tensors)
+
+    def _run_on(self, session: Any, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        import torch
+
+        binding = session.io_binding()
+        for name, tensor in tensors.items():
+            self._bind(binding.bind_input, name, tensor)
+        shapes = self.spec.output_shapes({n: tuple(t.shape) for n, t in tensors.items()})
+        outputs = {
+            t.name: torch.empty(shapes[t.name], dtype=getattr(torch, t.dtype), device=self.device)
+            for t in self.spec.outputs
+        }
+        for name, tensor in outputs.items():
+            self._bind(binding.bind_output, name, tensor)
+        if self.device.type == "cuda":
+            torch.cuda.current_stream().synchronize()  # the runtime works on a stream of its own
+        try:
+            session.run_with_iobinding(binding)
+        except Exception as exc:
+            raise EngineError(
+                f"the engine of {self.spec.name} failed",
+                slug="engine-failed",
+                received=str(exc).strip().splitlines()[0],
+                expected=", ".join(f"{n} {tuple(t.shape)}" for n, t in tensors.items()) + " to run",
+            ) from exc
+        return outputs
+
+    def _bind(self, bind: Any, name: str, tensor: torch.Tensor) -> None:
+        import numpy as np
+
+        dtype = np.dtype(str(tensor.dtype).removeprefix("torch."))
+        bind(name, self.device.type, self.device.index or 0, dtype, tuple(tensor.shape), tensor.data_ptr())
+
+    def profile(self, tensors: Mapping[str, Tensor], sizes: Mapping[str, int], runs: int) -> Plan:
+        """Layer times come from a second session, since the profiler slows a session that has it switched on."""
+        ready = self._prepare(tensors)
+        self._run(ready)
+        walls = []
+        for _ in range(runs):
+            started = time.perf_counter()
+            self._run(ready)
+            walls.append((time.perf_counter() - started) * 1e3)
+        with tempfile.TemporaryDirectory() as name:
+            session = self._open(Path(name))
+            for _ in range(runs + 1):
+                self._run_on(session, ready)
+            trace = Path(session.end_profiling())
+            del session
+            layers = layers_of(self._path, Path(name) / "optimised.onnx", trace, runs)
+        return Plan(
+            component=self.spec.name,
+            backend="onnxruntime",
+            backend_version=BACKEND.version(),
+            device=BACKEND.device(self.context.options),
+            precision=self.spec.dtype,
+            sizes=dict(sizes),
+            layers=layers,
+            wall_times_ms=tuple(walls),
+        )
+
+    def close(self) -> None:
+        """Drop the session."""
+        self._session = None
+
+
+class OnnxRuntime(Backend):
+    """The backend."""
+
+    name = "onnxruntime"
+    consumes = "onnx"
+    passes = ("fold_constants", "drop_nan_guards")
+    options = OrtOptions
+
+    def unavailable(self) -> Unavailable | None:
+        """Missing only where it was uninstalled."""
+        if not env.importable("onnxruntime"):
+            return Unavailable("onnxruntime is not installed", "pip install onnxruntime")
+        return None
+
+    def version(self) -> str:
+        """Version of ONNX Runtime, CPU or GPU build."""
+        return env.version("onnxruntime") or env.version("onnxruntime-gpu") or "unknown"
+
+    def device(self, options: Mapping[str, Any]) -> str:
+        """The CPU's or the GPU's name, by the first provider."""
+        provider = OrtOptions.model_validate(dict(options)).providers[0]
+        if provider == "CPUExecutionProvider":
+            return env.cpu_name()
+        return env.gpus()[0].name if env.gpus() else provider
+
+    def check_options(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Validate; BackendUnavailable when a provider is not in the installed build."""
+        import onnxruntime as ort
+
+        checked = super().check_options(options)
+        for provider in checked["providers"]:
+            if provider not in ort.get_available_providers():
+                raise BackendUnavailable(
+                    f"this build of ONNX Runtime has no {provider}",
+                    slug="provider-unavailable",
+                    received=provider,
+                    expected=", ".join(ort.get_available_providers()),
+                    hint="pip uninstall onnxruntime && pip install onnxruntime-gpu" if "CUDA" in provider else None,
+                )
+        return checked
+
+    def build(self, source: Source, options: Mapping[str, Any], folder: Path) -> None:
+        """Move graph and weights in; the runtime optimises for the machine it is loaded on."""
+        if source.onnx is None:
+            raise EngineError(f"{source.spec.name} was not exported", expected="an ONNX file")
+        shutil.move(source.onnx, folder / MODEL)
+        weights = source.onnx.with_name(WEIGHTS)
+        if weights.exists():
+            shutil.move(weights, folder / WEIGHTS)
+
+    def load(self, folder: Path, context: EngineContext) -> OrtEngine:
+        """Open a session."""
+        return OrtEngine(context, folder / MODEL)
+
+
+BACKEND = OnnxRuntime()

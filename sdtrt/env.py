@@ -1,0 +1,121 @@
+"""Facts about this machine and its packages, each asked for in one place, printable for a bug report.
+
+Nothing here imports torch or a vendor library: versions come from package metadata, the GPU from NVML.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from dataclasses import asdict, dataclass, field
+from functools import lru_cache
+from importlib import metadata, util
+from pathlib import Path
+
+# What decides whether an engine made elsewhere, or yesterday, is still valid; `sdtrt doctor` prints them all.
+PACKAGES = ("torch", "diffusers", "transformers", "onnx", "onnxruntime", "onnx-graphsurgeon", "polygraphy", "tensorrt")
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """One NVIDIA GPU as NVML describes it; `sm` is the compute capability, such as "9.0"."""
+
+    name: str
+    sm: str
+    memory_bytes: int
+    driver: str
+
+
+@dataclass(frozen=True)
+class Environment:
+    """This machine: written into every manifest, so that a report can say where its figures were taken."""
+
+    python: str
+    platform: str
+    cpu: str
+    cores: int
+    memory_bytes: int | None
+    packages: dict[str, str] = field(default_factory=dict)
+    gpus: tuple[Gpu, ...] = ()
+
+    def to_dict(self) -> dict[str, object]:
+        """Plain JSON values."""
+        return asdict(self)
+
+
+def version(package: str) -> str | None:
+    """Installed version of a distribution, or None."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def importable(module: str) -> bool:
+    """Whether a top-level module can be found, without importing it."""
+    return util.find_spec(module) is not None
+
+
+def cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def memory_bytes() -> int | None:
+    """Physical memory, or None where the system does not say."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return None
+
+
+def cpu_name() -> str:
+    """The processor's model name where Linux tells it, else the architecture."""
+    try:
+        with Path("/proc/cpuinfo").open(encoding="utf-8") as file:
+            for line in file:
+                if line.startswith("model name"):
+                    return line.partition(":")[2].strip()
+    except OSError:
+        pass  # not Linux: the architecture below is what is known
+    return platform.processor() or platform.machine()
+
+
+@lru_cache(maxsize=1)
+def gpus() -> tuple[Gpu, ...]:
+    """NVIDIA GPUs seen by NVML; empty without the package `nvidia-ml-py` or without a driver."""
+    if not importable("pynvml"):
+        return ()
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return ()
+    found = []
+    for index in range(pynvml.nvmlDeviceGetCount()):
+        handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+        major, minor = pynvml.nvmlDeviceGetCudaComputeCapability(handle)
+        found.append(
+            Gpu(
+                name=pynvml.nvmlDeviceGetName(handle),
+                sm=f"{major}.{minor}",
+                memory_bytes=int(pynvml.nvmlDeviceGetMemoryInfo(handle).total),
+                driver=pynvml.nvmlSystemGetDriverVersion(),
+            )
+        )
+    return tuple(found)
+
+
+def describe() -> Environment:
+    """All of it."""
+    return Environment(
+        python=sys.version.split()[0],
+        platform=platform.platform(),
+        cpu=cpu_name(),
+        cores=cores(),
+        memory_bytes=memory_bytes(),
+        packages={p: v for p in PACKAGES if (v := version(p))},
+        gpus=gpus(),
+    )

@@ -1,0 +1,191 @@
+"""capture(): one component, traced once, as an ONNX file whose node names say which diffusers module they come from.
+
+The exporter keeps each node's module path in metadata that onnx-graphsurgeon drops, so the path is moved into the node
+name here, before any pass: "/down_blocks.0/resnets.1/conv1/Conv". Engine layers and reports are readable by that alone.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sdtrt.errors import ExportError
+from sdtrt.spec import ComponentSpec, Expr, ShapeProfile
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+    from torch import Tensor, nn
+
+MODEL = "model.onnx"
+WEIGHTS = "model.onnx.data"
+# Below this many bytes a tensor stays in the ONNX file itself, where constant folding can see it.
+EXTERNAL_BYTES = 1024
+_SCOPES = "pkg.torch.onnx.name_scopes"
+_PRIVATE = re.compile(r"\.__dict__\['_modules'\]\['([^']+)'\]")
+
+
+def capture(
+    spec: ComponentSpec, module: nn.Module, profiles: Sequence[ShapeProfile], scale: int, opset: int, folder: Path
+) -> Path:
+    """Trace `module` and write it into `folder`; returns the path of the ONNX file.
+
+    A symbol that has one size in all profiles becomes a constant, every other a dynamic axis. Weights lie beside the
+    model as external data, so that a model above protobuf's 2 GB can be written and passes need not read them.
+    `scale` is pixels per latent. Raises ExportError.
+    """
+    import torch
+
+    dynamic = _dynamic_symbols(spec, profiles)
+    tensors = sample_inputs(spec, _sample_sizes(spec, profiles, dynamic, scale))
+    shapes = {
+        t.name: {a: torch.export.Dim.AUTO for a, e in t.axes().items() if _key(e) in dynamic} for t in spec.inputs
+    }
+    try:
+        with _quiet(), torch.inference_mode():
+            program = torch.onnx.export(
+                module,
+                kwargs=tensors,
+                dynamo=True,
+                dynamic_shapes=shapes,
+                input_names=[t.name for t in spec.inputs],
+                output_names=[t.name for t in spec.outputs],
+                opset_version=opset,
+                verbose=False,
+            )
+    except Exception as exc:
+        raise ExportError(
+            f"{spec.name} could not be exported to ONNX",
+            slug="export-failed",
+            received=_first_line(exc),
+            expected="a graph that torch.export can trace",
+            hint="build with the tested versions of constraints.txt, or report the model that fails",
+        ) from exc
+    if program is None:
+        raise ExportError(f"the exporter returned nothing for {spec.name}")
+    _check_axes(spec, program.model, dynamic)
+    name_nodes(program.model)
+    _save(program.model, folder / MODEL)
+    return folder / MODEL
+
+
+def sample_inputs(spec: ComponentSpec, sizes: Mapping[str, int], seed: int = 0) -> dict[str, Tensor]:
+    """Inputs of a component at `sizes`: normal noise, timesteps from 1 to 999 and token ids, drawn from `seed`."""
+    import torch
+
+    random = torch.Generator().manual_seed(seed)
+    inputs = {}
+    for t in spec.inputs:
+        shape, dtype = t.resolve(sizes), getattr(torch, t.dtype)
+        if t.dtype == "int64":
+            inputs[t.name] = torch.randint(0, 99, shape, generator=random)
+        elif t.name == "timestep":
+            inputs[t.name] = torch.linspace(999, 1, shape[0], dtype=dtype)
+        else:
+            inputs[t.name] = torch.randn(shape, generator=random).to(dtype)
+    return inputs
+
+
+def name_nodes(model: ir.Model) -> None:
+    """Rename every node to its module path and operator; a node without a path takes that of what feeds it."""
+    seen: dict[str, int] = {}
+    paths: dict[int, str] = {}
+    for node in model.graph:
+        scopes = node.metadata_props.get(_SCOPES)
+        feeding = (paths[id(p)] for v in node.inputs if v is not None and (p := v.producer()) and id(p) in paths)
+        path = _module_path(scopes) if scopes else next(feeding, "")
+        paths[id(node)] = path
+        name = f"{path}/{node.op_type}"
+        seen[name] = seen.get(name, 0) + 1
+        node.name = name if seen[name] == 1 else f"{name}_{seen[name] - 1}"
+
+
+def _module_path(scopes: str) -> str:
+    """'["", "inner", "inner.mid_block", "conv2d_5"]' -> "/mid_block". Attention gets a segment of its own."""
+    names = [_PRIVATE.sub(r".\1", s) for s in re.findall(r"(?:\"|')((?:[^\"']|\['[^']*'\])*)(?:\"|')(?:,|\])", scopes)]
+    path, previous = "", ""
+    for name in (n.removeprefix("inner").lstrip(".") for n in names[:-1] if not n.startswith("_")):
+        if name:
+            path += "/" + name.removeprefix(previous).lstrip(".")
+            previous = name
+    return path + ("/sdpa" if names and names[-1].startswith("scaled_dot_product_attention") else "")
+
+
+def _key(expr: Expr) -> str:
+    return f"{expr.times}{expr.symbol}"
+
+
+def _dynamic_symbols(spec: ComponentSpec, profiles: Sequence[ShapeProfile]) -> set[str]:
+    exprs = {_key(e): e for t in (*spec.inputs, *spec.outputs) for e in t.axes().values()}
+    return {k for k, e in exprs.items() if len({v for p in profiles for v in p.dim(e)}) > 1}
+
+
+def _sample_sizes(
+    spec: ComponentSpec, profiles: Sequence[ShapeProfile], dynamic: set[str], scale: int
+) -> dict[str, int]:
+    """Sizes to trace at: distinct and above one, so that no two axes are taken for one and none for a constant.
+
+    Where sizes go in fine steps the traced size is odd in latents, which makes the U-Net take its upsampling sizes
+    from the skip connections instead of doubling.
+    """
+    sizes = profiles[0].sizes("opt")
+    steps = spec.steps(profiles, scale)
+    for symbol, factor in (("H", 2), ("W", 3)):
+        if f"1{symbol}" in dynamic:
+            coarse = steps[symbol] == max(spec.align, scale) and spec.align > scale
+            sizes[symbol] = steps[symbol] * factor if coarse else scale * (2 * factor + 13)
+    if {"1B", "2B"} & dynamic:
+        sizes["B"] = 2
+    if "1T" in dynamic:
+        sizes["T"] += 1
+    return sizes
+
+
+def _check_axes(spec: ComponentSpec, model: ir.Model, dynamic: set[str]) -> None:
+    """The exporter turns an axis into a constant without a word when the module's code fixes it: make it an error."""
+    for tensor, value in zip(spec.inputs, model.graph.inputs, strict=True):
+        for axis, expr in tensor.axes().items():
+            if _key(expr) in dynamic and value.shape is not None and isinstance(value.shape[axis], int):
+                raise ExportError(
+                    f"axis {axis} of {spec.name}.{tensor.name} was traced as a constant",
+                    slug="export-static",
+                    received=value.shape[axis],
+                    expected=f"a dynamic {expr.symbol}",
+                    hint=f"fix {expr.symbol} to one size in the profile",
+                )
+
+
+def _save(model: ir.Model, path: Path) -> None:
+    import onnx_ir as ir
+
+    for node in model.graph:
+        node.metadata_props.clear()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    ir.save(model, path, external_data=WEIGHTS, size_threshold_bytes=EXTERNAL_BYTES)
+
+
+def _first_line(exc: BaseException) -> str:
+    text = str(exc).strip().splitlines()
+    return f"{type(exc).__name__}: {text[0] if text else ''}"
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter's notes are for its developers."""
+    loggers: list[Any] = [
+        logging.getLogger(n) for n in ("torch.onnx", "torch.utils._sympy", "torch.export", "onnxscript")
+    ]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -1,0 +1,138 @@
+"""What a build would do: for every component its key, whether it is built or reused, why, and how large it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+from sdtrt import engines, env, graph, models, source, store
+from sdtrt.config import BuildConfig
+from sdtrt.errors import BundleError, ConfigError
+from sdtrt.spec import ComponentSpec, ShapeProfile
+from sdtrt.store import Bundle, Component, Staging
+
+
+@dataclass(frozen=True)
+class Step:
+    """One component of the build: `action`, the reasons for it, its key, and the component to take over if any."""
+
+    spec: ComponentSpec
+    action: Literal["build", "reuse", "resume"]
+    reasons: tuple[str, ...]
+    key: dict[str, str]
+    weight_bytes: int
+    present: Component | None = None
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Everything that is settled before the first component is built."""
+
+    config: BuildConfig
+    folder: Path
+    family: str
+    backend: engines.Backend
+    options: dict[str, Any]
+    profiles: tuple[ShapeProfile, ...]
+    scale: int
+    steps: tuple[Step, ...]
+
+    @property
+    def new_bytes(self) -> int:
+        """Weight bytes of the engines that must be built: about what they take on disk."""
+        return sum(s.weight_bytes for s in self.steps if s.action == "build")
+
+
+def forecast(config: BuildConfig, out: Path, force: bool = False) -> Forecast:
+    """Resolve the model, the profiles and the backend, and compare keys with what is there. Builds nothing."""
+    backend = engines.require(config.backend)
+    options = backend.check_options(config.options)
+    folder = source.resolve(config.model, config.revision, config.variant)
+    family = models.family_of(folder)
+    specs = family.components(folder, config.precision)
+    scale = family.scale(folder)
+    profiles = _profiles(config, family.default_profile(folder))
+    _check(specs, profiles)
+    wanted = _wanted(config, specs)
+    passes = config.passes if config.passes is not None else backend.passes
+    shared = {
+        "precision": config.precision,
+        "opset": str(config.opset or backend.opset),
+        "passes": graph.versions(passes) if backend.consumes == "onnx" else "none",
+        "profiles": "; ".join(map(str, profiles)),
+        "backend": f"{backend.name} {backend.version()}",
+        "options": ", ".join(f"{k}={v}" for k, v in sorted(options.items())),
+        "device": backend.device(options),
+        "exporter": f"torch {env.version('torch')}, diffusers {env.version('diffusers')}",
+        "format": str(store.FORMAT_VERSION),
+    }
+    digest = lru_cache(maxsize=None)(lambda part: source.weights_digest(folder, part))
+    bundle, finished = _present(out), Staging(out.resolve()).finished()
+    steps = []
+    for name, spec in specs.items():
+        if name not in wanted and (bundle is None or name not in bundle.manifest.components):
+            continue
+        key = {"weights": digest(spec.attribute), **shared}
+        built = bundle.manifest.components.get(name) if bundle else None
+        weight_bytes = source.parameter_count(folder / spec.attribute) * (2 if spec.dtype == "float16" else 4)
+        steps.append(_step(spec, key, built, finished.get(name), force, weight_bytes))
+    return Forecast(config, folder, family.name, backend, options, profiles, scale, tuple(steps))
+
+
+def _step(
+    spec: ComponentSpec, key: dict[str, str], built: Component | None, half: Component | None, force: bool, size: int
+) -> Step:
+    if force:
+        return Step(spec, "build", ("--force was given",), key, size)
+    if half is not None and half.key == key:
+        return Step(spec, "resume", ("finished by an interrupted build",), key, size, half)
+    if built is None:
+        return Step(spec, "build", ("it is new",), key, size)
+    if reasons := store.differences(built.key, key):
+        return Step(spec, "build", reasons, key, size)
+    return Step(spec, "reuse", ("nothing changed",), key, size, built)
+
+
+def _profiles(config: BuildConfig, default: ShapeProfile) -> tuple[ShapeProfile, ...]:
+    given = [ShapeProfile.parse(p) for p in config.profiles] or [default]
+    return tuple(p.with_defaults(default) for p in given)
+
+
+def _check(specs: dict[str, ComponentSpec], profiles: tuple[ShapeProfile, ...]) -> None:
+    """Every size of every profile must resolve: ShapeError for one that the model cannot divide."""
+    for profile in profiles:
+        for point in ("min", "opt", "max"):
+            for spec in specs.values():
+                for tensor in spec.inputs:
+                    tensor.resolve(profile.sizes(point))
+
+
+def _wanted(config: BuildConfig, specs: dict[str, ComponentSpec]) -> set[str]:
+    if config.components is None:
+        return set(specs)
+    if unknown := set(config.components) - set(specs):
+        raise ConfigError(
+            "the model has no such component",
+            slug="config-component",
+            received=", ".join(sorted(unknown)),
+            expected=", ".join(specs),
+        )
+    return set(config.components)
+
+
+def _present(out: Path) -> Bundle | None:
+    """The bundle at `out`, or None; one that is damaged is built anew, but a foreign folder is never replaced."""
+    try:
+        return Bundle.open(out)
+    except BundleError as exc:
+        if exc.slug == "bundle-missing" and out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise BundleError(
+                "the output exists and is not a bundle",
+                slug="bundle-foreign",
+                received=out,
+                expected="a bundle, or a folder that is new or empty",
+                hint="choose another folder with --out",
+            ) from exc
+        return None

@@ -1,0 +1,82 @@
+"""Graph passes: each one file, each says what it changed. Weights stay on disk while passes run.
+
+A pass module has `VERSION`, part of the engine's key, and `apply(model) -> Result`. Weights are stood in for by graph
+inputs: no pass folds or renames one, so that a LoRA finds its layer, and a model of many gigabytes costs no memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import onnx
+
+from sdtrt import registry
+from sdtrt.errors import GraphError
+from sdtrt.graph._costs import node_costs
+from sdtrt.graph._result import Result
+from sdtrt.store import Change
+
+__all__ = ["DEFAULT", "names", "node_costs", "optimise", "versions"]
+DEFAULT = ("fold_constants", "drop_nan_guards")
+
+
+def names() -> tuple[str, ...]:
+    """Names of the passes."""
+    return registry.names(__name__)
+
+
+def versions(passes: Sequence[str]) -> str:
+    """The pass list with versions, as it stands in an engine's key."""
+    return " ".join(f"{name}@{registry.load(__name__, name, GraphError).VERSION}" for name in passes)
+
+
+def optimise(path: Path, passes: Sequence[str] = DEFAULT) -> tuple[Change, ...]:
+    """Run `passes` in order on the ONNX file at `path`, in place; GraphError names the pass that failed."""
+    model = onnx.load(path, load_external_data=False)
+    weights = _detach_weights(model)
+    changes = []
+    for name in passes:
+        module = registry.load(__name__, name, GraphError)
+        before = len(model.graph.node)
+        try:
+            result: Result = module.apply(model)
+        except Exception as exc:
+            raise GraphError(
+                f"the pass {name} failed on {path.parent.name}",
+                received=f"{type(exc).__name__}: {exc}",
+                hint=f"leave it out: passes: [{', '.join(p for p in passes if p != name)}] in the config",
+            ) from exc
+        model = result.model
+        changes.append(
+            Change(
+                name=name,
+                version=module.VERSION,
+                changed=result.changed,
+                nodes_before=before,
+                nodes_after=len(model.graph.node),
+                notes=result.notes,
+            )
+        )
+    _attach_weights(model, weights)
+    onnx.save(model, path)
+    return tuple(changes)
+
+
+def _detach_weights(model: onnx.ModelProto) -> list[onnx.TensorProto]:
+    """Replace external initializers by inputs of the same name, type and shape; return them."""
+    weights = [t for t in model.graph.initializer if t.data_location == onnx.TensorProto.EXTERNAL]
+    small = [t for t in model.graph.initializer if t.data_location != onnx.TensorProto.EXTERNAL]
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(small)
+    model.graph.input.extend(onnx.helper.make_tensor_value_info(t.name, t.data_type, t.dims) for t in weights)
+    return weights
+
+
+def _attach_weights(model: onnx.ModelProto, weights: Sequence[onnx.TensorProto]) -> None:
+    known = {t.name for t in weights}
+    inputs = [i for i in model.graph.input if i.name not in known]
+    used = {name for node in model.graph.node for name in node.input} | {o.name for o in model.graph.output}
+    del model.graph.input[:]
+    model.graph.input.extend(inputs)
+    model.graph.initializer.extend(t for t in weights if t.name in used)

@@ -1,0 +1,145 @@
+"""What every node of an ONNX file costs at a shape: floating-point operations, bytes moved and bytes of weights.
+
+FLOPs, a multiply-add being two:
+
+- Conv: 2 x output elements x (input channels / groups) x kernel area, and one per output element for a bias;
+  ConvTranspose: the same for each input element. MatMul, Gemm: 2 x M x N x K for each matrix of the batch, and one per
+  element for Gemm's C. These are the sums that the ONNX operator documents write out, and what
+  `torch.utils.flop_counter` counts (without biases).
+- Attention: 2 x B x H x Lq x Lk x D each for QK and PV; a mask saves nothing, as in `torch.utils.flop_counter`.
+- Norms and pointwise operators: `_PER_ELEMENT`, else 1, for each element of the larger of first input and output. The
+  figures count the operations of the operator's definition in the ONNX documents: Sigmoid, 1 / (1 + exp(-x)), is 4.
+- Copies, casts, transposes, shapes: 0.
+
+Bytes moved: each distinct input and output once, at its own type, as if nothing were fused or cached; an operator that
+picks elements reads what it gives, not the table it picks from. Views (Reshape and the like) move nothing.
+
+A node that depends on weights and constants alone, or only computes shapes, costs nothing: engines compute it once or
+on the host. The bytes of its weights go to the node that uses the result; weights used twice count for the first user.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from math import prod
+from pathlib import Path
+
+import onnx
+
+from sdtrt.errors import GraphError
+from sdtrt.graph._shapes import Fact, resolve
+from sdtrt.kinds import kind_of
+from sdtrt.plan import Kind, NodeCost
+
+_PER_ELEMENT = {
+    # mean 1; variance 3; subtract and divide 2; scale and shift 2
+    **dict.fromkeys(("LayerNormalization", "GroupNormalization", "InstanceNormalization"), 8),
+    "RMSNormalization": 4,  # square, sum, divide, scale
+    "BatchNormalization": 2,  # scale and shift: the statistics are constants
+    "Softmax": 5,  # maximum, subtract, exp, sum, divide
+    "Sigmoid": 4,
+    "Swish": 5,
+    "Gelu": 5,  # 0.5 x (1 + erf(x / sqrt 2))
+}
+_FREE: frozenset[Kind] = frozenset({"reformat", "copy", "shape"})
+_PICKS = frozenset({"Gather", "GatherND", "GatherElements", "Slice", "Split"})
+_SDPA = frozenset({"MatMul", "Softmax", "Mul", "Add", "Attention"})
+# Contractions and control flow for which no formula is written: a cost of one per element would be a lie.
+_UNPRICED = frozenset(
+    {"ConvInteger", "DeformConv", "Einsum", "MatMulInteger", "QLinearConv", "QLinearMatMul"}
+    | {"DFT", "Det", "GRU", "If", "LSTM", "Loop", "RNN", "STFT", "Scan"}
+)
+
+
+def node_costs(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, NodeCost]:
+    """Cost of every node of the ONNX file at `path`, by node name, for inputs of these shapes; weights are not read.
+
+    The rules stand at the top of this file. GraphError names a node whose shapes or cost cannot be known.
+    """
+    model = onnx.load(path, load_external_data=False)
+    facts = resolve(model, shapes)
+    sources = {t.name: frozenset({t.name}) for t in model.graph.initializer}
+    claimed: set[str] = set()
+    costs: dict[str, NodeCost] = {}
+    for node in model.graph.node:
+        if not node.name or node.name in costs:
+            raise GraphError("two nodes have the same name, or one has none", slug="node-name", received=node.name)
+        outputs = [facts[name] for name in node.output if name]
+        feeding = [sources[name] for name in node.input if name in sources]
+        if outputs and all(f.constant for f in outputs):
+            found = frozenset().union(*feeding) if node.input else frozenset(node.output)
+            sources |= dict.fromkeys(node.output, found)
+        free = _is_view(node.op_type) or all(f.constant or f.value is not None for f in outputs)
+        weights = frozenset() if free else frozenset().union(*feeding) - claimed
+        claimed |= weights
+        costs[node.name] = NodeCost(
+            name=node.name,
+            op=node.op_type,
+            kind=node_kind(node.name, node.op_type),
+            module=module_of(node.name),
+            flops=0 if free else _flops(node, facts),
+            bytes_moved=0 if free else _bytes_moved(node, facts),
+            weight_bytes=sum(facts[w].nbytes for w in weights),
+        )
+    return costs
+
+
+def module_of(node: str) -> str:
+    """Module that a node comes from: "/down_blocks.0/resnets.1/conv1/Conv" gives "down_blocks.0.resnets.1.conv1"."""
+    return ".".join(part for part in node.split("/")[1:-1] if part != "sdpa")
+
+
+def node_kind(node: str, op: str) -> Kind:
+    """Kind of a node: its operator's, except that the products and the softmax of an attention are that attention."""
+    return "attention" if "/sdpa/" in node and op in _SDPA else kind_of(op)
+
+
+def _is_view(op: str) -> bool:
+    return op == "Identity" or kind_of(op) == "shape"
+
+
+def _flops(node: onnx.NodeProto, facts: Mapping[str, Fact]) -> int:
+    if node.op_type in _UNPRICED:
+        raise GraphError(f"the cost of the node {node.name} is not known", slug="cost-unknown", received=node.op_type)
+    if formula := _FORMULAS.get(node.op_type):
+        return formula(node, facts)
+    if kind_of(node.op_type) in _FREE:
+        return 0
+    elements = max(facts[name].elements for name in (*node.input[:1], node.output[0]))
+    return _PER_ELEMENT.get(node.op_type, 1) * elements
+
+
+def _conv(node: onnx.NodeProto, facts: Mapping[str, Fact]) -> int:
+    data, weight = (facts[name] for name in node.input[:2])
+    out = facts[node.output[0]].elements
+    reached = data.elements if node.op_type == "ConvTranspose" else out
+    return 2 * reached * prod(weight.shape[1:]) + (out if any(node.input[2:]) else 0)
+
+
+def _matmul(node: onnx.NodeProto, facts: Mapping[str, Fact]) -> int:
+    transposed = any(a.name == "transA" and a.i for a in node.attribute)
+    summed = facts[node.input[0]].shape[0 if transposed else -1]
+    return facts[node.output[0]].elements * (2 * summed + any(node.input[2:]))
+
+
+def _attention(node: onnx.NodeProto, facts: Mapping[str, Fact]) -> int:
+    query, key = (facts[name] for name in node.input[:2])
+    past = [facts[name].shape[-2] for name in node.input[4:5] if name]
+    return 2 * (key.shape[-2] + sum(past)) * (query.elements + facts[node.output[0]].elements)
+
+
+_FORMULAS: dict[str, Callable[[onnx.NodeProto, Mapping[str, Fact]], int]] = {
+    "Conv": _conv,
+    "ConvTranspose": _conv,
+    "MatMul": _matmul,
+    "Gemm": _matmul,
+    "Attention": _attention,
+}
+
+
+def _bytes_moved(node: onnx.NodeProto, facts: Mapping[str, Fact]) -> int:
+    written = sum(facts[name].nbytes for name in node.output if name)
+    inputs = dict.fromkeys(name for name in node.input if name)
+    if node.op_type in _PICKS:
+        return 2 * written + sum(facts[name].nbytes for name in inputs if name != node.input[0])
+    return written + sum(facts[name].nbytes for name in inputs)

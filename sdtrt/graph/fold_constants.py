@@ -1,0 +1,21 @@
+"""Fold what can be computed now: shapes of fixed axes, scales, masks. With polygraphy, over graphsurgeon."""
+
+from __future__ import annotations
+
+import onnx
+from polygraphy.backend.onnx import fold_constants
+from polygraphy.logger import G_LOGGER
+
+from sdtrt.graph._result import Result
+
+VERSION = 1
+# A mask expanded to full size is cheap to compute and dear to store.
+SIZE_LIMIT_BYTES = 1 << 20
+
+
+def apply(model: onnx.ModelProto) -> Result:
+    """Fold to a fixed point."""
+    before = len(model.graph.node)
+    with G_LOGGER.verbosity(G_LOGGER.CRITICAL):
+        folded = fold_constants(model, size_threshold=SIZE_LIMIT_BYTES, error_ok=False)
+    return Result(folded, changed=before - len(folded.graph.node))

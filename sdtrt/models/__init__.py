@@ -1,0 +1,37 @@
+"""Model families: what the components of a checkpoint are called, take and give. One file per family."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sdtrt import registry
+from sdtrt.errors import ModelError
+from sdtrt.models._family import ModelFamily, read_json
+
+__all__ = ["ModelError", "ModelFamily", "family_of", "load", "names", "read_json"]
+
+
+def names() -> tuple[str, ...]:
+    """Names of the families."""
+    return registry.names(__name__)
+
+
+def load(name: str) -> ModelFamily:
+    """The family called `name`."""
+    family: ModelFamily = registry.load(__name__, name, ModelError).FAMILY
+    return family
+
+
+def family_of(folder: Path) -> ModelFamily:
+    """The family of a diffusers folder, by its `model_index.json`; ModelError when none matches."""
+    pipeline = str(read_json(folder / "model_index.json").get("_class_name"))
+    for name in names():
+        if (family := load(name)).matches(pipeline):
+            return family
+    raise ModelError(
+        "this kind of pipeline is not supported",
+        slug="model-family",
+        received=pipeline,
+        expected="; ".join(f"{n} ({load(n).prefix}...)" for n in names()),
+        hint="use a Stable Diffusion 1.x, 2.x or XL checkpoint",
+    )

@@ -1,0 +1,96 @@
+"""ModelFamily: the components of one kind of pipeline, derived from the configs that lie in the checkpoint."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sdtrt.errors import ModelError
+from sdtrt.models import _text, _unet, _vae
+from sdtrt.spec import ComponentSpec, ShapeProfile
+
+Configs = Mapping[str, Mapping[str, Any]]
+DTYPES = {"fp32": "float32", "fp16": "float16"}
+
+
+@dataclass(frozen=True)
+class ModelFamily:
+    """One family. `prefix` is what its pipelines' class names start with, `pipelines` the class of each task.
+
+    `conditioning(configs)` gives the U-Net inputs that this family adds, as {name: width}.
+    """
+
+    name: str
+    prefix: str
+    pipelines: Mapping[str, str]
+    text_encoders: tuple[str, ...]
+    conditioning: Callable[[Configs], Mapping[str, int]]
+
+    def matches(self, pipeline: str) -> bool:
+        """Whether a pipeline class belongs here."""
+        return pipeline in self.pipelines.values()
+
+    def components(self, folder: Path, precision: str) -> dict[str, ComponentSpec]:
+        """Specs of all components of the checkpoint in `folder`, read from its configs."""
+        configs = self.configs(folder)
+        dtype = DTYPES[precision]
+        scale = vae_scale(configs)
+        context = sum(int(configs[e]["hidden_size"]) for e in self.text_encoders if e in configs)
+        specs = [_text.spec(name, configs[name], dtype) for name in self.text_encoders if name in configs]
+        specs.append(_unet.spec(configs["unet"], dtype, scale, self.conditioning(configs), context))
+        # Some VAEs overflow in half precision and say so.
+        vae_dtype = "float32" if configs["vae"].get("force_upcast") else dtype
+        specs += [_vae.decoder(configs["vae"], vae_dtype, scale), _vae.encoder(configs["vae"], vae_dtype, scale)]
+        return {s.name: s for s in specs}
+
+    def configs(self, folder: Path) -> dict[str, dict[str, Any]]:
+        """The config.json of every part that the checkpoint has; ModelError when one is missing."""
+        index = read_json(folder / "model_index.json")
+        present = [n for n in (*self.text_encoders, "unet", "vae") if index.get(n, [None])[0] is not None]
+        return {name: read_json(folder / name / "config.json") for name in present}
+
+    def scale(self, folder: Path) -> int:
+        """Pixels per latent of the checkpoint in `folder`."""
+        return vae_scale(self.configs(folder))
+
+    def default_profile(self, folder: Path) -> ShapeProfile:
+        """One to four images, from half to one and a half times the size that the model was trained for."""
+        configs = self.configs(folder)
+        native = _native_size(configs)
+        tokens = next(int(configs[e]["max_position_embeddings"]) for e in self.text_encoders if e in configs)
+        step = vae_scale(configs) * 2 ** (len(configs["unet"]["block_out_channels"]) - 1)
+        low, high = (max(step, round(native * f / step) * step) for f in (0.5, 1.5))
+        size = (min(low, native), native, max(high, native))
+        return ShapeProfile({"B": (1, 1, 4), "H": size, "W": size, "T": (tokens, tokens, tokens)})
+
+
+def vae_scale(configs: Configs) -> int:
+    """Pixels per latent: the VAE halves once between each two of its blocks."""
+    return int(2 ** (len(configs["vae"]["block_out_channels"]) - 1))
+
+
+def _native_size(configs: Configs) -> int:
+    sample = configs["unet"]["sample_size"]
+    return int(max(sample) if isinstance(sample, list) else sample) * vae_scale(configs)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a checkpoint; ModelError when it is missing or torn."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as exc:
+        raise ModelError(
+            "a file of the checkpoint cannot be read",
+            slug="model-missing",
+            received=path,
+            expected="a folder in diffusers' layout, with model_index.json and a config.json per part",
+            hint=exc.strerror,
+        ) from exc
+    except (UnicodeDecodeError, json.JSONDecodeError) as exc:
+        raise ModelError("a file of the checkpoint is not JSON", received=path, expected=str(exc)) from exc
+    if not isinstance(data, dict):
+        raise ModelError("a file of the checkpoint is not a JSON object", received=path)
+    return data

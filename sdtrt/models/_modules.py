@@ -1,0 +1,105 @@
+"""The checkpoint's modules behind the plain signatures of their specs: tensors in by keyword, a tuple of tensors out.
+
+Each keeps the original as `inner`; the names of the modules inside, minus that prefix, are what reports show.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sdtrt.errors import ModelError
+
+
+def from_pretrained(cls: Any, folder: Path, dtype: str) -> Any:
+    """Load one part of a checkpoint from safetensors, ready to trace; ModelError when that fails."""
+    variant = "fp16" if not list(folder.glob("*model.safetensors*")) and list(folder.glob("*.fp16.*")) else None
+    try:
+        module = cls.from_pretrained(
+            folder, dtype=getattr(torch, dtype), use_safetensors=True, variant=variant, local_files_only=True
+        )
+    except (OSError, ValueError, RuntimeError) as exc:
+        raise ModelError(
+            f"the weights of {folder.name} cannot be loaded",
+            slug="model-weights",
+            received=folder,
+            expected="a config.json and .safetensors files (pickled .bin weights are never loaded)",
+            hint=str(exc).splitlines()[0],
+        ) from exc
+    return module.eval().requires_grad_(False)
+
+
+class TextEncoder(nn.Module):
+    """CLIPTextModel, with or without projection."""
+
+    def __init__(self, inner: Any) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, input_ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return last hidden state (B, T, D), pooled or projected state (B, P), all hidden states (L+1, B, T, D)."""
+        out = self.inner(input_ids, output_hidden_states=True)
+        pooled = out.text_embeds if "text_embeds" in out else out.pooler_output
+        return out.last_hidden_state, pooled, torch.stack(out.hidden_states)
+
+    def final_norm(self) -> nn.LayerNorm:
+        """The norm that diffusers applies to an earlier hidden state when `clip_skip` is given."""
+        model = getattr(self.inner, "text_model", self.inner)
+        norm: nn.LayerNorm = model.final_layer_norm
+        return norm
+
+
+class UNet(nn.Module):
+    """UNet2DConditionModel; SDXL's conditioning comes as plain inputs."""
+
+    def __init__(self, inner: Any) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(
+        self,
+        sample: Tensor,
+        timestep: Tensor,
+        encoder_hidden_states: Tensor,
+        text_embeds: Tensor | None = None,
+        time_ids: Tensor | None = None,
+        timestep_cond: Tensor | None = None,
+    ) -> tuple[Tensor]:
+        """Return the prediction (2B, C, H/8, W/8)."""
+        added = None if text_embeds is None else {"text_embeds": text_embeds, "time_ids": time_ids}
+        out = self.inner(
+            sample,
+            timestep,
+            encoder_hidden_states,
+            timestep_cond=timestep_cond,
+            added_cond_kwargs=added,
+            return_dict=False,
+        )
+        return (out[0],)
+
+
+class VaeDecoder(nn.Module):
+    """AutoencoderKL.decode."""
+
+    def __init__(self, inner: Any) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, latent_sample: Tensor) -> tuple[Tensor]:
+        """Return the image (B, 3, H, W), about -1 to 1."""
+        return (self.inner.decode(latent_sample, return_dict=False)[0],)
+
+
+class VaeEncoder(nn.Module):
+    """AutoencoderKL.encode, up to the distribution's parameters."""
+
+    def __init__(self, inner: Any) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, image: Tensor) -> tuple[Tensor]:
+        """Return mean and log-variance, concatenated (B, 2C, H/8, W/8)."""
+        return (self.inner.encode(image, return_dict=False)[0].parameters,)

@@ -1,0 +1,180 @@
+"""Engine-backed stand-ins for the three kinds of modules that a diffusers pipeline calls.
+
+They keep what pipelines read (`config`, `dtype`, `device`) and the call signatures; what an engine cannot do raises
+`Unsupported` with the reason, so that no argument is ever ignored in silence.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from diffusers.configuration_utils import FrozenDict
+from diffusers.models.autoencoders.vae import DecoderOutput, DiagonalGaussianDistribution
+from diffusers.models.modeling_outputs import AutoencoderKLOutput
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionOutput
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from transformers import CLIPTextConfig
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.models.clip.modeling_clip import CLIPTextModelOutput
+
+from sdtrt.engines import Engine
+from sdtrt.errors import Unsupported
+
+NORM = "final_layer_norm.safetensors"
+
+
+class EngineModule(nn.Module):
+    """Base: one or two engines, the config of the module they replace, their dtype and device."""
+
+    def __init__(self, engines: Mapping[str, Engine], config: Any) -> None:
+        super().__init__()
+        self.engines = dict(engines)
+        self.config = config
+        first = next(iter(self.engines.values()))
+        self.dtype: torch.dtype = getattr(torch, first.spec.dtype)
+        self.device = first.device
+
+    def to(self, *args: Any, **kwargs: Any) -> Any:
+        """Engines stay where and what they are; asking for anything else raises Unsupported."""
+        values = [*args, *kwargs.values()]
+        for device in (torch.device(v) for v in values if isinstance(v, str | torch.device)):
+            if device.type != self.device.type:
+                raise self._refuse(f".to({device})", f"its engine runs on {self.device} and cannot be moved")
+        for dtype in (v for v in values if isinstance(v, torch.dtype)):
+            # Pipelines switch a VAE that overflows to float32 and back: its engine is float32 all the time.
+            if dtype != self.dtype and not getattr(self.config, "force_upcast", False):
+                raise self._refuse(f".to({dtype})", "precision is part of an engine: rebuild with --precision")
+        return self
+
+    def _refuse(self, what: str, reason: str) -> Unsupported:
+        return Unsupported(f"{type(self).__name__} cannot do {what}: {reason}")
+
+    def _refuse_given(self, reasons: Mapping[str, str], given: Mapping[str, Any]) -> None:
+        for name, value in given.items():
+            if value is not None and not (isinstance(value, Mapping) and not value):
+                raise self._refuse(name, reasons.get(name, "the exported graph has no such input"))
+
+
+class EngineTextEncoder(EngineModule):
+    """CLIPTextModel and CLIPTextModelWithProjection."""
+
+    def __init__(self, engines: Mapping[str, Engine], folder: Path, norm: Path) -> None:
+        super().__init__(engines, CLIPTextConfig.from_pretrained(folder))
+        layer = nn.LayerNorm(self.config.hidden_size, eps=self.config.layer_norm_eps, dtype=self.dtype)
+        if norm.is_file():
+            layer.load_state_dict(load_file(norm))
+        # `clip_skip` normalises an earlier hidden state with this layer, outside the encoder.
+        self.text_model = nn.Module()
+        self.text_model.final_layer_norm = layer.to(self.device).requires_grad_(False)
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        output_hidden_states: bool = False,
+        return_dict: bool = True,
+        **unknown: Any,
+    ) -> Any:
+        """Encode token ids (B, T)."""
+        self._refuse_given({}, {"attention_mask": attention_mask, **unknown})
+        (engine,) = self.engines.values()
+        out = engine(input_ids=input_ids)
+        states = out.pop("hidden_states")
+        cls = CLIPTextModelOutput if "text_embeds" in out else BaseModelOutputWithPooling
+        result = cls(**out, hidden_states=tuple(states) if output_hidden_states else None)
+        return result if return_dict else result.to_tuple()
+
+
+class EngineUNet(EngineModule):
+    """UNet2DConditionModel."""
+
+    def __init__(self, engines: Mapping[str, Engine], folder: Path) -> None:
+        super().__init__(engines, _frozen(folder))
+        if self.config.get("projection_class_embeddings_input_dim"):
+            linear = SimpleNamespace(in_features=self.config.projection_class_embeddings_input_dim)
+            self.add_embedding = SimpleNamespace(linear_1=linear)
+
+    def forward(
+        self,
+        sample: Tensor,
+        timestep: Tensor | float,
+        encoder_hidden_states: Tensor,
+        class_labels: Tensor | None = None,
+        timestep_cond: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        cross_attention_kwargs: dict[str, Any] | None = None,
+        added_cond_kwargs: dict[str, Tensor] | None = None,
+        down_block_additional_residuals: tuple[Tensor, ...] | None = None,
+        mid_block_additional_residual: Tensor | None = None,
+        down_intrablock_additional_residuals: tuple[Tensor, ...] | None = None,
+        encoder_attention_mask: Tensor | None = None,
+        return_dict: bool = True,
+    ) -> Any:
+        """Predict noise (or velocity) for `sample` (2B, C, H/8, W/8) at `timestep`, a number or one per sample."""
+        self._refuse_given(
+            {"cross_attention_kwargs": "attention is compiled; LoRA scales and processors cannot be passed in"},
+            {
+                "class_labels": class_labels,
+                "attention_mask": attention_mask,
+                "cross_attention_kwargs": cross_attention_kwargs,
+                "down_block_additional_residuals": down_block_additional_residuals,
+                "mid_block_additional_residual": mid_block_additional_residual,
+                "down_intrablock_additional_residuals": down_intrablock_additional_residuals,
+                "encoder_attention_mask": encoder_attention_mask,
+            },
+        )
+        (engine,) = self.engines.values()
+        steps = torch.as_tensor(timestep, dtype=torch.float32, device=sample.device)
+        inputs = {
+            "sample": sample,
+            "timestep": steps.reshape(-1).expand(sample.shape[0]),  # (2B,)
+            "encoder_hidden_states": encoder_hidden_states,
+            **(added_cond_kwargs or {}),
+        }
+        if timestep_cond is not None:
+            inputs["timestep_cond"] = timestep_cond
+        out = engine(**inputs)["out_sample"]
+        return UNet2DConditionOutput(sample=out) if return_dict else (out,)
+
+
+class EngineVae(EngineModule):
+    """AutoencoderKL: decoder and encoder are two engines; the encoder may be left out of a bundle."""
+
+    def __init__(self, engines: Mapping[str, Engine], folder: Path) -> None:
+        super().__init__(engines, _frozen(folder))
+        self.use_slicing = False
+
+    def enable_slicing(self) -> None:
+        """Decode and encode one image at a time."""
+        self.use_slicing = True
+
+    def disable_slicing(self) -> None:
+        """Decode and encode the whole batch at once."""
+        self.use_slicing = False
+
+    def decode(self, z: Tensor, return_dict: bool = True, generator: Any = None) -> Any:
+        """Latents (B, 4, H/8, W/8) to images (B, 3, H, W); `generator` is accepted and unused, as in AutoencoderKL."""
+        out = self._call("vae_decoder", "latent_sample", z)
+        return DecoderOutput(sample=out) if return_dict else (out,)
+
+    def encode(self, x: Tensor, return_dict: bool = True) -> Any:
+        """Images (B, 3, H, W) to a distribution over latents."""
+        distribution = DiagonalGaussianDistribution(self._call("vae_encoder", "image", x))
+        return AutoencoderKLOutput(latent_dist=distribution) if return_dict else (distribution,)
+
+    def _call(self, name: str, argument: str, tensor: Tensor) -> Tensor:
+        if name not in self.engines:
+            raise self._refuse(name.removeprefix("vae_"), f"the bundle was built without {name}")
+        parts = tensor.split(1) if self.use_slicing else (tensor,)
+        outputs = [next(iter(self.engines[name](**{argument: part}).values())) for part in parts]
+        return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+
+
+def _frozen(folder: Path) -> FrozenDict:
+    return FrozenDict(json.loads((folder / "config.json").read_text(encoding="utf-8")))

@@ -1,0 +1,180 @@
+"""load() and accelerate(): the stock diffusers pipeline, with engines in the place of its modules."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from sdtrt import engines, models
+from sdtrt.errors import BundleError, ConfigError, Unsupported
+from sdtrt.store import Bundle
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+
+    from sdtrt.modules import EngineModule
+
+Task = Literal["txt2img", "img2img", "inpaint"]
+
+# Methods that would act on the weights or the code of a module: with engines they would do nothing, or half.
+_LORA = "weights are inside the engines; fuse the adapter into the checkpoint and build that"
+_REFUSED = {
+    "load_lora_weights": _LORA,
+    "set_adapters": _LORA,
+    "fuse_lora": _LORA,
+    "load_ip_adapter": "the exported U-Net has no image conditioning",
+    "load_textual_inversion": "token embeddings are inside the text encoder's engine",
+    "enable_freeu": "the U-Net's skip connections are compiled",
+    "fuse_qkv_projections": "attention is compiled",
+    "enable_attention_slicing": "attention is compiled; it is not needed for memory",
+    "enable_xformers_memory_efficient_attention": "attention is compiled; it is not needed",
+    "enable_vae_tiling": "tiles need the VAE's layers; build the size you want, or use enable_vae_slicing",
+    "enable_model_cpu_offload": "engines stay on their device",
+    "enable_sequential_cpu_offload": "engines stay on their device",
+    "save_pretrained": "the bundle is the saved form; copy its folder",
+}
+
+
+@dataclass(frozen=True)
+class Spent:
+    """How often an engine was called and how long that took, since it was loaded."""
+
+    calls: int
+    seconds: float
+
+
+def load(
+    bundle: str | os.PathLike[str] | Bundle,
+    task: Task = "txt2img",
+    *,
+    options: Mapping[str, Any] | None = None,
+    **parts: Any,
+) -> DiffusionPipeline:
+    """Open a bundle as the stock diffusers pipeline of `task`; every scheduler, callback and output type works.
+
+    `options` override the backend's options; `parts` replace or add pipeline parts, such as `scheduler=` or
+    `safety_checker=` (a bundle holds none). Raises BundleError, EngineError, BackendUnavailable.
+    """
+    import diffusers
+    import transformers
+
+    bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
+    family = models.load(bundle.manifest.family)
+    if task not in family.pipelines:
+        raise ConfigError("no such task", slug="task", received=task, expected=", ".join(family.pipelines))
+    cls = getattr(diffusers, family.pipelines[task])
+    index = models.read_json(bundle.pipeline_folder / "model_index.json")
+    given: dict[str, Any] = {**load_modules(bundle, options), **parts}
+    for name, parameter in inspect.signature(cls.__init__).parameters.items():
+        entry = index.get(name)
+        if name in given or name == "self":
+            continue
+        if name.startswith(("scheduler", "tokenizer")) and entry and entry[1]:
+            library = diffusers if name == "scheduler" else transformers
+            given[name] = getattr(library, entry[1]).from_pretrained(bundle.pipeline_folder / name)
+        elif name == "requires_safety_checker":
+            given[name] = False
+        elif entry is not None and not isinstance(entry, list):
+            given[name] = entry
+        elif parameter.default is inspect.Parameter.empty:
+            given[name] = None
+    return _refuse_methods(cls(**given))
+
+
+def accelerate(
+    pipe: DiffusionPipeline,
+    bundle: str | os.PathLike[str] | Bundle,
+    *,
+    options: Mapping[str, Any] | None = None,
+) -> DiffusionPipeline:
+    """Put the bundle's engines into a pipeline that you already have, in place, and return it.
+
+    Raises BundleError when a module's config differs from the one that the bundle was built from.
+    """
+    bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
+    modules = load_modules(bundle, options)
+    for name, module in modules.items():
+        old = getattr(pipe, name, None)
+        if old is None:
+            raise BundleError(f"the pipeline has no {name}", received=type(pipe).__name__, expected=name)
+        mine, theirs = (_comparable(m.config) for m in (module, old))
+        if differ := sorted(k for k in mine.keys() & theirs.keys() if mine[k] != theirs[k]):
+            raise BundleError(
+                f"{name} of the pipeline is not the one that the bundle was built from",
+                slug="bundle-other-model",
+                received=", ".join(f"{k}={theirs[k]}" for k in differ),
+                expected=", ".join(f"{k}={mine[k]}" for k in differ),
+                hint="build a bundle from the pipeline's own checkpoint",
+            )
+    pipe.register_modules(**modules)
+    return _refuse_methods(pipe)
+
+
+def load_modules(bundle: Bundle, options: Mapping[str, Any] | None = None) -> dict[str, EngineModule]:
+    """The bundle's engines as modules, by the diffusers attribute that each serves."""
+    from sdtrt.modules import NORM, EngineTextEncoder, EngineUNet, EngineVae
+
+    loaded = load_engines(bundle, options)
+    modules: dict[str, EngineModule] = {}
+    for attribute in dict.fromkeys(e.spec.attribute for e in loaded.values()):
+        mine = {n: e for n, e in loaded.items() if e.spec.attribute == attribute}
+        folder = bundle.pipeline_folder / attribute
+        if attribute == "unet":
+            modules[attribute] = EngineUNet(mine, folder)
+        elif attribute == "vae":
+            modules[attribute] = EngineVae(mine, folder)
+        else:
+            modules[attribute] = EngineTextEncoder(mine, folder, bundle.path / attribute / NORM)
+    return modules
+
+
+def load_engines(bundle: Bundle, options: Mapping[str, Any] | None = None) -> dict[str, engines.Engine]:
+    """All engines of a bundle by component name."""
+    manifest = bundle.manifest
+    backend = engines.require(manifest.backend)
+    specs = models.load(manifest.family).components(bundle.pipeline_folder, manifest.precision)
+    checked = backend.check_options({**manifest.options, **(options or {})})
+    loaded = {}
+    for name in manifest.components:
+        bundle.check_sizes(name)
+        context = engines.EngineContext(
+            spec=specs[name],
+            profiles=manifest.shape_profiles,
+            steps=manifest.steps[name],
+            options=checked,
+            rebuild=f"sdtrt build {manifest.model} --out {bundle.path}",
+        )
+        loaded[name] = backend.load(bundle.folder(name), context)
+    return loaded
+
+
+def spent(pipe: DiffusionPipeline) -> dict[str, Spent]:
+    """Calls and seconds of every engine in `pipe` so far."""
+    from sdtrt.modules import EngineModule
+
+    modules = [m for m in pipe.components.values() if isinstance(m, EngineModule)]
+    return {n: Spent(e.calls, e.seconds) for m in modules for n, e in m.engines.items()}
+
+
+def _refuse_methods(pipe: DiffusionPipeline) -> DiffusionPipeline:
+    def refusing(name: str, reason: str) -> Callable[..., Any]:
+        def refuse(*args: Any, **kwargs: Any) -> Any:
+            raise Unsupported(f"{name} does not work on a pipeline with engines: {reason}")
+
+        return refuse
+
+    for name, reason in _REFUSED.items():
+        if hasattr(pipe, name):
+            setattr(pipe, name, refusing(name, reason))
+    return pipe
+
+
+def _comparable(config: Any) -> dict[str, Any]:
+    """Config values without what says where and by which version it was saved."""
+    data = config.to_dict() if hasattr(config, "to_dict") else dict(config)
+    skip = ("_", "transformers_version", "dtype", "torch_dtype", "architectures")
+    plain = {k: list(v) if isinstance(v, tuple) else v for k, v in data.items()}
+    return {k: v for k, v in plain.items() if not k.startswith(skip)}

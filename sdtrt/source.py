@@ -1,0 +1,113 @@
+"""Where a checkpoint comes from: a local diffusers folder, a hub id, or a single-file checkpoint. Never a pickle."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from sdtrt import store
+from sdtrt.errors import ModelError
+
+WANTED = ["*.json", "*.txt", "*.safetensors"]
+
+
+def resolve(model: str, revision: str | None = None, variant: str | None = None) -> Path:
+    """A local folder in diffusers' layout for `model`; downloads from the hub or converts when necessary."""
+    path = Path(model).expanduser()
+    if path.is_dir():
+        if not (path / "model_index.json").is_file():
+            raise ModelError(
+                "the folder is not a diffusers pipeline",
+                slug="model-missing",
+                received=path,
+                expected="a model_index.json in it",
+                hint="save one with pipe.save_pretrained(folder)",
+            )
+        return path
+    if path.is_file() or path.suffix in {".safetensors", ".ckpt", ".pt", ".bin"}:
+        return _single_file(path)
+    if model.count("/") != 1 or model.startswith((".", "/", "~")):
+        raise ModelError(
+            "there is no such model",
+            slug="model-missing",
+            received=model,
+            expected="a local diffusers folder, a .safetensors checkpoint, or a hub id like owner/name",
+        )
+    return _download(model, revision, variant)
+
+
+def weights_digest(folder: Path, part: str) -> str:
+    """Digest of one part's weights and config: the identity of what an engine is built from."""
+    files = sorted(p for p in (folder / part).iterdir() if p.suffix in {".safetensors", ".json"})
+    text = "".join(f"{p.name} {store.sha256(p.resolve())}\n" for p in files)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _download(model: str, revision: str | None, variant: str | None) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    patterns = ["*.json", "*.txt", f"*.{variant}.safetensors"] if variant else WANTED
+    try:
+        return Path(snapshot_download(model, revision=revision, allow_patterns=patterns))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as exc:
+        raise ModelError(
+            "the model cannot be fetched from the hub",
+            slug="model-hub",
+            received=model if revision is None else f"{model} at {revision}",
+            expected="an existing hub id, or a local folder",
+            hint=f"check the name and the network ({str(exc).splitlines()[0]})",
+        ) from exc
+
+
+def _single_file(path: Path) -> Path:
+    """Convert with diffusers' own loader into a folder beside the checkpoint, once."""
+    if path.suffix != ".safetensors":
+        raise ModelError(
+            "only safetensors checkpoints are loaded: any other file may run code when it is opened",
+            slug="model-pickle",
+            received=path,
+            expected="a .safetensors file or a diffusers folder",
+            hint="convert it where you trust it, with safetensors.torch.save_file",
+        )
+    if not path.is_file():
+        raise ModelError("there is no such checkpoint", slug="model-missing", received=path)
+    folder = path.with_name(f"{path.stem}.diffusers")
+    if (folder / "model_index.json").is_file():
+        return folder
+    from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "pt") as file:
+            xl = any(key.startswith("conditioner.") for key in file.keys())  # noqa: SIM118 (not a dict)
+        if xl:
+            pipe = StableDiffusionXLPipeline.from_single_file(str(path))
+        else:
+            pipe = StableDiffusionPipeline.from_single_file(str(path), safety_checker=None)
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as exc:
+        raise ModelError(
+            "diffusers cannot read this checkpoint",
+            slug="model-single-file",
+            received=path,
+            expected="a Stable Diffusion 1.x, 2.x or XL checkpoint; its configs come from the hub or its cache",
+            hint=str(exc).splitlines()[0] if str(exc) else type(exc).__name__,
+        ) from exc
+    work = folder.with_name(f".{folder.name}.tmp")
+    pipe.save_pretrained(work)
+    store.replace_folder(work, folder)
+    return folder
+
+
+def parameter_count(folder: Path) -> int:
+    """Parameters of one part, from the headers of its safetensors files; none of the weights are read."""
+    from math import prod
+
+    from safetensors import safe_open
+
+    total = 0
+    names = {p.name.replace(".fp16", ""): p for p in sorted(folder.glob("*.safetensors"))}  # one variant counts
+    for path in names.values():
+        with safe_open(path, "pt") as file:
+            total += sum(prod(file.get_slice(key).get_shape()) for key in file.keys())  # noqa: SIM118 (not a dict)
+    return total
