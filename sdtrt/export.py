@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sdtrt.errors import ExportError
 from sdtrt.spec import ComponentSpec, Expr, ShapeProfile
@@ -25,6 +25,7 @@ MODEL = "model.onnx"
 WEIGHTS = "model.onnx.data"
 # Below this many bytes a tensor stays in the ONNX file itself, where constant folding can see it.
 EXTERNAL_BYTES = 1024
+_INNER = "inner."  # the wrappers of `models` keep the checkpoint's module under this name
 _SCOPES = "pkg.torch.onnx.name_scopes"
 _PRIVATE = re.compile(r"\.__dict__\['_modules'\]\['([^']+)'\]")
 
@@ -39,6 +40,7 @@ def capture(
     `scale` is pixels per latent. Raises ExportError.
     """
     import torch
+    from onnxscript.optimizer import optimize_ir
 
     dynamic = _dynamic_symbols(spec, profiles)
     tensors = sample_inputs(spec, _sample_sizes(spec, profiles, dynamic, scale))
@@ -55,8 +57,11 @@ def capture(
                 input_names=[t.name for t in spec.inputs],
                 output_names=[t.name for t in spec.outputs],
                 opset_version=opset,
+                optimize=False,
                 verbose=False,
             )
+            if program is not None:
+                optimize_ir(program.model, should_fold=_keep_weights)
     except Exception as exc:
         raise ExportError(
             f"{spec.name} could not be exported to ONNX",
@@ -115,6 +120,12 @@ def _module_path(scopes: str) -> str:
     return path + ("/sdpa" if names and names[-1].startswith("scaled_dot_product_attention") else "")
 
 
+def _keep_weights(node: ir.Node) -> bool | None:
+    """Never fold a parameter into a nameless constant: a LoRA finds its layer by the parameter's name."""
+    named = (v.name or "" for v in node.inputs if v is not None and v.is_initializer())
+    return False if any(name.startswith(_INNER) for name in named) else None
+
+
 def _key(expr: Expr) -> str:
     return f"{expr.times}{expr.symbol}"
 
@@ -164,6 +175,8 @@ def _save(model: ir.Model, path: Path) -> None:
 
     for node in model.graph:
         node.metadata_props.clear()
+    for value in list(model.graph.initializers.values()):
+        value.name = (value.name or "").removeprefix(_INNER)
     path.parent.mkdir(parents=True, exist_ok=True)
     ir.save(model, path, external_data=WEIGHTS, size_threshold_bytes=EXTERNAL_BYTES)
 
@@ -176,16 +189,10 @@ def _first_line(exc: BaseException) -> str:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """The exporter's notes are for its developers."""
-    loggers: list[Any] = [
-        logging.getLogger(n) for n in ("torch.onnx", "torch.utils._sympy", "torch.export", "onnxscript")
-    ]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
+    logging.disable(logging.WARNING)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+        logging.disable(logging.NOTSET)

@@ -18,6 +18,8 @@ _GROUPS: dict[Kind, str] = {
     "MemcpyToHost MemcpyFromHost Identity",
     "shape": "Shape Reshape Squeeze Unsqueeze Flatten ConstantOfShape Constant Range Size",
 }
+# What export names "sdpa": a scaled-dot-product attention, one operator or written out.
+_SDPA = frozenset({"MatMul", "FusedMatMul", "Softmax", "Mul", "Add", "Attention"})
 _KIND = {op: kind for kind, ops in _GROUPS.items() for op in ops.split()}
 
 
@@ -26,6 +28,14 @@ def kind_of(op: str) -> Kind:
     return _KIND.get(op, "other")
 
 
+def node_kind(node: str, op: str) -> Kind:
+    """Kind of a node: its operator's, except that the products and the softmax of an attention are that attention."""
+    return "attention" if "/sdpa/" in node and op in _SDPA else kind_of(op)
+
+
 def module_of(node: str) -> str:
-    """The diffusers module in a node's name: "/mid_block/attentions.0/sdpa/MatMul_1" -> "mid_block.attentions.0"."""
-    return ".".join(part for part in node.strip("/").split("/")[:-1] if part != "sdpa")
+    """Module that a node comes from: "/mid_block/resnets.1/conv1/Conv" gives "mid_block.resnets.1.conv1".
+
+    What a component does outside its modules is "(top)".
+    """
+    return ".".join(part for part in node.split("/")[1:-1] if part != "sdpa") or "(top)"

@@ -6,6 +6,7 @@ They keep what pipelines read (`config`, `dtype`, `device`) and the call signatu
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
 from diffusers.configuration_utils import FrozenDict
 from diffusers.models.autoencoders.vae import DecoderOutput, DiagonalGaussianDistribution
 from diffusers.models.modeling_outputs import AutoencoderKLOutput
@@ -27,6 +29,18 @@ from sdtrt.engines import Engine
 from sdtrt.errors import Unsupported
 
 NORM = "final_layer_norm.safetensors"
+# Attributes of the replaced modules that pipelines and users reach for in vain.
+_REFUSED = {
+    "attn_processors": "attention is compiled",
+    "down_blocks": "layers are compiled",
+    "enable_freeu": "the U-Net's skip connections are compiled",
+    "enable_tiling": "tiles need the VAE's layers; build the size you want, or use enable_slicing()",
+    "encoder_hid_proj": "the exported U-Net has no image conditioning (IP-Adapter)",
+    "fuse_qkv_projections": "attention is compiled",
+    "load_lora_adapter": "weights are inside the engine; fuse the adapter into the checkpoint and build that",
+    "set_attention_slice": "attention is compiled; it is not needed for memory",
+    "set_attn_processor": "attention is compiled",
+}
 
 
 class EngineModule(nn.Module):
@@ -51,6 +65,15 @@ class EngineModule(nn.Module):
             if dtype != self.dtype and not getattr(self.config, "force_upcast", False):
                 raise self._refuse(f".to({dtype})", "precision is part of an engine: rebuild with --precision")
         return self
+
+    def __getattr__(self, name: str) -> Any:
+        """What would act on layers raises, also in pipelines made by `from_pipe`."""
+        if name in _REFUSED:
+            raise self._refuse(name, _REFUSED[name])
+        return super().__getattr__(name)
+
+    def _apply(self, *args: Any, **kwargs: Any) -> Any:
+        raise self._refuse("half(), cuda() and the like", "precision and device are part of an engine")
 
     def _refuse(self, what: str, reason: str) -> Unsupported:
         return Unsupported(f"{type(self).__name__} cannot do {what}: {reason}")
@@ -95,7 +118,7 @@ class EngineUNet(EngineModule):
     """UNet2DConditionModel."""
 
     def __init__(self, engines: Mapping[str, Engine], folder: Path) -> None:
-        super().__init__(engines, _frozen(folder))
+        super().__init__(engines, _config(UNet2DConditionModel, folder))
         if self.config.get("projection_class_embeddings_input_dim"):
             linear = SimpleNamespace(in_features=self.config.projection_class_embeddings_input_dim)
             self.add_embedding = SimpleNamespace(linear_1=linear)
@@ -117,9 +140,16 @@ class EngineUNet(EngineModule):
         return_dict: bool = True,
     ) -> Any:
         """Predict noise (or velocity) for `sample` (2B, C, H/8, W/8) at `timestep`, a number or one per sample."""
+        (engine,) = self.engines.values()
+        known = {t.name for t in engine.spec.inputs}
+        added = dict(added_cond_kwargs or {})
         self._refuse_given(
-            {"cross_attention_kwargs": "attention is compiled; LoRA scales and processors cannot be passed in"},
             {
+                "cross_attention_kwargs": "attention is compiled; LoRA scales and processors cannot be passed in",
+                "image_embeds": _REFUSED["encoder_hid_proj"],
+            },
+            {
+                **{n: v for n, v in added.items() if n not in known},
                 "class_labels": class_labels,
                 "attention_mask": attention_mask,
                 "cross_attention_kwargs": cross_attention_kwargs,
@@ -129,13 +159,12 @@ class EngineUNet(EngineModule):
                 "encoder_attention_mask": encoder_attention_mask,
             },
         )
-        (engine,) = self.engines.values()
         steps = torch.as_tensor(timestep, dtype=torch.float32, device=sample.device)
         inputs = {
             "sample": sample,
             "timestep": steps.reshape(-1).expand(sample.shape[0]),  # (2B,)
             "encoder_hidden_states": encoder_hidden_states,
-            **(added_cond_kwargs or {}),
+            **added,
         }
         if timestep_cond is not None:
             inputs["timestep_cond"] = timestep_cond
@@ -147,7 +176,7 @@ class EngineVae(EngineModule):
     """AutoencoderKL: decoder and encoder are two engines; the encoder may be left out of a bundle."""
 
     def __init__(self, engines: Mapping[str, Engine], folder: Path) -> None:
-        super().__init__(engines, _frozen(folder))
+        super().__init__(engines, _config(AutoencoderKL, folder))
         self.use_slicing = False
 
     def enable_slicing(self) -> None:
@@ -176,5 +205,8 @@ class EngineVae(EngineModule):
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
 
 
-def _frozen(folder: Path) -> FrozenDict:
-    return FrozenDict(json.loads((folder / "config.json").read_text(encoding="utf-8")))
+def _config(cls: Any, folder: Path) -> FrozenDict:
+    """The saved config over the class's defaults: one saved by an older diffusers lacks keys that pipelines read."""
+    parameters = inspect.signature(cls.__init__).parameters.items()
+    defaults = {n: p.default for n, p in parameters if p.default is not inspect.Parameter.empty}
+    return FrozenDict({**defaults, **json.loads((folder / "config.json").read_text(encoding="utf-8"))})

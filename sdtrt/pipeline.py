@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 Task = Literal["txt2img", "img2img", "inpaint"]
 
-# Methods that would act on the weights or the code of a module: with engines they would do nothing, or half.
+# Methods that with engines would do nothing, or half; more are refused by the modules themselves.
 _LORA = "weights are inside the engines; fuse the adapter into the checkpoint and build that"
 _REFUSED = {
     "load_lora_weights": _LORA,
@@ -27,11 +27,7 @@ _REFUSED = {
     "fuse_lora": _LORA,
     "load_ip_adapter": "the exported U-Net has no image conditioning",
     "load_textual_inversion": "token embeddings are inside the text encoder's engine",
-    "enable_freeu": "the U-Net's skip connections are compiled",
-    "fuse_qkv_projections": "attention is compiled",
-    "enable_attention_slicing": "attention is compiled; it is not needed for memory",
     "enable_xformers_memory_efficient_attention": "attention is compiled; it is not needed",
-    "enable_vae_tiling": "tiles need the VAE's layers; build the size you want, or use enable_vae_slicing",
     "enable_model_cpu_offload": "engines stay on their device",
     "enable_sequential_cpu_offload": "engines stay on their device",
     "save_pretrained": "the bundle is the saved form; copy its folder",
@@ -100,6 +96,8 @@ def accelerate(
         old = getattr(pipe, name, None)
         if old is None:
             raise BundleError(f"the pipeline has no {name}", received=type(pipe).__name__, expected=name)
+        if getattr(old, "_hf_peft_config_loaded", False):
+            raise Unsupported(f"an adapter is loaded into {name} and would be lost: {_LORA}")
         mine, theirs = (_comparable(m.config) for m in (module, old))
         if differ := sorted(k for k in mine.keys() & theirs.keys() if mine[k] != theirs[k]):
             raise BundleError(

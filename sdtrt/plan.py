@@ -10,9 +10,9 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 from statistics import median
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError
 
 from sdtrt.errors import PlanError
 
@@ -21,6 +21,7 @@ FORMAT_VERSION = 1
 
 Kind = Literal["conv", "gemm", "attention", "norm", "pointwise", "reformat", "copy", "shape", "other"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
+Milliseconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class _Record(BaseModel):
@@ -34,9 +35,9 @@ class NodeCost(_Record):
     op: str
     kind: Kind
     module: str
-    flops: int
-    bytes_moved: int
-    weight_bytes: int
+    flops: NonNegativeInt
+    bytes_moved: NonNegativeInt
+    weight_bytes: NonNegativeInt
 
 
 class TensorInfo(_Record):
@@ -45,7 +46,7 @@ class TensorInfo(_Record):
     name: str
     shape: tuple[int, ...] | None
     dtype: str | None
-    nbytes: int | None
+    nbytes: NonNegativeInt | None
 
 
 class Layer(_Record):
@@ -64,10 +65,10 @@ class Layer(_Record):
     outputs: tuple[str, ...] = ()
     nodes: tuple[str, ...] = ()
     module: str | None = None
-    weight_bytes: int | None = None
-    bytes_moved: int | None = None
-    flops: int | None = None
-    times_ms: tuple[float, ...] | None = None
+    weight_bytes: NonNegativeInt | None = None
+    bytes_moved: NonNegativeInt | None = None
+    flops: NonNegativeInt | None = None
+    times_ms: tuple[Milliseconds, ...] | None = None
 
     @property
     def time_ms(self) -> float | None:
@@ -87,9 +88,9 @@ class Plan(_Record):
     sizes: dict[str, int]
     layers: tuple[Layer, ...]
     tensors: tuple[TensorInfo, ...] = ()
-    wall_times_ms: tuple[float, ...] | None = None
-    total_flops: int | None = None
-    total_weight_bytes: int | None = None
+    wall_times_ms: tuple[Milliseconds, ...] | None = None
+    total_flops: NonNegativeInt | None = None
+    total_weight_bytes: NonNegativeInt | None = None
 
     def with_costs(self, costs: Mapping[str, NodeCost]) -> Plan:
         """Attach FLOPs, bytes and modules by the names in `Layer.nodes`.

@@ -14,10 +14,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from filelock import FileLock, Timeout
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sdtrt.errors import BundleError
 from sdtrt.plan import Plan
@@ -78,7 +78,7 @@ class Manifest(_Record):
     config: dict[str, Any] = {}
     environment: dict[str, Any] = {}
     created: str = ""
-    components: dict[str, Component] = {}
+    components: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")], Component] = {}
     image: dict[str, float] = {}
 
     @property

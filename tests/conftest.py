@@ -9,8 +9,8 @@ import pytest
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-from sdtrt import builder, demo  # noqa: E402 (the variables above are read on import)
-from sdtrt.store import Bundle  # noqa: E402
+from sdtrt import builder, demo
+from sdtrt.store import Bundle
 
 FAMILIES = demo.FAMILIES
 # sd1 has dynamic sizes in steps of 32; the others vary the batch only, which exports in half the time.
@@ -58,4 +58,3 @@ def bundle_copy(bundles, tmp_path):
         return shutil.copytree(bundles(family, backend).path, tmp_path / "bundle")
 
     return copy
-

@@ -37,11 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except SdtrtError as exc:
         show_error(exc)
         sys.exit(1)
-    except KeyboardInterrupt:
-        show_interrupted()
-        sys.exit(130)
-
-
-def show_interrupted() -> None:
-    """Say that nothing is lost."""
-    show_error(SdtrtError("interrupted", slug="interrupted", hint="run the same command again: it resumes"))
+    except SystemExit as exc:
+        if exc.code == 130:
+            show_error(SdtrtError("interrupted", slug="interrupted", hint="run the same command again: it resumes"))
+        raise

@@ -63,12 +63,11 @@ def _render(plans: Sequence[Plan], manifest: Manifest | None, suffix: str) -> st
 
 def show_summary(plans: Sequence[Plan]) -> None:
     """One line per engine: layers, time, work."""
-    numbers = ("layers", "ms", "GFLOP", "GFLOP/s")
-    grid = table("engine", *numbers, numbers=numbers)
+    from sdtrt.analysis import summarize
+
+    shown = ("Layers", "Wall time, median", "Work", "Achieved")
+    grid = table("Engine", *shown, numbers=shown)
     for plan in plans:
-        wall = sorted(plan.wall_times_ms)[len(plan.wall_times_ms) // 2] if plan.wall_times_ms else None
-        work = None if plan.total_flops is None else plan.total_flops / 1e9
-        speed = work / wall * 1e3 if work is not None and wall else None
-        cells = ["unknown" if v is None else f"{v:.4g}" for v in (wall, work, speed)]
-        grid.add_row(plan.component, str(len(plan.layers)), *cells)
+        facts = summarize(plan).facts()
+        grid.add_row(plan.component, *(facts[label] for label in shown))
     out.print(grid)

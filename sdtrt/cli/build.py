@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -21,8 +21,10 @@ EXAMPLES = (
 
 
 def run(
-    model: Annotated[str, typer.Argument(help="Hub id, diffusers folder, or .safetensors checkpoint.")],
     bundle: Annotated[Path, typer.Option("--out", "-o", help="Folder of the bundle.")],
+    model: Annotated[
+        str | None, typer.Argument(help="Hub id, diffusers folder, or .safetensors checkpoint; or named in --config.")
+    ] = None,
     config: Annotated[Path | None, typer.Option(help="YAML recipe; the options here win over it.")] = None,
     backend: Annotated[str | None, typer.Option(help="Engine backend; see `sdtrt doctor`.")] = None,
     precision: Annotated[str | None, typer.Option(help="fp32 or fp16.")] = None,
@@ -38,22 +40,18 @@ def run(
     ] = False,
 ) -> None:
     """Export, optimise, build and verify every component of a pipeline."""
-    settings: dict[str, Any] = {
-        "backend": backend,
-        "precision": precision,
-        "profiles": profile or None,
-        "components": component or None,
-        "revision": revision,
-        "variant": variant,
-    }
-    build(model, bundle, config, settings, force=force, dry_run=dry_run)
-
-
-def build(model: str, path: Path, config: Path | None, settings: dict[str, Any], *, force: bool, dry_run: bool) -> None:
-    """Build with a progress bar and print what came of it."""
     from sdtrt import config as configs
 
-    recipe = configs.load(config, model=model, **settings)
+    recipe = configs.load(
+        config,
+        model=model,
+        backend=backend,
+        precision=precision,
+        profiles=profile or None,
+        components=component or None,
+        revision=revision,
+        variant=variant,
+    )
     with progress("build") as report:
         report("looking at the model", 0.0)
         from sdtrt import builder
@@ -61,9 +59,9 @@ def build(model: str, path: Path, config: Path | None, settings: dict[str, Any],
 
         hush()
         if not dry_run:
-            made = builder.build(model, path, config=recipe, force=force, progress=report)
+            made = builder.build(recipe.model, bundle, config=recipe, force=force, progress=report)
     if dry_run:
-        show_forecast(forecast(recipe, path, force))
+        show_forecast(forecast(recipe, bundle, force))
     else:
         show_bundle(made)
 

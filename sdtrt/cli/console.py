@@ -29,7 +29,8 @@ def table(*columns: str, numbers: tuple[str, ...] = ()) -> Table:
     """An empty table in the house style; columns named in `numbers` are set flush right."""
     grid = Table(box=None, header_style="dim", pad_edge=False)
     for column in columns:
-        grid.add_column(column, justify="right" if column in numbers else "left", no_wrap=column in numbers)
+        whole = column in numbers or column == columns[0]
+        grid.add_column(column, justify="right" if column in numbers else "left", no_wrap=whole)
     return grid
 
 

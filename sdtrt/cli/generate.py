@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sdtrt.cli.console import hush, out, progress, table
+from sdtrt.errors import ConfigError, SdtrtError
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -82,7 +83,10 @@ def timed_call(pipe: DiffusionPipeline, seed: int, call: dict[str, Any]) -> tupl
 
         started = time.perf_counter()
         generator = torch.Generator().manual_seed(seed)
-        images = pipe(generator=generator, callback_on_step_end=on_step, **call).images
+        try:
+            images = pipe(generator=generator, callback_on_step_end=on_step, **call).images
+        except ValueError as exc:  # diffusers checks sizes and prompts itself
+            raise exc if isinstance(exc, SdtrtError) else ConfigError(str(exc), slug="call") from exc
         return images, time.perf_counter() - started
 
 
@@ -105,8 +109,6 @@ def show_times(pipe: DiffusionPipeline, backend: str, loaded: float, seconds: fl
 
 def use_scheduler(pipe: DiffusionPipeline, name: str) -> None:
     """Swap the scheduler; ConfigError lists those that fit when there is no such one."""
-    from sdtrt.errors import ConfigError
-
     fitting = {c.__name__: c for c in pipe.scheduler.compatibles}
     wanted = name if name.endswith("Scheduler") else f"{name}Scheduler"
     by_lower = {n.lower(): c for n, c in fitting.items()}

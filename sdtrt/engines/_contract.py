@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from sdtrt.engines._options import Options, parse
 from sdtrt.errors import EngineError, ShapeError
 from sdtrt.plan import Plan
-from sdtrt.spec import ComponentSpec, ShapeProfile
+from sdtrt.spec import ComponentSpec, Dim, ShapeProfile
 
 if TYPE_CHECKING:
     import torch
@@ -114,6 +114,16 @@ class Engine(ABC):
 
     def _check_sizes(self, tensors: Mapping[str, Tensor]) -> None:
         """The first profile in which all tensors fit is enough; else say what was built and how to add the size."""
+        known: dict[Dim, int] = {}
+        for t in self.spec.inputs:
+            for dim, size in zip(t.shape, tensors[t.name].shape, strict=False):
+                if isinstance(dim, str) and known.setdefault(dim, size) != size:
+                    raise ShapeError(
+                        f"{self.spec.name}: {t.name} differs from the other tensors in {dim}",
+                        slug="sizes-differ",
+                        received=size,
+                        expected=known[dim],
+                    )
         reasons, steps = [], self.context.steps
         for profile in self.context.profiles:
             found = (r for t in self.spec.inputs if (r := profile.rejects(t, tensors[t.name].shape, steps)))

@@ -15,7 +15,7 @@ from typing import Any
 
 import onnx
 
-from sdtrt.kinds import kind_of, module_of
+from sdtrt.kinds import module_of, node_kind
 from sdtrt.plan import Layer
 
 _REORDER = {"ReorderInput", "ReorderOutput"}
@@ -79,7 +79,7 @@ def _layer(
     arguments = events[-1]["args"] if events else {}
     return Layer(
         name=node.name,
-        kind="attention" if owner and "/sdpa/" in owner and node.op_type != "Transpose" else kind_of(node.op_type),
+        kind=node_kind(owner or "", node.op_type),
         op=node.op_type,
         kernel=arguments.get("provider"),
         precision=_precision(arguments),

@@ -39,7 +39,7 @@ class EagerEngine(Engine):
     def _run(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         import torch
 
-        with torch.inference_mode():
+        with torch.no_grad():  # not inference_mode: callers may change what they get in place
             outputs = self.module(**tensors)
         return {t.name: o for t, o in zip(self.spec.outputs, outputs, strict=True)}
 
@@ -116,10 +116,12 @@ class Eager(Backend):
 
     def load(self, folder: Path, context: EngineContext) -> EagerEngine:
         """Load the module through the component's own loader."""
+        from safetensors import SafetensorError
+
         try:
             return EagerEngine(context, context.spec.load(folder))
-        except ModelError as exc:
-            raise damaged(context, exc.hint) from exc
+        except (ModelError, SafetensorError) as exc:
+            raise damaged(context, getattr(exc, "hint", exc)) from exc
 
 
 BACKEND = Eager()

@@ -18,7 +18,6 @@ from pydantic import Field
 from sdtrt import env
 from sdtrt.engines._contract import Backend, Engine, EngineContext, Source, Unavailable, damaged
 from sdtrt.engines._options import Options
-from sdtrt.engines._ort_layers import layers_of
 from sdtrt.errors import BackendUnavailable, EngineError
 from sdtrt.plan import Plan
 
@@ -105,6 +104,8 @@ class OrtEngine(Engine):
 
     def profile(self, tensors: Mapping[str, Tensor], sizes: Mapping[str, int], runs: int) -> Plan:
         """Layer times come from a second session, since the profiler slows a session that has it switched on."""
+        from sdtrt.engines._ort_layers import layers_of
+
         ready = self._prepare(tensors)
         self._run(ready)
         walls = []

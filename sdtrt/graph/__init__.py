@@ -64,11 +64,17 @@ def optimise(path: Path, passes: Sequence[str] = DEFAULT) -> tuple[Change, ...]:
 
 
 def _detach_weights(model: onnx.ModelProto) -> list[onnx.TensorProto]:
-    """Replace external initializers by inputs of the same name, type and shape; return them."""
-    weights = [t for t in model.graph.initializer if t.data_location == onnx.TensorProto.EXTERNAL]
-    small = [t for t in model.graph.initializer if t.data_location != onnx.TensorProto.EXTERNAL]
+    """Replace weights by inputs of the same name, type and shape; return them.
+
+    A parameter keeps its dotted name ("conv_in.bias") and counts as one however small; the exporter's own constants
+    have none.
+    """
+    weights, constants = [], []
+    for t in model.graph.initializer:
+        external = t.data_location == onnx.TensorProto.EXTERNAL
+        (weights if external or "." in t.name else constants).append(t)
     del model.graph.initializer[:]
-    model.graph.initializer.extend(small)
+    model.graph.initializer.extend(constants)
     model.graph.input.extend(onnx.helper.make_tensor_value_info(t.name, t.data_type, t.dims) for t in weights)
     return weights
 

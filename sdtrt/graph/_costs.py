@@ -28,7 +28,7 @@ import onnx
 
 from sdtrt.errors import GraphError
 from sdtrt.graph._shapes import Fact, resolve
-from sdtrt.kinds import kind_of
+from sdtrt.kinds import kind_of, module_of, node_kind
 from sdtrt.plan import Kind, NodeCost
 
 _PER_ELEMENT = {
@@ -43,7 +43,6 @@ _PER_ELEMENT = {
 }
 _FREE: frozenset[Kind] = frozenset({"reformat", "copy", "shape"})
 _PICKS = frozenset({"Gather", "GatherND", "GatherElements", "Slice", "Split"})
-_SDPA = frozenset({"MatMul", "Softmax", "Mul", "Add", "Attention"})
 # Contractions and control flow for which no formula is written: a cost of one per element would be a lie.
 _UNPRICED = frozenset(
     {"ConvInteger", "DeformConv", "Einsum", "MatMulInteger", "QLinearConv", "QLinearMatMul"}
@@ -82,16 +81,6 @@ def node_costs(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, N
             weight_bytes=sum(facts[w].nbytes for w in weights),
         )
     return costs
-
-
-def module_of(node: str) -> str:
-    """Module that a node comes from: "/down_blocks.0/resnets.1/conv1/Conv" gives "down_blocks.0.resnets.1.conv1"."""
-    return ".".join(part for part in node.split("/")[1:-1] if part != "sdpa")
-
-
-def node_kind(node: str, op: str) -> Kind:
-    """Kind of a node: its operator's, except that the products and the softmax of an attention are that attention."""
-    return "attention" if "/sdpa/" in node and op in _SDPA else kind_of(op)
 
 
 def _is_view(op: str) -> bool:

@@ -94,8 +94,8 @@ def _outputs(node: onnx.NodeProto, facts: Mapping[str, Fact], opsets: list[onnx.
     feeding = {name: facts[name] for name in node.input if name}
     constant = all(f.constant for f in feeding.values())
     if node.op_type in ("Shape", "Size"):
-        values = [_measured(node, facts[node.input[0]].shape)]
-        return {n: Fact(v.shape, _INT64, constant, v) for n, v in zip(node.output, values, strict=True)}
+        size = _measured(node, feeding[node.input[0]].shape)
+        return {node.output[0]: Fact(size.shape, _INT64, constant, size)}
     if node.op_type == _UNINFERRED:
         like = feeding[node.input[0]]
         return {node.output[0]: Fact(like.shape, like.dtype, constant)}
@@ -123,8 +123,8 @@ def _infer(
     node: onnx.NodeProto, feeding: Mapping[str, Fact], opsets: list[onnx.OperatorSetIdProto]
 ) -> dict[str, Fact | None]:
     model = _single(node, feeding, opsets)
-    values = {n: numpy_helper.from_array(f.value, n) for n, f in feeding.items() if f.value is not None}
-    model.graph.initializer.extend(values.values())
+    known = (numpy_helper.from_array(f.value, n) for n, f in feeding.items() if f.value is not None)
+    model.graph.initializer.extend(known)
     found = shape_inference.infer_shapes(model, strict_mode=True)
     return {o.name: _fact(o.type) for o in found.graph.output}
 
@@ -132,7 +132,7 @@ def _infer(
 def _single(
     node: onnx.NodeProto, feeding: Mapping[str, Fact], opsets: list[onnx.OperatorSetIdProto]
 ) -> onnx.ModelProto:
-    """A model of one node: ONNX infers and evaluates models, and operators that are functions nowhere else."""
+    """The node as a model, which is what ONNX infers and evaluates at the graph's own opset."""
     inputs = [helper.make_tensor_value_info(n, f.dtype, f.shape) for n, f in feeding.items()]
     outputs = [onnx.ValueInfoProto(name=n) for n in node.output if n]
     return helper.make_model(helper.make_graph([node], "node", inputs, outputs), opset_imports=opsets)

@@ -51,4 +51,5 @@ def draw(frame: pd.DataFrame, plans: Sequence[Plan]) -> go.Figure:
             hovertemplate="%{label}<br>%{customdata[0]}<br>%{value:.4g} ms, %{percentParent:.1%} of its parent"
             "<br>mostly %{customdata[1]}<extra></extra>",
         )
-    return finish(figure, 560, "" if times else "No layer was timed.")
+    # The path of the module that was clicked appears in the upper margin.
+    return finish(figure, 580, "" if times else "No layer was timed.").update_layout(margin_t=32)

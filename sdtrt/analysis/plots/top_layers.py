@@ -33,7 +33,7 @@ def draw(frame: pd.DataFrame, plans: Sequence[Plan]) -> go.Figure:
                 hovertemplate="%{customdata[0]}<br>%{x:.4g} ms<br>kernel: %{customdata[1]}<extra></extra>",
             )
     figure.update_traces(texttemplate="%{x:.3g}", textposition="outside")
-    names = [f"{label(row.component, 14)}  {label(row.name, 38)}" for row in top.itertuples(index=False)]
+    names = [f"{label(row.component, 14)}  {label(row.module or row.name, 38)}" for row in top.itertuples(index=False)]
     name_bars(figure, names, "time of one run, ms")
     figure.update_layout(xaxis_range=[0, 1.2 * max(top["time_ms"], default=0) or 1])
     return finish(figure, 110 + 38 * len(top), "" if names else "No layer was timed.")

@@ -1,0 +1,99 @@
+"""Claim: on a CPU, the demo model's ONNX Runtime pipeline is not slower than eager diffusers on the same cores.
+
+Both pipelines make the same images in one process, taking turns, so that whatever else the machine does falls on both.
+Prints medians with their spread (median absolute deviation), the ratio, and how far the U-Net is from the machine's
+own matrix products. Usage: python benchmarks/speed_cpu.py [--runs 15] [--steps 20]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+
+import sdtrt
+from sdtrt import demo, env, parity
+from sdtrt.cli.console import hush
+from sdtrt.cli.demo import PROFILE
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def main() -> None:
+    """Measure, print and keep."""
+    arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    arguments.add_argument("--runs", type=int, default=15)
+    arguments.add_argument("--steps", type=int, default=20)
+    options = arguments.parse_args()
+    hush()
+    with tempfile.TemporaryDirectory() as name:
+        model = demo.make(Path(name) / "model")
+        bundle = sdtrt.build(model, Path(name) / "bundle", profiles=[PROFILE])
+        pipes = {"eager": parity.eager(model), "onnxruntime": sdtrt.load(bundle)}
+        rows = {}
+        for batch in (1, 2):
+            seconds = measure(pipes, batch, options.steps, options.runs)
+            rows[f"batch {batch}"] = {n: spread(s) for n, s in seconds.items()}
+        plan = bundle.plan("unet")
+    ceiling = gemm_gflops()
+    unet = plan.total_flops / median(plan.wall_times_ms) / 1e6
+    report(rows, options.steps, unet, ceiling)
+    RESULTS.mkdir(exist_ok=True)
+    data = {"machine": env.describe().to_dict(), "steps": options.steps, "runs": options.runs, "seconds": rows}
+    data |= {"unet_gflops": unet, "gemm_gflops": ceiling}
+    (RESULTS / "speed_cpu.json").write_text(json.dumps(data, indent=1) + "\n")
+
+
+def measure(pipes: dict[str, Any], batch: int, steps: int, runs: int) -> dict[str, list[float]]:
+    """Seconds per call of each pipeline, in turns, after one warm-up each."""
+    seconds: dict[str, list[float]] = {name: [] for name in pipes}
+    for run in range(runs + 1):
+        for name, pipe in pipes.items():
+            pipe.set_progress_bar_config(disable=True)
+            generator = torch.Generator().manual_seed(run)
+            started = time.perf_counter()
+            pipe([demo.PROMPTS[0]] * batch, num_inference_steps=steps, generator=generator, output_type="np")
+            if run:
+                seconds[name].append(time.perf_counter() - started)
+    return seconds
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    """Median and median absolute deviation."""
+    middle = median(values)
+    return {"median": middle, "mad": median(abs(v - middle) for v in values)}
+
+
+def gemm_gflops(size: int = 1024, runs: int = 10) -> float:
+    """What this CPU reaches in a large float32 matrix product, by the best of some runs: the ceiling."""
+    a, b = torch.randn(size, size), torch.randn(size, size)
+    best = min(_timed(lambda: a @ b) for _ in range(runs))
+    return 2 * size**3 / best / 1e9
+
+
+def _timed(call: Any) -> float:
+    started = time.perf_counter()
+    call()
+    return time.perf_counter() - started
+
+
+def report(rows: dict[str, Any], steps: int, unet: float, ceiling: float) -> None:
+    """Print a table."""
+    facts = env.describe()
+    print(f"{facts.cpu}, {facts.cores} cores, {', '.join(f'{k} {v}' for k, v in facts.packages.items())}")
+    print(f"demo model, 128x128, {steps} steps, guidance on, float32")
+    for name, row in rows.items():
+        cells = "  ".join(f"{n} {r['median']:.3f} s ± {r['mad']:.3f}" for n, r in row.items())
+        ratio = row["eager"]["median"] / row["onnxruntime"]["median"]
+        print(f"{name}: {cells}  -> {ratio:.2f} times as fast")
+    print(f"U-Net: {unet:.0f} GFLOP/s of {ceiling:.0f} that a 1024x1024x1024 matrix product reaches")
+
+
+if __name__ == "__main__":
+    main()

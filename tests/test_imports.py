@@ -1,0 +1,82 @@
+"""Light imports, a whole registry, and a budget: what keeps the package quick to start and to read."""
+
+import io
+import subprocess
+import sys
+import token
+import tokenize
+from pathlib import Path
+
+import pytest
+
+from sdtrt import engines, graph, models, registry
+from sdtrt.errors import SdtrtError
+
+ROOT = Path(__file__).parents[1]
+HEAVY = ("torch", "diffusers", "transformers", "onnx", "onnxruntime", "tensorrt", "polygraphy")
+CODE_LINES = 3500
+
+
+def loaded(code):
+    """Modules in sys.modules after `code` ran in a fresh interpreter."""
+    script = f"import sys\n{code}\nprint(' '.join(sys.modules))"
+    return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import sdtrt",
+        "import sdtrt.cli",
+        "import sdtrt.plan, sdtrt.store, sdtrt.spec, sdtrt.config, sdtrt.env",
+        "import sdtrt.analysis",
+        "from sdtrt import engines; [engines.load(n) for n in engines.names()]",
+        "from sdtrt import models; [models.load(n) for n in models.names()]",
+    ],
+)
+def test_imports_stay_light(code):
+    assert not set(HEAVY) & set(loaded(code))
+
+
+def test_public_names_resolve():
+    import sdtrt
+
+    for name in sdtrt.__all__:
+        assert getattr(sdtrt, name) is not None
+    assert callable(sdtrt.build)  # not the module of that name
+    assert callable(sdtrt.verify)
+    with pytest.raises(AttributeError):
+        sdtrt.nothing  # noqa: B018 (the access is the test)
+
+
+@pytest.mark.parametrize("package", ["sdtrt.engines", "sdtrt.graph", "sdtrt.models", "sdtrt.analysis.plots"])
+def test_the_tree_is_the_registry(package):
+    folder = ROOT / package.replace(".", "/")
+    assert registry.names(package) == tuple(sorted(p.stem for p in folder.glob("*.py") if p.stem[0] != "_"))
+    with pytest.raises(SdtrtError) as caught:
+        registry.load(package, "nonesuch")
+    assert all(name in caught.value.expected for name in registry.names(package))
+
+
+def test_every_extension_keeps_its_contract():
+    for name in engines.names():
+        assert engines.load(name).name == name
+    for name in models.names():
+        assert models.load(name).name == name
+    assert graph.versions(graph.names())
+
+
+def code_lines(path):
+    """Lines that hold code: blank lines, comments and docstrings are free, so that nobody saves on explanation."""
+    kinds = {token.OP, token.NAME, token.NUMBER, token.STRING, getattr(token, "FSTRING_START", token.STRING)}
+    lines = set()
+    for t in tokenize.generate_tokens(io.StringIO(path.read_text()).readline):
+        if t.type in kinds and not (t.type == token.STRING and t.line.lstrip().startswith('"""')):
+            lines.update(range(t.start[0], t.end[0] + 1))
+    return len(lines)
+
+
+def test_the_package_stays_small():
+    files = [p for folder in ("sdtrt", "scripts") for p in (ROOT / folder).rglob("*.py")]
+    assert sum(map(code_lines, files)) <= CODE_LINES
+    assert {p.name: n for p in files if (n := len(p.read_text().splitlines())) > 400} == {}
