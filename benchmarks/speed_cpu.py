@@ -45,7 +45,7 @@ def main() -> None:
     unet = plan.total_flops / median(plan.wall_times_ms) / 1e6
     report(rows, options.steps, unet, ceiling)
     RESULTS.mkdir(exist_ok=True)
-    data = {"machine": env.describe().to_dict(), "steps": options.steps, "runs": options.runs, "seconds": rows}
+    data = {"machine": env.describe(), "steps": options.steps, "runs": options.runs, "seconds": rows}
     data |= {"unet_gflops": unet, "gemm_gflops": ceiling}
     (RESULTS / "speed_cpu.json").write_text(json.dumps(data, indent=1) + "\n")
 
@@ -86,7 +86,7 @@ def _timed(call: Any) -> float:
 def report(rows: dict[str, Any], steps: int, unet: float, ceiling: float) -> None:
     """Print a table."""
     facts = env.describe()
-    print(f"{facts.cpu}, {facts.cores} cores, {', '.join(f'{k} {v}' for k, v in facts.packages.items())}")
+    print(f"{facts['cpu']}, {facts['cores']} cores, {', '.join(f'{k} {v}' for k, v in facts['packages'].items())}")
     print(f"demo model, 128x128, {steps} steps, guidance on, float32")
     for name, row in rows.items():
         cells = "  ".join(f"{n} {r['median']:.3f} s ± {r['mad']:.3f}" for n, r in row.items())

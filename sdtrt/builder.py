@@ -13,6 +13,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,9 +30,9 @@ if TYPE_CHECKING:
     from torch import nn
 
 Progress = Callable[[str, float], None]
-# Rough shares of a build, measured on SD pipelines: they only drive the progress bar.
+# Shares of a build and where its stages begin, measured on SD pipelines: they only drive the progress bar.
 _SHARES = {"unet": 6.0, "vae_decoder": 2.0, "vae_encoder": 2.0}
-_STAGES = {"load": 0.05, "export": 0.60, "optimise": 0.05, "build": 0.05, "verify": 0.15, "profile": 0.10}
+_STAGES = {"load": 0.0, "export": 0.05, "optimise": 0.65, "build": 0.70, "verify": 0.75, "profile": 0.90}
 
 
 def build(
@@ -98,39 +99,38 @@ def _component(plan: Forecast, step: Step, stage: Staging, out: Path, report: Pr
 def _build(plan: Forecast, step: Step, folder: Path, report: Progress) -> Component:
     """Everything that happens to one component, in order; times of the stages go into its record."""
     spec, backend, seconds = step.spec, plan.backend, {}
-    stages = iter(_STAGES)
 
     @contextmanager
-    def stage(label: str) -> Iterator[None]:
-        name = next(stages)
-        report(label, sum(v for k, v in _STAGES.items() if list(_STAGES).index(k) < list(_STAGES).index(name)))
+    def stage(name: str, label: str) -> Iterator[None]:
+        report(label, _STAGES[name])
         started = time.perf_counter()
         yield
         seconds[name] = round(time.perf_counter() - started, 3)
 
-    changes: tuple[Change, ...] = ()
+    context = EngineContext(spec, plan.profiles, spec.steps(plan.profiles, plan.scale), plan.options)
     sizes = plan.profiles[0].sizes("opt")
-    costs = {}
-    with stage("loading weights"):
-        module = _load(plan, spec)
-    onnx = None
-    with stage("exporting"):
-        if backend.consumes == "onnx":
+    module: Any = None
+    changes: tuple[Change, ...] = ()
+    onnx, costs = None, {}
+    with stage("load", "loading weights"):
+        if backend.consumes != "nothing":
+            module = spec.load(plan.folder)
+    if backend.consumes == "onnx":
+        with stage("export", "exporting"):
             opset = plan.config.opset or backend.opset
             onnx = export.capture(spec, module, plan.profiles, plan.scale, opset, folder / "work")
-    with stage("optimising the graph"):
-        if onnx is not None:
-            changes = graph.optimise(onnx, plan.config.passes if plan.config.passes is not None else backend.passes)
+        with stage("optimise", "optimising the graph"):
+            changes = graph.optimise(onnx, plan.passes)
             costs = graph.node_costs(onnx, {t.name: t.resolve(sizes) for t in spec.inputs})
-    with stage("building the engine"):
+    with stage("build", "building the engine"):
         backend.build(Source(spec, module, plan.profiles, onnx), plan.options, folder)
         shutil.rmtree(folder / "work", ignore_errors=True)
         _save_norm(module, folder)
-        engine = backend.load(folder, _context(plan, spec, out=None))
-    with stage("comparing with eager"):
+        engine = backend.load(folder, context)
+    with stage("verify", "comparing with eager"):
         figures = _parity(plan, spec, engine, module) if backend.computes else {}
     del module
-    with stage("profiling"):
+    with stage("profile", "profiling"):
         inputs = {n: t.to(engine.device) for n, t in export.sample_inputs(spec, sizes).items()}
         engine.profile(inputs, sizes, plan.config.profile_runs).with_costs(costs).save(folder / "plan.json")
         engine.close()
@@ -142,21 +142,6 @@ def _build(plan: Forecast, step: Step, folder: Path, report: Progress) -> Compon
         parity=figures,
         seconds=seconds,
         weight_bytes=step.weight_bytes,
-    )
-
-
-def _load(plan: Forecast, spec: ComponentSpec) -> Any:
-    """The checkpoint's module, or None for a backend that needs none."""
-    return None if plan.backend.consumes == "nothing" else spec.load(plan.folder)
-
-
-def _context(plan: Forecast, spec: ComponentSpec, out: Path | None) -> EngineContext:
-    return EngineContext(
-        spec=spec,
-        profiles=plan.profiles,
-        steps=spec.steps(plan.profiles, plan.scale),
-        options=plan.options,
-        rebuild=f"sdtrt build {plan.config.model} --out {out or 'BUNDLE'}",
     )
 
 
@@ -211,8 +196,8 @@ def _manifest(plan: Forecast, components: Mapping[str, Component]) -> Manifest:
         steps={s.spec.name: s.spec.steps(plan.profiles, plan.scale) for s in plan.steps},
         options=plan.options,
         config=plan.config.model_dump(mode="json"),
-        environment=env.describe().to_dict(),
-        created=store.now(),
+        environment=env.describe(),
+        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         components=dict(components),
     )
 
@@ -257,10 +242,9 @@ def _disk_errors() -> Iterator[None]:
     except OSError as exc:
         if exc.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
             raise
-        full = exc.errno in (errno.ENOSPC, errno.EDQUOT)
         raise BuildError(
-            "the disk is full" if full else "the output cannot be written",
-            slug="disk-full" if full else "disk-denied",
-            received=f"{exc.strerror}: {exc.filename}" if exc.filename else exc.strerror,
+            f"the output cannot be written: {exc.strerror}",
+            slug="disk-full" if exc.errno in (errno.ENOSPC, errno.EDQUOT) else "disk-denied",
+            received=exc.filename,
             hint="free some space, or build elsewhere with --out; finished components are kept",
         ) from exc

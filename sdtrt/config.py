@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator
 
 from sdtrt.errors import ConfigError
+from sdtrt.records import Record, config_error
 from sdtrt.spec import ShapeProfile
 
 
-class BuildConfig(BaseModel):
+class BuildConfig(Record):
     """What to build and how. `None` means: the default of the model or of the backend."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     model: str = Field(description="hub id, local diffusers folder, or single-file .safetensors checkpoint")
     revision: str | None = Field(None, description="branch, tag or commit of a hub id")
@@ -57,24 +55,4 @@ def load(path: Path | None = None, **overrides: Any) -> BuildConfig:
     try:
         return BuildConfig.model_validate(data)
     except ValidationError as exc:
-        raise _explain(exc, path) from exc
-
-
-def _explain(exc: ValidationError, path: Path | None) -> ConfigError:
-    first = exc.errors()[0]
-    key = ".".join(map(str, first["loc"]))
-    keys = list(BuildConfig.model_fields)
-    place = f" in {path}" if path else ""
-    if first["type"] == "missing":
-        hint = "name the model on the command line or in the config"
-        return ConfigError(f"{key} is missing{place}", slug="config-missing-key", hint=hint)
-    if first["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(key, keys, n=1)
-        return ConfigError(
-            f"unknown key {key!r}{place}",
-            slug="config-unknown-key",
-            received=key,
-            expected=", ".join(keys),
-            hint=f"did you mean {near[0]!r}?" if near else "remove it",
-        )
-    return ConfigError(f"{key} is wrong{place}", slug="config-value", received=first["input"], expected=first["msg"])
+        raise config_error(exc, list(BuildConfig.model_fields), str(path or "the arguments")) from exc

@@ -24,7 +24,13 @@ def make(folder: Path, family: str = "sd1", width: int = 64, seed: int = 0) -> P
     if (folder / "model_index.json").is_file():
         return folder
     import torch
-    from diffusers import AutoencoderKL, EulerDiscreteScheduler, UNet2DConditionModel
+    from diffusers import (
+        AutoencoderKL,
+        EulerDiscreteScheduler,
+        StableDiffusionPipeline,
+        StableDiffusionXLPipeline,
+        UNet2DConditionModel,
+    )
 
     torch.manual_seed(seed)
     xl = family == "sdxl"
@@ -72,17 +78,11 @@ def make(folder: Path, family: str = "sd1", width: int = 64, seed: int = 0) -> P
     for suffix in ("", "_2") if xl else ("",):
         tokenizer, encoder = _text_encoder(work / f"tokenizer{suffix}", width, projected=suffix == "_2")
         parts |= {f"tokenizer{suffix}": tokenizer, f"text_encoder{suffix}": encoder}
-    _pipeline(xl, parts).save_pretrained(work)
+    bare = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
+    pipe = StableDiffusionXLPipeline(**parts) if xl else StableDiffusionPipeline(**parts, **bare)
+    pipe.save_pretrained(work)
     store.replace_folder(work, folder)
     return folder
-
-
-def _pipeline(xl: bool, parts: dict[str, Any]) -> Any:
-    from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
-
-    if xl:
-        return StableDiffusionXLPipeline(**parts)
-    return StableDiffusionPipeline(**parts, safety_checker=None, feature_extractor=None, requires_safety_checker=False)
 
 
 def _text_encoder(folder: Path, width: int, projected: bool) -> tuple[Any, Any]:

@@ -8,10 +8,11 @@ from __future__ import annotations
 import os
 import platform
 import sys
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from importlib import metadata, util
 from pathlib import Path
+from typing import Any
 
 # What decides whether an engine made elsewhere, or yesterday, is still valid; `sdtrt doctor` prints them all.
 PACKAGES = ("torch", "diffusers", "transformers", "onnx", "onnxruntime", "onnx-graphsurgeon", "polygraphy", "tensorrt")
@@ -27,23 +28,6 @@ class Gpu:
     driver: str
 
 
-@dataclass(frozen=True)
-class Environment:
-    """This machine: written into every manifest, so that a report can say where its figures were taken."""
-
-    python: str
-    platform: str
-    cpu: str
-    cores: int
-    memory_bytes: int | None
-    packages: dict[str, str] = field(default_factory=dict)
-    gpus: tuple[Gpu, ...] = ()
-
-    def to_dict(self) -> dict[str, object]:
-        """Plain JSON values."""
-        return asdict(self)
-
-
 def version(package: str) -> str | None:
     """Installed version of a distribution, or None."""
     try:
@@ -55,11 +39,6 @@ def version(package: str) -> str | None:
 def importable(module: str) -> bool:
     """Whether a top-level module can be found, without importing it."""
     return util.find_spec(module) is not None
-
-
-def cores() -> int:
-    """CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def memory_bytes() -> int | None:
@@ -108,14 +87,14 @@ def gpus() -> tuple[Gpu, ...]:
     return tuple(found)
 
 
-def describe() -> Environment:
-    """All of it."""
-    return Environment(
-        python=sys.version.split()[0],
-        platform=platform.platform(),
-        cpu=cpu_name(),
-        cores=cores(),
-        memory_bytes=memory_bytes(),
-        packages={p: v for p in PACKAGES if (v := version(p))},
-        gpus=gpus(),
-    )
+def describe() -> dict[str, Any]:
+    """This machine as JSON: in every manifest and benchmark, to say where figures were taken."""
+    return {
+        "python": sys.version.split()[0],
+        "platform": platform.platform(),
+        "cpu": cpu_name(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "memory_bytes": memory_bytes(),
+        "packages": {p: v for p in PACKAGES if (v := version(p))},
+        "gpus": [asdict(gpu) for gpu in gpus()],
+    }

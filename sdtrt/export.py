@@ -20,6 +20,7 @@ from sdtrt.spec import ComponentSpec, Expr, ShapeProfile
 if TYPE_CHECKING:
     import onnx_ir as ir
     from torch import Tensor, nn
+    from torch.export import ExportedProgram
 
 MODEL = "model.onnx"
 WEIGHTS = "model.onnx.data"
@@ -66,13 +67,13 @@ def capture(
         raise ExportError(
             f"{spec.name} could not be exported to ONNX",
             slug="export-failed",
-            received=_first_line(exc),
+            received=f"{type(exc).__name__}: {str(exc)[:300]}",
             expected="a graph that torch.export can trace",
             hint="build with the tested versions of constraints.txt, or report the model that fails",
         ) from exc
-    if program is None:
+    if program is None or program.exported_program is None:
         raise ExportError(f"the exporter returned nothing for {spec.name}")
-    _check_axes(spec, program.model, dynamic)
+    _check_axes(spec, program.exported_program, dynamic)
     name_nodes(program.model)
     _save(program.model, folder / MODEL)
     return folder / MODEL
@@ -156,15 +157,18 @@ def _sample_sizes(
     return sizes
 
 
-def _check_axes(spec: ComponentSpec, model: ir.Model, dynamic: set[str]) -> None:
-    """The exporter turns an axis into a constant without a word when the module's code fixes it: make it an error."""
-    for tensor, value in zip(spec.inputs, model.graph.inputs, strict=True):
+def _check_axes(spec: ComponentSpec, program: ExportedProgram, dynamic: set[str]) -> None:
+    """Where a module's code fixes an axis, the exporter narrows its range to one size without a word: an error here."""
+    fixed = {str(symbol) for symbol, sizes in program.range_constraints.items() if sizes.lower == sizes.upper}
+    nodes = {node.name: node for node in program.graph.nodes}
+    for tensor, name in zip(spec.inputs, program.graph_signature.user_inputs, strict=False):
+        shape = nodes[str(name)].meta["val"].shape
         for axis, expr in tensor.axes().items():
-            if _key(expr) in dynamic and value.shape is not None and isinstance(value.shape[axis], int):
+            if _key(expr) in dynamic and (isinstance(shape[axis], int) or str(shape[axis]) in fixed):
                 raise ExportError(
-                    f"axis {axis} of {spec.name}.{tensor.name} was traced as a constant",
+                    f"axis {axis} of {spec.name}.{tensor.name} is fixed by the model's code",
                     slug="export-static",
-                    received=value.shape[axis],
+                    received=f"a graph for {tensor.name} {tuple(map(str, shape))}",
                     expected=f"a dynamic {expr.symbol}",
                     hint=f"fix {expr.symbol} to one size in the profile",
                 )
@@ -179,11 +183,6 @@ def _save(model: ir.Model, path: Path) -> None:
         value.name = (value.name or "").removeprefix(_INNER)
     path.parent.mkdir(parents=True, exist_ok=True)
     ir.save(model, path, external_data=WEIGHTS, size_threshold_bytes=EXTERNAL_BYTES)
-
-
-def _first_line(exc: BaseException) -> str:
-    text = str(exc).strip().splitlines()
-    return f"{type(exc).__name__}: {text[0] if text else ''}"
 
 
 @contextmanager

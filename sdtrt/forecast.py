@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
@@ -35,6 +36,7 @@ class Forecast:
     family: str
     backend: engines.Backend
     options: dict[str, Any]
+    passes: tuple[str, ...]
     profiles: tuple[ShapeProfile, ...]
     scale: int
     steps: tuple[Step, ...]
@@ -78,7 +80,7 @@ def forecast(config: BuildConfig, out: Path, force: bool = False) -> Forecast:
         built = bundle.manifest.components.get(name) if bundle else None
         weight_bytes = source.parameter_count(folder / spec.attribute) * (2 if spec.dtype == "float16" else 4)
         steps.append(_step(spec, key, built, finished.get(name), force, weight_bytes))
-    return Forecast(config, folder, family.name, backend, options, profiles, scale, tuple(steps))
+    return Forecast(config, folder, family.name, backend, options, passes, profiles, scale, tuple(steps))
 
 
 def _step(
@@ -102,11 +104,9 @@ def _profiles(config: BuildConfig, default: ShapeProfile) -> tuple[ShapeProfile,
 
 def _check(specs: dict[str, ComponentSpec], profiles: tuple[ShapeProfile, ...]) -> None:
     """Every size of every profile must resolve: ShapeError for one that the model cannot divide."""
-    for profile in profiles:
-        for point in ("min", "opt", "max"):
-            for spec in specs.values():
-                for tensor in spec.inputs:
-                    tensor.resolve(profile.sizes(point))
+    for profile, point, spec in product(profiles, ("min", "opt", "max"), specs.values()):
+        for tensor in spec.inputs:
+            tensor.resolve(profile.sizes(point))
 
 
 def _wanted(config: BuildConfig, specs: dict[str, ComponentSpec]) -> set[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -129,13 +129,6 @@ def eager(folder: Path, **parts: Any) -> Any:
     pipe = cls.from_pretrained(folder, dtype=torch.float32, use_safetensors=True, local_files_only=True, **parts)
     pipe.set_progress_bar_config(disable=True)
     return pipe
-
-
-def failures(rows: list[Row]) -> Iterator[str]:
-    """One line per row that did not pass."""
-    for row in rows:
-        if not row.passed:
-            yield f"{row.what}: {row.metric} {row.value:.3g}, limit {row.limit:.3g}"
 
 
 def _image(pipe: Any, sizes: Mapping[str, int], steps: int) -> Any:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from sdtrt import engines, models
@@ -32,14 +31,6 @@ _REFUSED = {
     "enable_sequential_cpu_offload": "engines stay on their device",
     "save_pretrained": "the bundle is the saved form; copy its folder",
 }
-
-
-@dataclass(frozen=True)
-class Spent:
-    """How often an engine was called and how long that took, since it was loaded."""
-
-    calls: int
-    seconds: float
 
 
 def load(
@@ -149,12 +140,12 @@ def load_engines(bundle: Bundle, options: Mapping[str, Any] | None = None) -> di
     return loaded
 
 
-def spent(pipe: DiffusionPipeline) -> dict[str, Spent]:
+def spent(pipe: DiffusionPipeline) -> dict[str, tuple[int, float]]:
     """Calls and seconds of every engine in `pipe` so far."""
     from sdtrt.modules import EngineModule
 
     modules = [m for m in pipe.components.values() if isinstance(m, EngineModule)]
-    return {n: Spent(e.calls, e.seconds) for m in modules for n, e in m.engines.items()}
+    return {n: (e.calls, e.seconds) for m in modules for n, e in m.engines.items()}
 
 
 def _refuse_methods(pipe: DiffusionPipeline) -> DiffusionPipeline:

@@ -6,15 +6,15 @@ are joined to ONNX nodes by name, and time that could not be joined is listed, n
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from statistics import median
 from typing import Annotated, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError
+from pydantic import Field, NonNegativeInt
 
 from sdtrt.errors import PlanError
+from sdtrt.records import Record, read
 
 # 1: first version.
 FORMAT_VERSION = 1
@@ -24,11 +24,7 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 Milliseconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class NodeCost(_Record):
+class NodeCost(Record):
     """What one ONNX node does at one shape; FLOPs count a multiply-add as two."""
 
     name: str
@@ -40,16 +36,7 @@ class NodeCost(_Record):
     weight_bytes: NonNegativeInt
 
 
-class TensorInfo(_Record):
-    """One tensor of the engine."""
-
-    name: str
-    shape: tuple[int, ...] | None
-    dtype: str | None
-    nbytes: NonNegativeInt | None
-
-
-class Layer(_Record):
+class Layer(Record):
     """One thing that the engine runs: a kernel, or several that it does not tell apart.
 
     `nodes` are the ONNX nodes it implements and `module` the diffusers module they come from; costs are None when no
@@ -76,7 +63,7 @@ class Layer(_Record):
         return median(self.times_ms) if self.times_ms else None
 
 
-class Plan(_Record):
+class Plan(Record):
     """All layers of one engine at one shape, with the device and versions they were read from."""
 
     format: int = FORMAT_VERSION
@@ -87,7 +74,6 @@ class Plan(_Record):
     precision: str
     sizes: dict[str, int]
     layers: tuple[Layer, ...]
-    tensors: tuple[TensorInfo, ...] = ()
     wall_times_ms: tuple[Milliseconds, ...] | None = None
     total_flops: NonNegativeInt | None = None
     total_weight_bytes: NonNegativeInt | None = None
@@ -117,31 +103,7 @@ class Plan(_Record):
     @classmethod
     def load(cls, path: Path) -> Plan:
         """Read a plan.json; PlanError names the file and the field that is wrong."""
-        try:
-            data = json.loads(path.read_text(encoding="utf-8"))
-        except OSError as exc:
-            raise PlanError("the plan cannot be read", slug="plan-missing", received=path, hint=exc.strerror) from exc
-        except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as exc:
-            raise PlanError("the plan is not JSON", slug="plan-json", received=path, expected=str(exc)) from exc
-        if not isinstance(data, dict) or data.get("format") != FORMAT_VERSION:
-            raise PlanError(
-                "the plan has another format version",
-                slug="plan-format",
-                received=f"{path}: {data.get('format') if isinstance(data, dict) else type(data).__name__}",
-                expected=FORMAT_VERSION,
-                hint="rebuild the bundle with this version of sdtrt, or analyze it with the version that wrote it",
-            )
-        try:
-            return cls.model_validate(data)
-        except ValidationError as exc:
-            first = exc.errors()[0]
-            field = ".".join(map(str, first["loc"]))
-            raise PlanError(
-                f"a field of the plan is wrong: {field}",
-                slug="plan-field",
-                received=f"{path}: {str(first['input'])[:80]!r}",
-                expected=first["msg"],
-            ) from exc
+        return read(path, cls, FORMAT_VERSION, PlanError, "rebuild the bundle")
 
 
 def _priced(layer: Layer, costs: Mapping[str, NodeCost], shares: Mapping[str, int]) -> Layer:

@@ -63,15 +63,14 @@ class TensorSpec:
 
     def resolve(self, sizes: Mapping[str, int]) -> tuple[int, ...]:
         """Concrete shape at `sizes`, such as {"B": 1, "H": 512, "W": 512, "T": 77}."""
-        return tuple(d if isinstance(d, int) else self._expr(d).value(sizes[self._expr(d).symbol]) for d in self.shape)
+        exprs = self.axes()
+        return tuple(
+            d if isinstance(d, int) else exprs[i].value(sizes[exprs[i].symbol]) for i, d in enumerate(self.shape)
+        )
 
     def axes(self) -> dict[int, Expr]:
         """The symbolic axes: {axis: expression}."""
-        return {i: self._expr(d) for i, d in enumerate(self.shape) if isinstance(d, str)}
-
-    @staticmethod
-    def _expr(dim: str) -> Expr:
-        return Expr.parse(dim)
+        return {i: Expr.parse(d) for i, d in enumerate(self.shape) if isinstance(d, str)}
 
 
 @dataclass(frozen=True)

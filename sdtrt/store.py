@@ -7,20 +7,19 @@ component is renamed in there when it is finished, so a kill loses at most the o
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Annotated, Any
 
 from filelock import FileLock, Timeout
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from sdtrt.errors import BundleError
 from sdtrt.plan import Plan
+from sdtrt.records import Record, read
 from sdtrt.spec import ShapeProfile
 
 # 1: first version.
@@ -30,18 +29,14 @@ RECORD = "component.json"
 PIPELINE = "pipeline"
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class FileRecord(_Record):
+class FileRecord(Record):
     """Size and digest of one file."""
 
     bytes: int
     sha256: str
 
 
-class Change(_Record):
+class Change(Record):
     """What one graph pass did: nodes before and after, and notes such as why it did not apply."""
 
     name: str
@@ -52,7 +47,7 @@ class Change(_Record):
     notes: tuple[str, ...] = ()
 
 
-class Component(_Record):
+class Component(Record):
     """Everything known about one built engine. `key` holds, field by field, what it depends on."""
 
     name: str
@@ -64,7 +59,7 @@ class Component(_Record):
     weight_bytes: int | None = None
 
 
-class Manifest(_Record):
+class Manifest(Record):
     """The bundle's table of contents."""
 
     format: int = FORMAT_VERSION
@@ -98,39 +93,8 @@ class Bundle:
     def open(cls, path: str | os.PathLike[str]) -> Bundle:
         """Read the manifest; BundleError when it is missing, damaged or of another format version."""
         path = Path(path)
-        file = path / MANIFEST
-        build = f"build it: sdtrt build MODEL --out {path}"
-        try:
-            data = json.loads(file.read_text(encoding="utf-8"))
-        except FileNotFoundError as exc:
-            raise BundleError(
-                "there is no bundle here", slug="bundle-missing", received=path, expected=f"a {MANIFEST}", hint=build
-            ) from exc
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as exc:
-            raise BundleError(
-                "the manifest cannot be read", slug="bundle-manifest", received=file, expected=str(exc), hint=build
-            ) from exc
-        found = data.get("format") if isinstance(data, dict) else None
-        if found != FORMAT_VERSION:
-            raise BundleError(
-                "the bundle has another format version",
-                slug="bundle-format",
-                received=found,
-                expected=FORMAT_VERSION,
-                hint=f"re{build}",
-            )
-        try:
-            return cls(path, Manifest.model_validate(data))
-        except ValidationError as exc:
-            first = exc.errors()[0]
-            field = ".".join(map(str, first["loc"]))
-            raise BundleError(
-                f"a field of the manifest is wrong: {field}",
-                slug="bundle-manifest",
-                received=str(first["input"])[:80],
-                expected=first["msg"],
-                hint=f"re{build}",
-            ) from exc
+        hint = f"build it: sdtrt build MODEL --out {path}"
+        return cls(path, read(path / MANIFEST, Manifest, FORMAT_VERSION, BundleError, hint))
 
     @property
     def pipeline_folder(self) -> Path:
@@ -189,13 +153,12 @@ class Staging:
     def finished(self) -> dict[str, Component]:
         """Components that an earlier, interrupted build left complete."""
         found = {}
-        for file in self.path.glob(f"*/{RECORD}"):
+        for file in self.path.glob(f"[!.]*/{RECORD}"):
             try:
                 component = Component.model_validate_json(file.read_text(encoding="utf-8"))
             except (OSError, ValidationError):
                 continue  # torn by the kill: it is built again
-            if not component.name.startswith("."):
-                found[component.name] = component
+            found[component.name] = component
         return found
 
     @contextmanager
@@ -288,11 +251,6 @@ def differences(built: Mapping[str, str], asked: Mapping[str, str]) -> tuple[str
     return tuple(
         f"{f}: {built.get(f, '(none)')} -> {asked.get(f, '(none)')}" for f in fields if built.get(f) != asked.get(f)
     )
-
-
-def now() -> str:
-    """The present moment for a manifest."""
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
 def _link(source: str, target: str) -> None:

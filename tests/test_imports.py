@@ -63,7 +63,7 @@ def test_every_extension_keeps_its_contract():
         assert engines.load(name).name == name
     for name in models.names():
         assert models.load(name).name == name
-    assert graph.versions(graph.names())
+    assert graph.versions(registry.names("sdtrt.graph"))
 
 
 def code_lines(path):

@@ -92,11 +92,11 @@ except BundleError as exc:
 @pytest.mark.parametrize(
     ("text", "slug"),
     [
-        ("", "bundle-manifest"),
+        ("", "bundle-json"),
         ("{}", "bundle-format"),
         ("[]", "bundle-format"),
         (json.dumps({"format": store.FORMAT_VERSION + 1}), "bundle-format"),
-        (json.dumps({"format": store.FORMAT_VERSION, "family": 3}), "bundle-manifest"),
+        (json.dumps({"format": store.FORMAT_VERSION, "family": 3}), "bundle-field"),
     ],
 )
 def test_damaged_manifests(tmp_path, text, slug):

@@ -6,13 +6,14 @@ Exit codes: 0 success, 1 an error that sdtrt explains, 2 wrong usage, 130 interr
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Sequence
 
 import typer
 
 from sdtrt.cli import analyze, build, demo, doctor, generate, verify
-from sdtrt.cli.console import show_error
+from sdtrt.cli.console import interrupt, interrupted, show_error
 from sdtrt.errors import SdtrtError
 
 app = typer.Typer(
@@ -32,6 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # Read by the libraries when they are first imported; a command that wants their notes sets them itself.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
+    interrupted.clear()
+    signal.signal(signal.SIGINT, interrupt)
     try:
         app(args=None if arguments is None else list(arguments), standalone_mode=True)
     except SdtrtError as exc:

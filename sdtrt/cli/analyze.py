@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from sdtrt.plan import Plan
-    from sdtrt.store import Manifest
 
 EXAMPLES = (
     "Examples:\n\n[bold]sdtrt analyze bundle --out report.html[/]\n\n"
@@ -37,28 +36,17 @@ def write(source: Path, report: Path) -> None:
     from sdtrt.errors import ConfigError
     from sdtrt.store import write_text
 
-    suffix = report.suffix.lower()
-    if suffix not in (".html", ".json", ".csv", ".md"):
-        raise ConfigError(
-            "no such kind of report", slug="report-kind", received=report, expected=".html .json .csv .md"
-        )
     plans, manifest = analysis.load_plans(source)
+    suffix, writers = report.suffix.lower(), {".json": analysis.to_json, ".csv": analysis.to_csv}
+    writers |= {".md": analysis.to_markdown, ".html": lambda plans: analysis.render(plans, manifest)}
+    if suffix not in writers:
+        raise ConfigError("no such kind of report", slug="report-kind", received=report, expected=" ".join(writers))
     with progress("analyze") as say:
         say("writing the report", 0.1)
-        text = _render(plans, manifest, suffix)
         report.parent.mkdir(parents=True, exist_ok=True)
-        write_text(report, text)
+        write_text(report, writers[suffix](plans))
     show_summary(plans)
     out.print(f"[bold]{report}[/]", soft_wrap=True)
-
-
-def _render(plans: Sequence[Plan], manifest: Manifest | None, suffix: str) -> str:
-    from sdtrt import analysis
-
-    if suffix == ".html":
-        return analysis.render(plans, manifest)
-    writers = {".json": analysis.to_json, ".csv": analysis.to_csv, ".md": analysis.to_markdown}
-    return writers[suffix](plans)
 
 
 def show_summary(plans: Sequence[Plan]) -> None:

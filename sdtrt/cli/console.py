@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +16,16 @@ from sdtrt.errors import SdtrtError
 
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
+
+
+# Python drops an interrupt that arrives while a destructor runs, so it is remembered and raised at the next report.
+interrupted = threading.Event()
+
+
+def interrupt(*_: object) -> None:
+    """Handle Ctrl-C."""
+    interrupted.set()
+    raise KeyboardInterrupt
 
 
 def show_error(error: SdtrtError) -> None:
@@ -50,13 +61,21 @@ def progress(title: str) -> Iterator[Callable[[str, float], None]]:
     )
     with Progress(*columns, console=out, transient=True) as bars:
         task = bars.add_task(title, total=1.0)
-        yield lambda label, share: bars.update(task, completed=share, description=f"{title} [dim]{escape(label)}[/]")
+
+        def report(label: str, share: float) -> None:
+            if interrupted.is_set():
+                raise KeyboardInterrupt
+            bars.update(task, completed=share, description=f"{title} [dim]{escape(label)}[/]")
+
+        yield report
 
 
 def _plain(title: str) -> Callable[[str, float], None]:
     started, last = time.monotonic(), [""]
 
     def report(label: str, share: float) -> None:
+        if interrupted.is_set():
+            raise KeyboardInterrupt
         if label != last[0]:
             last[0] = label
             elapsed = time.monotonic() - started

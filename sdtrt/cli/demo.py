@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -33,12 +34,14 @@ def run(
         model = demo.make(folder / "model")
         bundle = builder.build(model, folder / "bundle", backend=backend, profiles=[PROFILE], progress=report)
     show_bundle(bundle)
+    started = time.perf_counter()
     pipe = load(bundle)
+    loaded = time.perf_counter() - started
     prompts = list(demo.PROMPTS)
     images, seconds = timed_call(pipe, 0, {"prompt": prompts, "num_inference_steps": steps})
     for index, (prompt, image) in enumerate(zip(prompts, images, strict=True), start=1):
         path = folder / f"image-{index}.png"
         image.save(path)
         out.print(f"[bold]{path}[/]  {prompt}", soft_wrap=True)
-    show_times(pipe, backend, 0.0, seconds, steps)
+    show_times(pipe, backend, loaded, seconds)
     analyze.write(bundle.path, folder / "report.html")

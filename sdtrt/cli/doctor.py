@@ -17,21 +17,23 @@ def run(as_json: Annotated[bool, typer.Option("--json", help="Print everything a
     """Show what this machine has, which engines it can use, and what mends those it cannot."""
     facts = env.describe()
     rows = [(n, engines.load(n).unavailable(), engines.load(n)) for n in engines.names()]
-    providers = _providers()
+    import onnxruntime
+
+    providers = list(onnxruntime.get_available_providers())
     if as_json:
         usable = {n: None if why is None else {"reason": why.reason, "fix": why.fix} for n, why, _ in rows}
-        data = {**facts.to_dict(), "engines": usable, "onnxruntime_providers": providers}
+        data = {**facts, "engines": usable, "onnxruntime_providers": providers}
         out.print_json(json.dumps(data))
         return
     machine = table("machine", "")
-    for gpu in facts.gpus:
+    for gpu in env.gpus():
         machine.add_row("GPU", f"{gpu.name}, {size(gpu.memory_bytes)}, SM {gpu.sm}, driver {gpu.driver}")
-    if not facts.gpus:
+    if not env.gpus():
         machine.add_row("GPU", "none seen" if env.importable("pynvml") else "unknown: pip install nvidia-ml-py")
-    machine.add_row("CPU", f"{facts.cpu}, {facts.cores} cores, {size(facts.memory_bytes)}")
-    machine.add_row("system", f"{facts.platform}, Python {facts.python}")
+    machine.add_row("CPU", f"{facts['cpu']}, {facts['cores']} cores, {size(facts['memory_bytes'])}")
+    machine.add_row("system", f"{facts['platform']}, Python {facts['python']}")
     for package in env.PACKAGES:
-        machine.add_row(package, facts.packages.get(package, "[dim]not installed[/]"))
+        machine.add_row(package, facts["packages"].get(package, "[dim]not installed[/]"))
     out.print(machine)
     found = table("engine", "usable", "version", "to mend")
     for name, why, backend in rows:
@@ -42,14 +44,6 @@ def run(as_json: Annotated[bool, typer.Option("--json", help="Print everything a
     if "CUDAExecutionProvider" in providers:
         found.add_row("onnxruntime on CUDA", "[green]yes[/]", "", "")
     else:
-        fix = "pip uninstall onnxruntime && pip install onnxruntime-gpu" if facts.gpus else "needs an NVIDIA GPU"
+        fix = "pip uninstall onnxruntime && pip install onnxruntime-gpu" if env.gpus() else "needs an NVIDIA GPU"
         found.add_row("onnxruntime on CUDA", "[red]no[/]: this build has no CUDA provider", "", fix)
     out.print(found)
-
-
-def _providers() -> list[str]:
-    if not env.importable("onnxruntime"):
-        return []
-    import onnxruntime
-
-    return list(onnxruntime.get_available_providers())

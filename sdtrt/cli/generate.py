@@ -63,7 +63,7 @@ def run(
     image.parent.mkdir(parents=True, exist_ok=True)
     for picture, path in zip(images, paths, strict=True):
         picture.save(path)
-    show_times(pipe, opened.manifest.backend, loaded, seconds, steps)
+    show_times(pipe, opened.manifest.backend, loaded, seconds)
     size = f"{call['width']}x{call['height']}"
     out.print(f"[bold]{', '.join(map(str, paths))}[/]  seed {seed}, {size}, {steps} steps", soft_wrap=True)
 
@@ -90,18 +90,17 @@ def timed_call(pipe: DiffusionPipeline, seed: int, call: dict[str, Any]) -> tupl
         return images, time.perf_counter() - started
 
 
-def show_times(pipe: DiffusionPipeline, backend: str, loaded: float, seconds: float, steps: int) -> None:
+def show_times(pipe: DiffusionPipeline, backend: str, loaded: float, seconds: float) -> None:
     """One line per stage."""
     from sdtrt.pipeline import spent
 
     grid = table("stage", "time", "", numbers=("time",))
     grid.add_row("load", f"{loaded:.2f} s", backend)
     inside = 0.0
-    for name, use in spent(pipe).items():
-        if use.calls:
-            inside += use.seconds
-            each = f"{use.calls} calls, {use.seconds / use.calls * 1e3:.1f} ms each"
-            grid.add_row(name, f"{use.seconds:.2f} s", f"{each}, {steps} steps" if name == "unet" else each)
+    for name, (calls, used) in spent(pipe).items():
+        if calls:
+            inside += used
+            grid.add_row(name, f"{used:.2f} s", f"{calls} calls, {used / calls * 1e3:.1f} ms each")
     grid.add_row("scheduler, rest", f"{seconds - inside:.2f} s", "")
     grid.add_row("image, total", f"{seconds:.2f} s", "without loading")
     out.print(grid)

@@ -13,9 +13,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from sdtrt.engines._options import Options, parse
+from pydantic import ValidationError
+
 from sdtrt.errors import EngineError, ShapeError
-from sdtrt.plan import Plan
+from sdtrt.plan import Layer, Plan
+from sdtrt.records import Record, config_error
 from sdtrt.spec import ComponentSpec, Dim, ShapeProfile
 
 if TYPE_CHECKING:
@@ -49,12 +51,13 @@ class EngineContext:
     profiles: tuple[ShapeProfile, ...]
     steps: Mapping[str, int]
     options: Mapping[str, Any] = field(default_factory=dict)
-    pipeline_folder: Path | None = None
     rebuild: str = "sdtrt build MODEL --out BUNDLE"
 
 
 class Engine(ABC):
-    """One loaded engine. Backends implement `_run` and `profile`."""
+    """One loaded engine. Backends implement `_run` and `_layers`."""
+
+    backend: Backend
 
     def __init__(self, context: EngineContext, device: torch.device) -> None:
         self.spec = context.spec
@@ -78,9 +81,35 @@ class Engine(ABC):
     def close(self) -> None:  # noqa: B027 (most engines hold nothing that must be freed by hand)
         """Free what the engine holds; calling it again is harmless."""
 
-    @abstractmethod
     def profile(self, tensors: Mapping[str, Tensor], sizes: Mapping[str, int], runs: int) -> Plan:
         """Run `runs` times after a warm-up and return the layers with their times."""
+        self(**tensors)
+        walls = []
+        for _ in range(runs):
+            started = time.perf_counter()
+            self(**tensors)
+            self._synchronise()
+            walls.append((time.perf_counter() - started) * 1e3)
+        return Plan(
+            component=self.spec.name,
+            backend=self.backend.name,
+            backend_version=self.backend.version(),
+            device=self.backend.device(self.context.options),
+            precision=self.spec.dtype,
+            sizes=dict(sizes),
+            layers=self._layers(tensors, runs),
+            wall_times_ms=tuple(walls) if self.backend.computes else None,
+        )
+
+    def _synchronise(self) -> None:
+        if self.device.type == "cuda":
+            import torch
+
+            torch.cuda.synchronize(self.device)
+
+    @abstractmethod
+    def _layers(self, tensors: Mapping[str, Tensor], runs: int) -> tuple[Layer, ...]:
+        """The layers, with the times of `runs` runs where they can be measured."""
 
     @abstractmethod
     def _run(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -153,7 +182,7 @@ class Backend(ABC):
     opset = 20
     passes: tuple[str, ...] = ()
     computes = True
-    options: type[Options] = Options
+    options: type[Record] = Record
 
     def unavailable(self) -> Unavailable | None:
         """Why it cannot run on this machine, or None."""
@@ -169,7 +198,10 @@ class Backend(ABC):
 
     def check_options(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """Fill in defaults; ConfigError for an option that does not exist or has a wrong value."""
-        return parse(self.options, self.name, options).model_dump(mode="json")
+        try:
+            return self.options.model_validate(dict(options)).model_dump(mode="json")
+        except ValidationError as exc:
+            raise config_error(exc, list(self.options.model_fields), f"the options of {self.name}") from exc
 
     @abstractmethod
     def build(self, source: Source, options: Mapping[str, Any], folder: Path) -> None:

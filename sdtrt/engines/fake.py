@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sdtrt.engines._contract import Backend, Engine, EngineContext, Source, damaged
-from sdtrt.plan import Layer, Plan
+from sdtrt.plan import Layer
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,19 +36,9 @@ class FakeEngine(Engine):
             waves[t.name] = torch.sin(index / 50 + phase).reshape(shapes[t.name]).to(getattr(torch, t.dtype))
         return waves
 
-    def profile(self, tensors: Mapping[str, Tensor], sizes: Mapping[str, int], runs: int) -> Plan:
+    def _layers(self, tensors: Mapping[str, Tensor], runs: int) -> tuple[Layer, ...]:
         """One layer, without times: nothing real was run."""
-        self(**tensors)
-        layer = Layer(name="wave", kind="other", op="Sin", precision=self.spec.dtype)
-        return Plan(
-            component=self.spec.name,
-            backend="fake",
-            backend_version=BACKEND.version(),
-            device="none",
-            precision=self.spec.dtype,
-            sizes=dict(sizes),
-            layers=(layer,),
-        )
+        return (Layer(name="wave", kind="other", op="Sin", precision=self.spec.dtype),)
 
 
 class Fake(Backend):
@@ -77,4 +67,4 @@ class Fake(Backend):
         return FakeEngine(context)
 
 
-BACKEND = Fake()
+BACKEND = FakeEngine.backend = Fake()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,9 +16,9 @@ from pydantic import Field
 
 from sdtrt import env
 from sdtrt.engines._contract import Backend, Engine, EngineContext, Source, Unavailable, damaged
-from sdtrt.engines._options import Options
 from sdtrt.errors import BackendUnavailable, EngineError
-from sdtrt.plan import Plan
+from sdtrt.plan import Layer
+from sdtrt.records import Record
 
 if TYPE_CHECKING:
     import torch
@@ -30,7 +29,7 @@ MODEL = "engine.onnx"
 WEIGHTS = "model.onnx.data"
 
 
-class OrtOptions(Options):
+class OrtOptions(Record):
     """Options of this backend."""
 
     providers: tuple[str, ...] = Field(("CPUExecutionProvider",), description="execution providers, best first")
@@ -102,34 +101,18 @@ class OrtEngine(Engine):
         dtype = np.dtype(str(tensor.dtype).removeprefix("torch."))
         bind(name, self.device.type, self.device.index or 0, dtype, tuple(tensor.shape), tensor.data_ptr())
 
-    def profile(self, tensors: Mapping[str, Tensor], sizes: Mapping[str, int], runs: int) -> Plan:
-        """Layer times come from a second session, since the profiler slows a session that has it switched on."""
+    def _layers(self, tensors: Mapping[str, Tensor], runs: int) -> tuple[Layer, ...]:
+        """Times come from a second session, since the profiler slows a session that has it switched on."""
         from sdtrt.engines._ort_layers import layers_of
 
         ready = self._prepare(tensors)
-        self._run(ready)
-        walls = []
-        for _ in range(runs):
-            started = time.perf_counter()
-            self._run(ready)
-            walls.append((time.perf_counter() - started) * 1e3)
         with tempfile.TemporaryDirectory() as name:
             session = self._open(Path(name))
             for _ in range(runs + 1):
                 self._run_on(session, ready)
             trace = Path(session.end_profiling())
             del session
-            layers = layers_of(self._path, Path(name) / "optimised.onnx", trace, runs)
-        return Plan(
-            component=self.spec.name,
-            backend="onnxruntime",
-            backend_version=BACKEND.version(),
-            device=BACKEND.device(self.context.options),
-            precision=self.spec.dtype,
-            sizes=dict(sizes),
-            layers=layers,
-            wall_times_ms=tuple(walls),
-        )
+            return layers_of(self._path, Path(name) / "optimised.onnx", trace, runs)
 
     def close(self) -> None:
         """Drop the session."""
@@ -191,4 +174,4 @@ class OnnxRuntime(Backend):
         return OrtEngine(context, folder / MODEL)
 
 
-BACKEND = OnnxRuntime()
+BACKEND = OrtEngine.backend = OnnxRuntime()

@@ -17,13 +17,7 @@ from sdtrt.graph._costs import node_costs
 from sdtrt.graph._result import Result
 from sdtrt.store import Change
 
-__all__ = ["DEFAULT", "names", "node_costs", "optimise", "versions"]
-DEFAULT = ("fold_constants", "drop_nan_guards")
-
-
-def names() -> tuple[str, ...]:
-    """Names of the passes."""
-    return registry.names(__name__)
+__all__ = ["node_costs", "optimise", "versions"]
 
 
 def versions(passes: Sequence[str]) -> str:
@@ -31,7 +25,7 @@ def versions(passes: Sequence[str]) -> str:
     return " ".join(f"{name}@{registry.load(__name__, name, GraphError).VERSION}" for name in passes)
 
 
-def optimise(path: Path, passes: Sequence[str] = DEFAULT) -> tuple[Change, ...]:
+def optimise(path: Path, passes: Sequence[str]) -> tuple[Change, ...]:
     """Run `passes` in order on the ONNX file at `path`, in place; GraphError names the pass that failed."""
     model = onnx.load(path, load_external_data=False)
     weights = _detach_weights(model)
@@ -69,7 +63,8 @@ def _detach_weights(model: onnx.ModelProto) -> list[onnx.TensorProto]:
     A parameter keeps its dotted name ("conv_in.bias") and counts as one however small; the exporter's own constants
     have none.
     """
-    weights, constants = [], []
+    weights: list[onnx.TensorProto] = []
+    constants: list[onnx.TensorProto] = []
     for t in model.graph.initializer:
         external = t.data_location == onnx.TensorProto.EXTERNAL
         (weights if external or "." in t.name else constants).append(t)

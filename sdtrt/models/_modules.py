@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from sdtrt.errors import ModelError
@@ -21,7 +22,7 @@ def from_pretrained(cls: Any, folder: Path, dtype: str) -> Any:
         module = cls.from_pretrained(
             folder, dtype=getattr(torch, dtype), use_safetensors=True, variant=variant, local_files_only=True
         )
-    except (OSError, ValueError, RuntimeError) as exc:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as exc:
         raise ModelError(
             f"the weights of {folder.name} cannot be loaded",
             slug="model-weights",
