@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import configs
-from sdtrt import export, graph, models
+from sdtrt import engines, export, graph, models
 from sdtrt.graph._costs import node_costs
 from sdtrt.models import _modules
 from sdtrt.spec import ComponentSpec, ShapeProfile
@@ -60,10 +60,10 @@ def measure(model: str, component: str, folder: Path) -> dict[str, Any]:
         counted = {size: _counted(module, spec, _sizes(profile, size)) for size in COUNTED_AT[model]}
         _fill(module)
     with _stage(stages, "export"):
-        path = export.capture(spec, module, [profile], family.scale(folder), OPSET, folder / component)
+        path = export.capture(spec, module, [profile], OPSET, folder / component)
     parameters = sum(p.numel() for p in module.parameters())
     with _stage(stages, "passes"):
-        changes = graph.optimise(path)
+        changes = graph.optimise(path, engines.load("onnxruntime").passes)
     flops = {}
     for size, expected in counted.items():
         with _stage(stages, f"costs at {size}"):

@@ -107,7 +107,7 @@ def _build(plan: Forecast, step: Step, folder: Path, report: Progress) -> Compon
         yield
         seconds[name] = round(time.perf_counter() - started, 3)
 
-    context = EngineContext(spec, plan.profiles, spec.steps(plan.profiles, plan.scale), plan.options)
+    context = EngineContext(spec, plan.profiles, plan.options)
     sizes = plan.profiles[0].sizes("opt")
     module: Any = None
     changes: tuple[Change, ...] = ()
@@ -118,7 +118,7 @@ def _build(plan: Forecast, step: Step, folder: Path, report: Progress) -> Compon
     if backend.consumes == "onnx":
         with stage("export", "exporting"):
             opset = plan.config.opset or backend.opset
-            onnx = export.capture(spec, module, plan.profiles, plan.scale, opset, folder / "work")
+            onnx = export.capture(spec, module, plan.profiles, opset, folder / "work")
         with stage("optimise", "optimising the graph"):
             changes = graph.optimise(onnx, plan.passes)
             costs = graph.node_costs(onnx, {t.name: t.resolve(sizes) for t in spec.inputs})
@@ -193,7 +193,6 @@ def _manifest(plan: Forecast, components: Mapping[str, Component]) -> Manifest:
         backend=plan.backend.name,
         precision=plan.config.precision,
         profiles=tuple(map(str, plan.profiles)),
-        steps={s.spec.name: s.spec.steps(plan.profiles, plan.scale) for s in plan.steps},
         options=plan.options,
         config=plan.config.model_dump(mode="json"),
         environment=env.describe(),

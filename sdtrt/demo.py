@@ -34,9 +34,8 @@ def make(folder: Path, family: str = "sd1", width: int = 64, seed: int = 0) -> P
 
     torch.manual_seed(seed)
     xl = family == "sdxl"
-    unet: dict[str, Any] = {"attention_head_dim": 4} if family == "sd1" else {"use_linear_projection": True}
-    if family != "sd1":
-        unet["attention_head_dim"] = (2, 4, 4)
+    unet: dict[str, Any] = {"use_linear_projection": family != "sd1"}
+    unet["attention_head_dim"] = 4 if family == "sd1" else (2, 4, 4)
     if xl:
         unet |= {
             "addition_embed_type": "text_time",

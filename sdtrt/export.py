@@ -31,20 +31,18 @@ _SCOPES = "pkg.torch.onnx.name_scopes"
 _PRIVATE = re.compile(r"\.__dict__\['_modules'\]\['([^']+)'\]")
 
 
-def capture(
-    spec: ComponentSpec, module: nn.Module, profiles: Sequence[ShapeProfile], scale: int, opset: int, folder: Path
-) -> Path:
+def capture(spec: ComponentSpec, module: nn.Module, profiles: Sequence[ShapeProfile], opset: int, folder: Path) -> Path:
     """Trace `module` and write it into `folder`; returns the path of the ONNX file.
 
     A symbol that has one size in all profiles becomes a constant, every other a dynamic axis. Weights lie beside the
     model as external data, so that a model above protobuf's 2 GB can be written and passes need not read them.
-    `scale` is pixels per latent. Raises ExportError.
+    Raises ExportError.
     """
     import torch
     from onnxscript.optimizer import optimize_ir
 
     dynamic = _dynamic_symbols(spec, profiles)
-    tensors = sample_inputs(spec, _sample_sizes(spec, profiles, dynamic, scale))
+    tensors = sample_inputs(spec, _sample_sizes(spec, profiles, dynamic))
     shapes = {
         t.name: {a: torch.export.Dim.AUTO for a, e in t.axes().items() if _key(e) in dynamic} for t in spec.inputs
     }
@@ -136,20 +134,17 @@ def _dynamic_symbols(spec: ComponentSpec, profiles: Sequence[ShapeProfile]) -> s
     return {k for k, e in exprs.items() if len({v for p in profiles for v in p.dim(e)}) > 1}
 
 
-def _sample_sizes(
-    spec: ComponentSpec, profiles: Sequence[ShapeProfile], dynamic: set[str], scale: int
-) -> dict[str, int]:
+def _sample_sizes(spec: ComponentSpec, profiles: Sequence[ShapeProfile], dynamic: set[str]) -> dict[str, int]:
     """Sizes to trace at: distinct and above one, so that no two axes are taken for one and none for a constant.
 
     Where sizes go in fine steps the traced size is odd in latents, which makes the U-Net take its upsampling sizes
     from the skip connections instead of doubling.
     """
     sizes = profiles[0].sizes("opt")
-    steps = spec.steps(profiles, scale)
     for symbol, factor in (("H", 2), ("W", 3)):
         if f"1{symbol}" in dynamic:
-            coarse = steps[symbol] == max(spec.align, scale) and spec.align > scale
-            sizes[symbol] = steps[symbol] * factor if coarse else scale * (2 * factor + 13)
+            step = spec.steps(profiles)[symbol]
+            sizes[symbol] = step * (factor if step > spec.scale else 2 * factor + 13)
     if {"1B", "2B"} & dynamic:
         sizes["B"] = 2
     if "1T" in dynamic:

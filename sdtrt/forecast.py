@@ -38,7 +38,6 @@ class Forecast:
     options: dict[str, Any]
     passes: tuple[str, ...]
     profiles: tuple[ShapeProfile, ...]
-    scale: int
     steps: tuple[Step, ...]
 
     @property
@@ -54,7 +53,6 @@ def forecast(config: BuildConfig, out: Path, force: bool = False) -> Forecast:
     folder = source.resolve(config.model, config.revision, config.variant)
     family = models.family_of(folder)
     specs = family.components(folder, config.precision)
-    scale = family.scale(folder)
     profiles = _profiles(config, family.default_profile(folder))
     _check(specs, profiles)
     wanted = _wanted(config, specs)
@@ -80,7 +78,7 @@ def forecast(config: BuildConfig, out: Path, force: bool = False) -> Forecast:
         built = bundle.manifest.components.get(name) if bundle else None
         weight_bytes = source.parameter_count(folder / spec.attribute) * (2 if spec.dtype == "float16" else 4)
         steps.append(_step(spec, key, built, finished.get(name), force, weight_bytes))
-    return Forecast(config, folder, family.name, backend, options, passes, profiles, scale, tuple(steps))
+    return Forecast(config, folder, family.name, backend, options, passes, profiles, tuple(steps))
 
 
 def _step(

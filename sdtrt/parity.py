@@ -88,8 +88,7 @@ def component_error(engine: Engine, module: nn.Module, sizes: Mapping[str, int])
     """Worst ‖engine - eager‖ / ‖eager‖ over the outputs; infinite when the engine's result is not finite."""
     import torch
 
-    worst = 0.0
-    inputs = export.sample_inputs(engine.spec, sizes)
+    worst, inputs = 0.0, export.sample_inputs(engine.spec, sizes)
     outputs = engine(**{n: t.to(engine.device) for n, t in inputs.items()})
     with torch.inference_mode():
         expected = module(**{n: t.float() if t.is_floating_point() else t for n, t in inputs.items()})
@@ -125,7 +124,7 @@ def eager(folder: Path, **parts: Any) -> Any:
     cls = getattr(diffusers, family.pipelines["txt2img"])
     index = models.read_json(folder / "model_index.json")
     if "safety_checker" in index:
-        parts = {"safety_checker": None, "requires_safety_checker": False, **parts}
+        parts |= {"safety_checker": None, "requires_safety_checker": False}
     pipe = cls.from_pretrained(folder, dtype=torch.float32, use_safetensors=True, local_files_only=True, **parts)
     pipe.set_progress_bar_config(disable=True)
     return pipe

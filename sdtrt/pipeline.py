@@ -132,7 +132,6 @@ def load_engines(bundle: Bundle, options: Mapping[str, Any] | None = None) -> di
         context = engines.EngineContext(
             spec=specs[name],
             profiles=manifest.shape_profiles,
-            steps=manifest.steps[name],
             options=checked,
             rebuild=f"sdtrt build {manifest.model} --out {bundle.path}",
         )

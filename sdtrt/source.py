@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from math import prod
 from pathlib import Path
 
 from sdtrt import store
@@ -101,13 +102,10 @@ def _single_file(path: Path) -> Path:
 
 def parameter_count(folder: Path) -> int:
     """Parameters of one part, from the headers of its safetensors files; none of the weights are read."""
-    from math import prod
-
     from safetensors import safe_open
 
     total = 0
-    names = {p.name.replace(".fp16", ""): p for p in sorted(folder.glob("*.safetensors"))}  # one variant counts
-    for path in names.values():
+    for path in {p.name.replace(".fp16", ""): p for p in folder.glob("*.safetensors")}.values():  # one variant counts
         with safe_open(path, "pt") as file:
             total += sum(prod(file.get_slice(key).get_shape()) for key in file.keys())  # noqa: SIM118 (not a dict)
     return total

@@ -168,7 +168,8 @@ class ComponentSpec:
     """One exportable part of a pipeline, and the only statement of its shapes.
 
     `load(folder, dtype)` gives a module that takes `inputs` as keywords and returns `outputs` as a tuple; `attribute`
-    is the diffusers attribute it serves; `align` is the size in pixels at which its graph needs no odd-size handling.
+    is the diffusers attribute it serves; `scale` is pixels per latent, and `align` the pixels of which a size must be a
+    multiple for its graph to need no odd-size handling.
     """
 
     name: str
@@ -177,11 +178,12 @@ class ComponentSpec:
     outputs: tuple[TensorSpec, ...]
     dtype: str
     load: Callable[[Path], nn.Module]
+    scale: int = 1
     align: int = 1
 
-    def steps(self, profiles: Sequence[ShapeProfile], fine: int) -> dict[str, int]:
+    def steps(self, profiles: Sequence[ShapeProfile]) -> dict[str, int]:
         """Granularity of height and width, in pixels, that the engine of this component keeps."""
-        return {s: step(profiles, s, fine, max(self.align, fine)) for s in ("H", "W")}
+        return {s: step(profiles, s, self.scale, max(self.align, self.scale)) for s in ("H", "W")}
 
     def output_shapes(self, shapes: Mapping[str, Sequence[int]]) -> dict[str, tuple[int, ...]]:
         """Shapes of all outputs for given input shapes, such as {"sample": (2, 4, 64, 64), ...}."""

@@ -68,7 +68,6 @@ class Manifest(Record):
     backend: str
     precision: str
     profiles: tuple[str, ...]
-    steps: dict[str, dict[str, int]]
     options: dict[str, Any] = {}
     config: dict[str, Any] = {}
     environment: dict[str, Any] = {}

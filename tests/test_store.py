@@ -12,7 +12,7 @@ from sdtrt.store import Bundle, Component, FileRecord, Manifest, Staging
 
 
 def manifest(**changes):
-    fields = {"family": "sd", "model": "m", "backend": "fake", "precision": "fp32", "profiles": (), "steps": {}}
+    fields = {"family": "sd", "model": "m", "backend": "fake", "precision": "fp32", "profiles": ()}
     return Manifest(**fields | changes)
 
 

@@ -37,9 +37,8 @@ def run(
     started = time.perf_counter()
     pipe = load(bundle)
     loaded = time.perf_counter() - started
-    prompts = list(demo.PROMPTS)
-    images, seconds = timed_call(pipe, 0, {"prompt": prompts, "num_inference_steps": steps})
-    for index, (prompt, image) in enumerate(zip(prompts, images, strict=True), start=1):
+    images, seconds = timed_call(pipe, 0, {"prompt": [*demo.PROMPTS], "num_inference_steps": steps})
+    for index, (prompt, image) in enumerate(zip(demo.PROMPTS, images, strict=True), start=1):
         path = folder / f"image-{index}.png"
         image.save(path)
         out.print(f"[bold]{path}[/]  {prompt}", soft_wrap=True)

@@ -52,12 +52,12 @@ def run(
         "prompt": prompt,
         "negative_prompt": negative,
         "num_inference_steps": steps,
+        "guidance_scale": guidance,
         "height": height or best["H"],
         "width": width or best["W"],
         "num_images_per_prompt": num_images,
     }
-    if guidance is not None:
-        call["guidance_scale"] = guidance
+    call = {name: value for name, value in call.items() if value is not None}
     images, seconds = timed_call(pipe, seed, call)
     paths = [image if i == 0 else image.with_stem(f"{image.stem}-{i + 1}") for i in range(len(images))]
     image.parent.mkdir(parents=True, exist_ok=True)
@@ -108,14 +108,13 @@ def show_times(pipe: DiffusionPipeline, backend: str, loaded: float, seconds: fl
 
 def use_scheduler(pipe: DiffusionPipeline, name: str) -> None:
     """Swap the scheduler; ConfigError lists those that fit when there is no such one."""
-    fitting = {c.__name__: c for c in pipe.scheduler.compatibles}
-    wanted = name if name.endswith("Scheduler") else f"{name}Scheduler"
-    by_lower = {n.lower(): c for n, c in fitting.items()}
-    if wanted.lower() not in by_lower:
+    fitting = {c.__name__.removesuffix("Scheduler").lower(): c for c in pipe.scheduler.compatibles}
+    scheduler = fitting.get(name.removesuffix("Scheduler").lower())
+    if scheduler is None:
         raise ConfigError(
             "no scheduler of that name fits this pipeline",
             slug="scheduler",
             received=name,
-            expected=", ".join(sorted(n.removesuffix("Scheduler") for n in fitting)),
+            expected=", ".join(sorted(c.__name__.removesuffix("Scheduler") for c in fitting.values())),
         )
-    pipe.scheduler = by_lower[wanted.lower()].from_config(pipe.scheduler.config)
+    pipe.scheduler = scheduler.from_config(pipe.scheduler.config)

@@ -49,7 +49,6 @@ class EngineContext:
 
     spec: ComponentSpec
     profiles: tuple[ShapeProfile, ...]
-    steps: Mapping[str, int]
     options: Mapping[str, Any] = field(default_factory=dict)
     rebuild: str = "sdtrt build MODEL --out BUNDLE"
 
@@ -62,6 +61,7 @@ class Engine(ABC):
     def __init__(self, context: EngineContext, device: torch.device) -> None:
         self.spec = context.spec
         self.context = context
+        self.steps = context.spec.steps(context.profiles)
         self.device = device
         self.calls = 0
         self.seconds = 0.0
@@ -88,7 +88,6 @@ class Engine(ABC):
         for _ in range(runs):
             started = time.perf_counter()
             self(**tensors)
-            self._synchronise()
             walls.append((time.perf_counter() - started) * 1e3)
         return Plan(
             component=self.spec.name,
@@ -100,12 +99,6 @@ class Engine(ABC):
             layers=self._layers(tensors, runs),
             wall_times_ms=tuple(walls) if self.backend.computes else None,
         )
-
-    def _synchronise(self) -> None:
-        if self.device.type == "cuda":
-            import torch
-
-            torch.cuda.synchronize(self.device)
 
     @abstractmethod
     def _layers(self, tensors: Mapping[str, Tensor], runs: int) -> tuple[Layer, ...]:
@@ -153,7 +146,7 @@ class Engine(ABC):
                         received=size,
                         expected=known[dim],
                     )
-        reasons, steps = [], self.context.steps
+        reasons, steps = [], self.steps
         for profile in self.context.profiles:
             found = (r for t in self.spec.inputs if (r := profile.rejects(t, tensors[t.name].shape, steps)))
             reason = next(found, None)

@@ -52,14 +52,11 @@ class ModelFamily:
         present = [n for n in (*self.text_encoders, "unet", "vae") if index.get(n, [None])[0] is not None]
         return {name: read_json(folder / name / "config.json") for name in present}
 
-    def scale(self, folder: Path) -> int:
-        """Pixels per latent of the checkpoint in `folder`."""
-        return vae_scale(self.configs(folder))
-
     def default_profile(self, folder: Path) -> ShapeProfile:
         """One to four images, from half to one and a half times the size that the model was trained for."""
         configs = self.configs(folder)
-        native = _native_size(configs)
+        sample = configs["unet"]["sample_size"]
+        native = int(max(sample) if isinstance(sample, list) else sample) * vae_scale(configs)
         tokens = next(int(configs[e]["max_position_embeddings"]) for e in self.text_encoders if e in configs)
         step = vae_scale(configs) * 2 ** (len(configs["unet"]["block_out_channels"]) - 1)
         low, high = (max(step, round(native * f / step) * step) for f in (0.5, 1.5))
@@ -70,11 +67,6 @@ class ModelFamily:
 def vae_scale(configs: Configs) -> int:
     """Pixels per latent: the VAE halves once between each two of its blocks."""
     return int(2 ** (len(configs["vae"]["block_out_channels"]) - 1))
-
-
-def _native_size(configs: Configs) -> int:
-    sample = configs["unet"]["sample_size"]
-    return int(max(sample) if isinstance(sample, list) else sample) * vae_scale(configs)
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -37,6 +37,7 @@ def spec(
         outputs=(TensorSpec("out_sample", ("2B", config["out_channels"], *latent[2:]), dtype),),
         dtype=dtype,
         load=lambda folder: _load(folder / "unet", dtype),
+        scale=scale,
         align=int(scale * 2 ** (len(config["block_out_channels"]) - 1)),
     )
 

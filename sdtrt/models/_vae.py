@@ -21,6 +21,7 @@ def decoder(config: Mapping[str, Any], dtype: str, scale: int) -> ComponentSpec:
         outputs=(TensorSpec("image", ("B", config["out_channels"], "H", "W"), dtype),),
         dtype=dtype,
         load=lambda folder: _load(folder / "vae", dtype, "decoder"),
+        scale=scale,
     )
 
 
@@ -33,6 +34,7 @@ def encoder(config: Mapping[str, Any], dtype: str, scale: int) -> ComponentSpec:
         outputs=(TensorSpec("moments", ("B", 2 * config["latent_channels"], f"H/{scale}", f"W/{scale}"), dtype),),
         dtype=dtype,
         load=lambda folder: _load(folder / "vae", dtype, "encoder"),
+        scale=scale,
     )
 
 

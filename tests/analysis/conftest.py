@@ -62,7 +62,6 @@ def manifest() -> Manifest:
         backend="fake",
         precision="fp16",
         profiles=("B=1,H=512,W=512",),
-        steps={},
         environment={"cpu": HOSTILE, "memory_bytes": 8_000_000_000, "gpus": [{"name": "NVIDIA H200", "sm": "9.0"}]},
         created="2026-01-02T03:04:05+00:00",
         components={"unet": Component(name="unet", key={}, files={}, parity={"max_abs_error": 0.00125})},

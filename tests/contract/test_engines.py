@@ -49,7 +49,6 @@ def made(bundles, backend):
         context = engines.EngineContext(
             spec=families.load(manifest.family).components(bundle.pipeline_folder, manifest.precision)[component],
             profiles=manifest.shape_profiles,
-            steps=manifest.steps[component],
             options=backend.check_options(manifest.options),
         )
         if folder is not None:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 from torch.utils.flop_counter import FlopCounterMode
 
-from sdtrt import demo, export, graph, models
+from sdtrt import demo, engines, export, graph, models
 from sdtrt.errors import GraphError
 from sdtrt.graph import node_costs
 from sdtrt.kinds import module_of, node_kind
@@ -295,8 +295,8 @@ class Component:
         self.spec = family.components(folder, "fp16")[name]
         self.module = self.spec.load(folder)
         profile = ShapeProfile.parse("B=1,H=128,W=128").with_defaults(family.default_profile(folder))
-        self.path = export.capture(self.spec, self.module, [profile], 8, 20, out)
-        graph.optimise(self.path)
+        self.path = export.capture(self.spec, self.module, [profile], 20, out)
+        graph.optimise(self.path, engines.load("onnxruntime").passes)
         self.costs = node_costs(self.path, {t.name: t.resolve(SIZES) for t in self.spec.inputs})
 
 
