@@ -1,109 +1,60 @@
-"""The embedded default: a tiny pipeline in diffusers' layout, made on the spot, offline.
+"""The embedded default: a small trained pipeline that draws coloured shapes, and a grid of its pictures.
 
-Its weights are random, so its pictures are noise: it shows that the path works and where the time goes.
+It lies in `data/tiny-sd` as any checkpoint would, with a card that says how it was made: nothing else in the package
+knows that it is special.
 """
 
 from __future__ import annotations
 
-import json
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from sdtrt import store
 
-PROMPTS = ("a lighthouse at dusk", "a red fox in the snow")
-FAMILIES = ("sd1", "sd2", "sdxl")
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+MODEL = Path(__file__).parent / "data" / "tiny-sd"
+PROMPTS = (
+    "a red circle on a blue background",
+    "a yellow star on a purple background",
+    "a pink heart on white",
+    "a white ring on an orange background",
+    "a small green diamond on a black background",
+    "a cyan square, red background",
+    "a picture of a black triangle on a yellow background",
+    "a green background with an orange cross",
+)
 
 
-def make(folder: Path, family: str = "sd1", width: int = 64, seed: int = 0) -> Path:
-    """Write a tiny random-weight pipeline of `family` into `folder`, unless it is there; 16x16 latents, 128 pixels.
-
-    "sd1" has convolutional projections and fixed heads, "sd2" linear projections, heads per block and v-prediction,
-    "sdxl" two text encoders and micro-conditioning, each as in the checkpoints they stand for.
-    """
-    if (folder / "model_index.json").is_file():
-        return folder
-    import torch
-    from diffusers import (
-        AutoencoderKL,
-        EulerDiscreteScheduler,
-        StableDiffusionPipeline,
-        StableDiffusionXLPipeline,
-        UNet2DConditionModel,
-    )
-
-    torch.manual_seed(seed)
-    xl = family == "sdxl"
-    unet: dict[str, Any] = {"use_linear_projection": family != "sd1"}
-    unet["attention_head_dim"] = 4 if family == "sd1" else (2, 4, 4)
-    if xl:
-        unet |= {
-            "addition_embed_type": "text_time",
-            "addition_time_embed_dim": 8,
-            "projection_class_embeddings_input_dim": 6 * 8 + width,
-            "transformer_layers_per_block": (1, 1, 2),
-        }
-    parts: dict[str, Any] = {
-        "unet": UNet2DConditionModel(
-            sample_size=16,
-            block_out_channels=(width, 2 * width, 2 * width),
-            layers_per_block=1,
-            down_block_types=("DownBlock2D" if xl else "CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
-            up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D" if xl else "CrossAttnUpBlock2D"),
-            cross_attention_dim=2 * width if xl else width,
-            norm_num_groups=16,
-            **unet,
-        ),
-        "vae": AutoencoderKL(
-            block_out_channels=(32, 32, 64, 64),
-            down_block_types=("DownEncoderBlock2D",) * 4,
-            up_block_types=("UpDecoderBlock2D",) * 4,
-            latent_channels=4,
-            norm_num_groups=16,
-            sample_size=128,
-            force_upcast=xl,
-            scaling_factor=0.13025 if xl else 0.18215,
-        ),
-        "scheduler": EulerDiscreteScheduler(
-            beta_start=0.00085,
-            beta_end=0.012,
-            beta_schedule="scaled_linear",
-            prediction_type="v_prediction" if family == "sd2" else "epsilon",
-            steps_offset=1,
-            timestep_spacing="leading",
-        ),
-    }
-    work = folder.with_name(f".{folder.name}.tmp")
-    for suffix in ("", "_2") if xl else ("",):
-        tokenizer, encoder = _text_encoder(work / f"tokenizer{suffix}", width, projected=suffix == "_2")
-        parts |= {f"tokenizer{suffix}": tokenizer, f"text_encoder{suffix}": encoder}
-    bare = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
-    pipe = StableDiffusionXLPipeline(**parts) if xl else StableDiffusionPipeline(**parts, **bare)
-    pipe.save_pretrained(work)
-    store.replace_folder(work, folder)
+def copy(folder: Path) -> Path:
+    """Put the model into `folder`, unless one is there, and return the folder."""
+    if not (folder / "model_index.json").is_file():
+        work = folder.with_name(f".{folder.name}.tmp")
+        shutil.rmtree(work, ignore_errors=True)
+        shutil.copytree(MODEL, work)
+        store.replace_folder(work, folder)
     return folder
 
 
-def _text_encoder(folder: Path, width: int, projected: bool) -> tuple[Any, Any]:
-    """A CLIP tokenizer that spells words letter by letter, and a two-layer encoder for it."""
-    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+def grid(images: Sequence[Image], prompts: Sequence[str], columns: int = 4) -> Image:
+    """The images in rows, each above its prompt, on a ground that suits light and dark pages."""
+    from PIL import Image as Images
+    from PIL import ImageDraw
 
-    letters = [chr(c) for c in range(33, 127)]
-    tokens = [*letters, *(f"{c}</w>" for c in letters), "<|startoftext|>", "<|endoftext|>"]
-    folder.mkdir(parents=True, exist_ok=True)
-    vocabulary, merges = folder / "vocab.json", folder / "merges.txt"
-    vocabulary.write_text(json.dumps({t: i for i, t in enumerate(tokens)}), encoding="utf-8")
-    merges.write_text("#version: 0.2\n", encoding="utf-8")
-    config = CLIPTextConfig(
-        vocab_size=len(tokens),
-        hidden_size=width,
-        intermediate_size=2 * width,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        projection_dim=width,
-        bos_token_id=len(tokens) - 2,
-        eos_token_id=len(tokens) - 1,
-        pad_token_id=len(tokens) - 1,
-    )
-    encoder = (CLIPTextModelWithProjection if projected else CLIPTextModel)(config)
-    return CLIPTokenizer(str(vocabulary), str(merges), model_max_length=77), encoder
+    (width, height), gap, text = images[0].size, 12, 34
+    rows = -(-len(images) // columns)
+    size = (columns * (width + gap) + gap, rows * (height + text + gap) + gap)
+    sheet = Images.new("RGB", size, "#808080")
+    pen = ImageDraw.Draw(sheet)
+    for index, (image, prompt) in enumerate(zip(images, prompts, strict=True)):
+        left, top = gap + index % columns * (width + gap), gap + index // columns * (height + text + gap)
+        sheet.paste(image, (left, top))
+        words, lines = prompt.split(), [""]
+        for word in words:
+            fits = pen.textlength(f"{lines[-1]} {word}") <= width
+            lines = [*lines[:-1], f"{lines[-1]} {word}".strip()] if fits else [*lines, word]
+        pen.multiline_text((left, top + height + 3), "\n".join(lines), fill="white", spacing=1)
+    return sheet

@@ -5,14 +5,17 @@ import shutil
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+import tiny_random
+
 from sdtrt import builder, demo
 from sdtrt.store import Bundle
 
-FAMILIES = demo.FAMILIES
+FAMILIES = tiny_random.FAMILIES
 # sd1 has dynamic sizes in steps of 32; the others vary the batch only, which exports in half the time.
 PROFILES = {
     "sd1": "B=1:1:4,H=64:128:192,W=64:128:192",
@@ -30,8 +33,18 @@ def cache(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def models(cache):
-    """{family: folder of a tiny random-weight pipeline}, narrower than the demo's."""
-    return {family: demo.make(cache / "models" / family, family, width=32) for family in FAMILIES}
+    """{family: folder}: the embedded trained model as sd1, random weights for the families that it does not cover."""
+    made = {family: tiny_random.make(cache / "models" / family, family, width=32) for family in FAMILIES[1:]}
+    return {"sd1": demo.copy(cache / "models" / "sd1"), **made}
+
+
+@pytest.fixture
+def retrained(models, tmp_path):
+    """A copy of the sd1 model whose U-Net has slightly other weights."""
+    folder = shutil.copytree(models["sd1"], tmp_path / "retrained")
+    path = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    save_file({name: weight * 1.01 for name, weight in load_file(path).items()}, path)
+    return folder
 
 
 @pytest.fixture(scope="session")

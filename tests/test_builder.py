@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import sdtrt
-from sdtrt import builder, config, demo, engines, parity
+from sdtrt import builder, config, engines, parity
 from sdtrt.errors import BuildError, BundleError, ConfigError, ModelError, ShapeError, VerifyError
 from sdtrt.forecast import forecast
 from sdtrt.store import Bundle, Staging
@@ -64,14 +64,11 @@ def test_a_changed_key_is_told_field_by_field(models, built, change, reason):
         assert reason in reasons
 
 
-def test_only_what_depends_on_changed_weights_is_rebuilt(models, built, tmp_path):
-    model = shutil.copytree(models["sd1"], tmp_path / "model")
-    other = demo.make(tmp_path / "other", width=32, seed=7)
-    shutil.copytree(other / "unet", model / "unet", dirs_exist_ok=True)
-    actions = {n: a for n, (a, _) in look(model, built).items()}
+def test_only_what_depends_on_changed_weights_is_rebuilt(retrained, built):
+    actions = {n: a for n, (a, _) in look(retrained, built).items()}
     assert actions == dict.fromkeys(COMPONENTS, "reuse") | {"unet": "build"}
     kept = (built / "vae_decoder" / "engine.json").stat().st_ino
-    bundle = sdtrt.build(model, built, backend="fake")
+    bundle = sdtrt.build(retrained, built, backend="fake")
     assert (bundle.path / "vae_decoder" / "engine.json").stat().st_ino == kept
 
 
@@ -232,12 +229,12 @@ def test_the_manifest_holds_what_was_done(bundles):
     assert Bundle.open(bundle.path).manifest == bundle.manifest
 
 
-def test_verify_passes_a_good_bundle_and_finds_other_weights(bundles, models, tmp_path):
+def test_verify_passes_a_good_bundle_and_finds_other_weights(bundles, retrained):
     rows = sdtrt.verify(bundles("sd1"), steps=2)
     assert all(r.passed for r in rows)
     assert {r.what.split()[0] for r in rows} == COMPONENTS | {"image,"}
     with pytest.raises(VerifyError, match="not those"):
-        sdtrt.verify(bundles("sd1"), model=str(demo.make(tmp_path / "m", width=32, seed=3)))
+        sdtrt.verify(bundles("sd1"), model=str(retrained))
 
 
 def test_builder_run_is_what_a_forecast_says(models, tmp_path):

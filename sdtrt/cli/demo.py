@@ -14,7 +14,7 @@ from sdtrt.cli.console import hush, out, progress
 from sdtrt.cli.generate import show_times, timed_call
 
 EXAMPLES = "Example: [bold]sdtrt demo[/] and then open demo/report.html."
-PROFILE = "B=1:1:4,H=64:128:192,W=64:128:192"
+PROFILE = "B=1:1:8,H=64:128:192,W=64:128:192"
 
 
 def run(
@@ -26,21 +26,21 @@ def run(
 ) -> None:
     """Build a tiny embedded model, make pictures with its engines, and write a report."""
     with progress("demo") as report:
-        report("making the model", 0.0)
+        report("copying the model", 0.0)
         from sdtrt import builder, demo
         from sdtrt.pipeline import load
 
         hush()
-        model = demo.make(folder / "model")
+        model = demo.copy(folder / "model")
         bundle = builder.build(model, folder / "bundle", backend=backend, profiles=[PROFILE], progress=report)
     show_bundle(bundle)
     started = time.perf_counter()
     pipe = load(bundle)
     loaded = time.perf_counter() - started
     images, seconds = timed_call(pipe, 0, {"prompt": [*demo.PROMPTS], "num_inference_steps": steps})
-    for index, (prompt, image) in enumerate(zip(demo.PROMPTS, images, strict=True), start=1):
-        path = folder / f"image-{index}.png"
-        image.save(path)
-        out.print(f"[bold]{path}[/]  {prompt}", soft_wrap=True)
+    for index, image in enumerate(images, start=1):
+        image.save(folder / f"image-{index}.png")
+    demo.grid(images, demo.PROMPTS).save(folder / "images.png")
+    out.print(f"[bold]{folder / 'images.png'}[/]: {'; '.join(demo.PROMPTS)}", soft_wrap=True)
     show_times(pipe, backend, loaded, seconds)
     analyze.write(bundle.path, folder / "report.html")

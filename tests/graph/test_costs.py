@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+import tiny_random
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 from torch.utils.flop_counter import FlopCounterMode
 
-from sdtrt import demo, engines, export, graph, models
+from sdtrt import engines, export, graph, models
 from sdtrt.errors import GraphError
 from sdtrt.graph import node_costs
 from sdtrt.kinds import module_of, node_kind
@@ -302,7 +303,7 @@ class Component:
 
 TINY = [
     (family, name)
-    for family in demo.FAMILIES
+    for family in tiny_random.FAMILIES
     for name in ("text_encoder", "text_encoder_2", "unet", "vae_decoder", "vae_encoder")
     if family == "sdxl" or name != "text_encoder_2"
 ]
@@ -312,7 +313,7 @@ TINY = [
 def tiny(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Component:
     family, name = request.param
     base = tmp_path_factory.getbasetemp()
-    return Component(demo.make(base / f"demo-{family}", family), name, base / f"onnx-{family}-{name}")
+    return Component(tiny_random.make(base / f"demo-{family}", family), name, base / f"onnx-{family}-{name}")
 
 
 @pytest.mark.slow
