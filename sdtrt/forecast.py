@@ -65,7 +65,7 @@ def forecast(config: BuildConfig, out: Path, force: bool = False) -> Forecast:
         "backend": f"{backend.name} {backend.version()}",
         "options": ", ".join(f"{k}={v}" for k, v in sorted(options.items())),
         "device": backend.device(options),
-        "exporter": f"torch {env.version('torch')}, diffusers {env.version('diffusers')}",
+        "exporter": f"sdtrt {env.version('sdtrt')}, torch {env.version('torch')}, diffusers {env.version('diffusers')}",
         "format": str(store.FORMAT_VERSION),
     }
     digest = lru_cache(maxsize=None)(lambda part: source.weights_digest(folder, part))
