@@ -183,10 +183,11 @@ def _save(model: ir.Model, path: Path) -> None:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """The exporter's notes are for its developers."""
+    before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logging.disable(logging.NOTSET)
+        logging.disable(before)

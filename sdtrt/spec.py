@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING
 
 from sdtrt.errors import ConfigError, ShapeError
@@ -33,6 +34,7 @@ class Expr:
     over: int
 
     @classmethod
+    @cache  # every call of an engine asks for the same few
     def parse(cls, text: str) -> Expr:
         """Parse "2B" or "H/8"; raises ConfigError for anything else."""
         match = _DIM.fullmatch(text)

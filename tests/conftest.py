@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -36,6 +37,15 @@ def models(cache):
     """{family: folder}: the embedded trained model as sd1, random weights for the families that it does not cover."""
     made = {family: tiny_random.make(cache / "models" / family, family, width=32) for family in FAMILIES[1:]}
     return {"sd1": demo.copy(cache / "models" / "sd1"), **made}
+
+
+@pytest.fixture(scope="module")
+def one_thread():
+    """Threads of torch: more would only wait for each other on tensors this small."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture

@@ -20,13 +20,7 @@ FAMILIES = ("sd1", "sd2", "sdxl")
 PROMPT = "a red fox"
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """See `load`."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

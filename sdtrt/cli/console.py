@@ -49,7 +49,7 @@ def table(*columns: str, numbers: tuple[str, ...] = ()) -> Table:
 def progress(title: str) -> Iterator[Callable[[str, float], None]]:
     """Yield `report(label, share)`: a bar with elapsed and remaining time, or one line per new label."""
     if not out.is_terminal:
-        yield _plain(title)
+        yield _stoppable(_plain(title))
         return
     columns = (
         TextColumn("{task.description}"),
@@ -62,20 +62,25 @@ def progress(title: str) -> Iterator[Callable[[str, float], None]]:
     with Progress(*columns, console=out, transient=True) as bars:
         task = bars.add_task(title, total=1.0)
 
-        def report(label: str, share: float) -> None:
-            if interrupted.is_set():
-                raise KeyboardInterrupt
+        def show(label: str, share: float) -> None:
             bars.update(task, completed=share, description=f"{title} [dim]{escape(label)}[/]")
 
-        yield report
+        yield _stoppable(show)
+
+
+def _stoppable(show: Callable[[str, float], None]) -> Callable[[str, float], None]:
+    def report(label: str, share: float) -> None:
+        if interrupted.is_set():
+            raise KeyboardInterrupt
+        show(label, share)
+
+    return report
 
 
 def _plain(title: str) -> Callable[[str, float], None]:
     started, last = time.monotonic(), [""]
 
     def report(label: str, share: float) -> None:
-        if interrupted.is_set():
-            raise KeyboardInterrupt
         if label != last[0]:
             last[0] = label
             elapsed = time.monotonic() - started

@@ -21,13 +21,7 @@ COMPUTING = [n for n in engines.names() if engines.load(n).computes]
 READING_ONNX = [n for n in engines.names() if engines.load(n).consumes == "onnx"]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """More would only wait for each other on tensors this small."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module", params=engines.names())
