@@ -70,7 +70,8 @@ class UNet(nn.Module):
         timestep_cond: Tensor | None = None,
     ) -> tuple[Tensor]:
         """Return the prediction (2B, C, H/8, W/8)."""
-        added = None if text_embeds is None else {"text_embeds": text_embeds, "time_ids": time_ids}
+        # The U-Net joins them with float32 sines: torch promotes, ONNX's Concat takes one type only.
+        added = None if text_embeds is None else {"text_embeds": text_embeds.float(), "time_ids": time_ids}
         out = self.inner(
             sample,
             timestep,
