@@ -30,7 +30,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import configs
 from sdtrt import engines, export, graph, models
-from sdtrt.graph._costs import node_costs
+from sdtrt.costs import graph_costs
 from sdtrt.models import _modules
 from sdtrt.spec import ComponentSpec, ShapeProfile
 
@@ -67,7 +67,7 @@ def measure(model: str, component: str, folder: Path) -> dict[str, Any]:
     flops = {}
     for size, expected in counted.items():
         with _stage(stages, f"costs at {size}"):
-            costs = node_costs(path, {t.name: t.resolve(_sizes(profile, size)) for t in spec.inputs})
+            costs = graph_costs(path, {t.name: t.resolve(_sizes(profile, size)) for t in spec.inputs}).nodes
         products = sum(c.flops for c in costs.values() if c.op in PRODUCTS)
         flops[size] = {
             "gflops": sum(c.flops for c in costs.values()) / 1e9,

@@ -18,11 +18,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sdtrt import config as configs
-from sdtrt import env, export, graph, parity, store
+from sdtrt import costs, env, export, graph, parity, store
 from sdtrt.config import BuildConfig
 from sdtrt.engines import EngineContext, Source
 from sdtrt.errors import BuildError, SdtrtError, VerifyError
 from sdtrt.forecast import Forecast, Step, forecast
+from sdtrt.run import FILE as RUN
 from sdtrt.spec import ComponentSpec
 from sdtrt.store import Bundle, Change, Component, Manifest, Staging
 
@@ -111,7 +112,7 @@ def _build(plan: Forecast, step: Step, folder: Path, report: Progress) -> Compon
     sizes = plan.profiles[0].sizes("opt")
     module: Any = None
     changes: tuple[Change, ...] = ()
-    onnx, costs = None, {}
+    onnx, priced = None, None
     with stage("load", "loading weights"):
         if backend.consumes != "nothing":
             module = spec.load(plan.folder)
@@ -121,7 +122,7 @@ def _build(plan: Forecast, step: Step, folder: Path, report: Progress) -> Compon
             onnx = export.capture(spec, module, plan.profiles, opset, folder / "work")
         with stage("optimise", "optimising the graph"):
             changes = graph.optimise(onnx, plan.passes)
-            costs = graph.node_costs(onnx, {t.name: t.resolve(sizes) for t in spec.inputs})
+            priced = costs.graph_costs(onnx, {t.name: t.resolve(sizes) for t in spec.inputs})
     with stage("build", "building the engine"):
         backend.build(Source(spec, module, plan.profiles, onnx), plan.options, folder)
         shutil.rmtree(folder / "work", ignore_errors=True)
@@ -132,7 +133,8 @@ def _build(plan: Forecast, step: Step, folder: Path, report: Progress) -> Compon
     del module
     with stage("profile", "profiling"):
         inputs = {n: t.to(engine.device) for n, t in export.sample_inputs(spec, sizes).items()}
-        engine.profile(inputs, sizes, plan.config.profile_runs).with_costs(costs).save(folder / "plan.json")
+        profiled = engine.profile(inputs, sizes, plan.config.profile_runs)
+        (costs.join(profiled, priced) if priced else profiled).save(folder / "plan.json")
         engine.close()
     return Component(
         name=spec.name,
@@ -206,7 +208,7 @@ def _check_image(plan: Forecast, stage: Staging, manifest: Manifest) -> Manifest
     steps = plan.config.verify_steps
     if not (steps and plan.backend.computes and {"unet", "vae_decoder"} <= manifest.components.keys()):
         return manifest
-    row = parity.image_row(Bundle(stage.path, manifest), plan.folder, steps)
+    row, run = parity.image_row(Bundle(stage.path, manifest), plan.folder, steps)
     if not row.passed:
         raise VerifyError(
             "the image differs from that of eager PyTorch",
@@ -215,6 +217,7 @@ def _check_image(plan: Forecast, stage: Staging, manifest: Manifest) -> Manifest
             expected=f"at least {row.limit:g} dB",
             hint="build with --precision fp32; the components are kept, and a new build resumes",
         )
+    run.save(stage.path / RUN)
     return manifest.model_copy(update={"image": {"psnr_db": min(row.value, 999.0), "steps": steps}})
 
 

@@ -7,7 +7,6 @@ name here, before any pass: "/down_blocks.0/resnets.1/conv1/Conv". Engine layers
 from __future__ import annotations
 
 import logging
-import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sdtrt.errors import ExportError
+from sdtrt.scopes import SCOPES, node_path
 from sdtrt.spec import ComponentSpec, Expr, ShapeProfile
 
 if TYPE_CHECKING:
@@ -27,8 +27,6 @@ WEIGHTS = "model.onnx.data"
 # Below this many bytes a tensor stays in the ONNX file itself, where constant folding can see it.
 EXTERNAL_BYTES = 1024
 _INNER = "inner."  # the wrappers of `models` keep the checkpoint's module under this name
-_SCOPES = "pkg.torch.onnx.name_scopes"
-_PRIVATE = re.compile(r"\.__dict__\['_modules'\]\['([^']+)'\]")
 
 
 def capture(spec: ComponentSpec, module: nn.Module, profiles: Sequence[ShapeProfile], opset: int, folder: Path) -> Path:
@@ -99,24 +97,13 @@ def name_nodes(model: ir.Model) -> None:
     seen: dict[str, int] = {}
     paths: dict[int, str] = {}
     for node in model.graph:
-        scopes = node.metadata_props.get(_SCOPES)
+        scopes = node.metadata_props.get(SCOPES)
         feeding = (paths[id(p)] for v in node.inputs if v is not None and (p := v.producer()) and id(p) in paths)
-        path = _module_path(scopes) if scopes else next(feeding, "")
+        path = node_path(scopes) if scopes else next(feeding, "")
         paths[id(node)] = path
         name = f"{path}/{node.op_type}"
         seen[name] = seen.get(name, 0) + 1
         node.name = name if seen[name] == 1 else f"{name}_{seen[name] - 1}"
-
-
-def _module_path(scopes: str) -> str:
-    """'["", "inner", "inner.mid_block", "conv2d_5"]' -> "/mid_block". Attention gets a segment of its own."""
-    names = [_PRIVATE.sub(r".\1", s) for s in re.findall(r"(?:\"|')((?:[^\"']|\['[^']*'\])*)(?:\"|')(?:,|\])", scopes)]
-    path, previous = "", ""
-    for name in (n.removeprefix("inner").lstrip(".") for n in names[:-1] if not n.startswith("_")):
-        if name:
-            path += "/" + name.removeprefix(previous).lstrip(".")
-            previous = name
-    return path + ("/sdpa" if names and names[-1].startswith("scaled_dot_product_attention") else "")
 
 
 def _keep_weights(node: ir.Node) -> bool | None:

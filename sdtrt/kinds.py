@@ -31,11 +31,3 @@ def kind_of(op: str) -> Kind:
 def node_kind(node: str, op: str) -> Kind:
     """Kind of a node: its operator's, except that the products and the softmax of an attention are that attention."""
     return "attention" if "/sdpa/" in node and op in _SDPA else kind_of(op)
-
-
-def module_of(node: str) -> str:
-    """Module that a node comes from: "/mid_block/resnets.1/conv1/Conv" gives "mid_block.resnets.1.conv1".
-
-    What a component does outside its modules is "(top)".
-    """
-    return ".".join(part for part in node.split("/")[1:-1] if part != "sdpa") or "(top)"

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import inspect
 import os
+import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from sdtrt import engines, models
 from sdtrt.errors import BundleError, ConfigError, Unsupported
+from sdtrt.run import EngineCalls, ImageRun
 from sdtrt.store import Bundle
 
 if TYPE_CHECKING:
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from sdtrt.modules import EngineModule
 
 Task = Literal["txt2img", "img2img", "inpaint"]
+T = TypeVar("T")
 
 # Methods that with engines would do nothing, or half; more are refused by the modules themselves.
 _LORA = "weights are inside the engines; fuse the adapter into the checkpoint and build that"
@@ -139,12 +142,44 @@ def load_engines(bundle: Bundle, options: Mapping[str, Any] | None = None) -> di
     return loaded
 
 
-def spent(pipe: DiffusionPipeline) -> dict[str, tuple[int, float]]:
-    """Calls and seconds of every engine in `pipe` so far."""
+def engines_of(pipe: DiffusionPipeline) -> dict[str, engines.Engine]:
+    """All engines in `pipe` by component name."""
     from sdtrt.modules import EngineModule
 
     modules = [m for m in pipe.components.values() if isinstance(m, EngineModule)]
-    return {n: (e.calls, e.seconds) for m in modules for n, e in m.engines.items()}
+    return {n: e for m in modules for n, e in m.engines.items()}
+
+
+def timed(
+    pipe: DiffusionPipeline, call: Callable[[], T], *, steps: int, images: int, height: int, width: int
+) -> tuple[T, ImageRun]:
+    """Call and record the wall time and every engine's part of it.
+
+    On a GPU each engine waits for its own end meanwhile, so that its time is its own: the call takes a little longer.
+    """
+    used = engines_of(pipe)
+    before = {n: (e.calls, e.seconds) for n, e in used.items()}
+    for engine in used.values():
+        engine.waits = True
+    started = time.perf_counter()
+    try:
+        result = call()
+        wall_ms = (time.perf_counter() - started) * 1e3
+    finally:
+        for engine in used.values():
+            engine.waits = False
+    spent = {n: (e.calls - before[n][0], e.seconds - before[n][1]) for n, e in used.items()}
+    return result, ImageRun(
+        steps=steps,
+        images=images,
+        height=height,
+        width=width,
+        guidance_scale=getattr(pipe, "guidance_scale", None),
+        scheduler=type(pipe.scheduler).__name__,
+        device=next((e.backend.device(e.context.options) for e in used.values()), None),
+        wall_ms=wall_ms,
+        engines={n: EngineCalls(count=c, total_ms=s * 1e3) for n, (c, s) in sorted(spent.items()) if c},
+    )
 
 
 def _refuse_methods(pipe: DiffusionPipeline) -> DiffusionPipeline:

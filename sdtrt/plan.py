@@ -1,46 +1,89 @@
 """The plan: what an engine consists of and what each layer costs, as a versioned JSON file.
 
-Engines write it, analysis reads it, and neither knows the other. A figure that is not known is None, never 0; layers
-are joined to ONNX nodes by name, and time that could not be joined is listed, not dropped.
+Engines and the readers of `sdtrt.analysis` write it, analysis reads it, and neither knows the other. A figure that is
+not known is None, never 0; layers are joined to ONNX nodes by name (`sdtrt.costs.join`), and what could not be joined
+or had to be left out is listed in `notes`, not dropped.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from math import prod
 from pathlib import Path
 from statistics import median
 from typing import Annotated, Literal, get_args
 
-from pydantic import Field, NonNegativeInt
+from pydantic import Field, JsonValue, NonNegativeInt
 
 from sdtrt.errors import PlanError
 from sdtrt.records import Record, read
 
-# 1: first version.
-FORMAT_VERSION = 1
+# 1: first version. 2: tensors with shape and type, node costs, recorded timings, metadata and notes.
+FORMAT_VERSION = 2
 
 Kind = Literal["conv", "gemm", "attention", "norm", "pointwise", "reformat", "copy", "shape", "other"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 Milliseconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
+# Bits of one element. A type that is not here has no known size.
+DTYPE_BITS: dict[str, int] = {
+    **dict.fromkeys(("float64", "int64", "uint64", "complex64"), 64),
+    **dict.fromkeys(("float32", "int32", "uint32"), 32),
+    **dict.fromkeys(("float16", "bfloat16", "int16", "uint16"), 16),
+    **dict.fromkeys(("float8", "float8_e4m3fn", "float8_e5m2", "float8_e8m0", "int8", "uint8", "bool"), 8),
+    **dict.fromkeys(("int4", "uint4", "float4"), 4),
+    **dict.fromkeys(("int2", "uint2"), 2),
+}
+
 
 class NodeCost(Record):
-    """What one ONNX node does at one shape; FLOPs count a multiply-add as two."""
+    """What one ONNX node does at one shape; FLOPs count a multiply-add as two, None is not known."""
 
     name: str
     op: str
     kind: Kind
     module: str
-    flops: NonNegativeInt
-    bytes_moved: NonNegativeInt
+    flops: NonNegativeInt | None
+    bytes_moved: NonNegativeInt | None
     weight_bytes: NonNegativeInt
+
+
+class TensorInfo(Record):
+    """One activation that a layer reads or writes. A dimension that is not known is None.
+
+    `dtype` is numpy's or torch's name ("float16"); `format` is the memory layout in the backend's own words.
+    """
+
+    name: str
+    shape: tuple[NonNegativeInt | None, ...] | None = None
+    dtype: str | None = None
+    format: str | None = None
+
+    @property
+    def nbytes(self) -> int | None:
+        """Bytes without padding; None when the shape or the type is not known."""
+        bits = DTYPE_BITS.get(self.dtype or "")
+        if bits is None or self.shape is None:
+            return None
+        sizes = [size for size in self.shape if size is not None]
+        return -(-prod(sizes) * bits // 8) if len(sizes) == len(self.shape) else None
+
+
+class Timing(Record):
+    """What a profiler wrote about a layer when it did not write every run: sum, mean, median, share of the sum."""
+
+    total_ms: Milliseconds | None = None
+    mean_ms: Milliseconds | None = None
+    median_ms: Milliseconds | None = None
+    percentage: Milliseconds | None = None
 
 
 class Layer(Record):
     """One thing that the engine runs: a kernel, or several that it does not tell apart.
 
     `nodes` are the ONNX nodes it implements and `module` the diffusers module they come from; costs are None when no
-    node could be named. `times_ms` has one entry per measured run.
+    node could be named. `times_ms` has one entry per measured run; `timing` is what is known in its place.
+    `bytes_moved` are the bytes of its inputs, outputs and weights. `attributes` are the backend's own, as they stood.
     """
 
     name: str
@@ -48,74 +91,67 @@ class Layer(Record):
     op: str
     kernel: str | None = None
     precision: str | None = None
-    inputs: tuple[str, ...] = ()
-    outputs: tuple[str, ...] = ()
+    inputs: tuple[TensorInfo, ...] = ()
+    outputs: tuple[TensorInfo, ...] = ()
     nodes: tuple[str, ...] = ()
     module: str | None = None
+    stream: int | None = None
     weight_bytes: NonNegativeInt | None = None
     bytes_moved: NonNegativeInt | None = None
     flops: NonNegativeInt | None = None
     times_ms: tuple[Milliseconds, ...] | None = None
+    timing: Timing | None = None
+    attributes: dict[str, JsonValue] = {}
 
     @property
     def time_ms(self) -> float | None:
-        """Median time of one run, or None when it was not measured."""
-        return median(self.times_ms) if self.times_ms else None
+        """Median time of one run, the mean where only that was recorded, or None when it was not measured."""
+        if self.times_ms:
+            return median(self.times_ms)
+        if self.timing is None:
+            return None
+        return self.timing.mean_ms if self.timing.median_ms is None else self.timing.median_ms
+
+    @property
+    def io_bytes(self) -> int | None:
+        """Bytes of all inputs and outputs, each tensor once; None when one is not known or none is named."""
+        tensors = {t.name: t.nbytes for t in (*self.inputs, *self.outputs)}
+        known = [size for size in tensors.values() if size is not None]
+        return sum(known) if tensors and len(known) == len(tensors) else None
 
 
 class Plan(Record):
-    """All layers of one engine at one shape, with the device and versions they were read from."""
+    """All layers of one engine at one shape, with the device and versions they were read from.
+
+    `sizes` are symbols ("B", "H"), `shapes` the engine's inputs at which it was run. `nodes` are the ONNX nodes that
+    the layers were joined to. `metadata` holds what the backend's files say of device, build and run.
+    """
 
     format: int = FORMAT_VERSION
     component: str
     backend: str
-    backend_version: str
-    device: str
-    precision: str
-    sizes: dict[str, int]
+    backend_version: str | None
+    device: str | None
+    precision: str | None
+    sizes: dict[str, int] = {}
+    shapes: dict[str, tuple[NonNegativeInt, ...]] = {}
+    inputs: tuple[TensorInfo, ...] = ()
+    outputs: tuple[TensorInfo, ...] = ()
     layers: tuple[Layer, ...]
+    runs: NonNegativeInt | None = None
     wall_times_ms: tuple[Milliseconds, ...] | None = None
+    nodes: tuple[NodeCost, ...] = ()
     total_flops: NonNegativeInt | None = None
     total_weight_bytes: NonNegativeInt | None = None
-
-    def with_costs(self, costs: Mapping[str, NodeCost]) -> Plan:
-        """Attach FLOPs, bytes and modules by the names in `Layer.nodes`.
-
-        A node that several layers implement is shared out evenly, so that sums over layers equal sums over nodes.
-        """
-        shares: dict[str, int] = {}
-        for layer in self.layers:
-            for node in layer.nodes:
-                shares[node] = shares.get(node, 0) + 1
-        layers = tuple(_priced(layer, costs, shares) for layer in self.layers)
-        return self.model_copy(
-            update={
-                "layers": layers,
-                "total_flops": sum(c.flops for c in costs.values()),
-                "total_weight_bytes": sum(c.weight_bytes for c in costs.values()),
-            }
-        )
+    metadata: dict[str, dict[str, JsonValue]] = {}
+    notes: tuple[str, ...] = ()
 
     def save(self, path: Path) -> None:
         """Write as JSON."""
-        path.write_text(self.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        data = {"format": self.format, **self.model_dump(mode="json", exclude_defaults=True)}
+        path.write_text(json.dumps(data, indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, path: Path) -> Plan:
         """Read a plan.json; PlanError names the file and the field that is wrong."""
         return read(path, cls, FORMAT_VERSION, PlanError, "rebuild the bundle")
-
-
-def _priced(layer: Layer, costs: Mapping[str, NodeCost], shares: Mapping[str, int]) -> Layer:
-    known = [(costs[n], shares[n]) for n in layer.nodes if n in costs]
-    if not known:
-        return layer
-    heaviest = max((c for c, _ in known), key=lambda c: (c.flops, c.bytes_moved))
-    return layer.model_copy(
-        update={
-            "flops": round(sum(c.flops / n for c, n in known)),
-            "weight_bytes": round(sum(c.weight_bytes / n for c, n in known)),
-            "bytes_moved": round(sum(c.bytes_moved / n for c, n in known)),
-            "module": heaviest.module,
-        }
-    )

@@ -30,7 +30,7 @@ def pixels(path):
         return image.size, image.tobytes()
 
 
-COMMANDS = ("doctor", "build", "generate", "analyze", "verify", "demo")
+COMMANDS = ("doctor", "build", "generate", "analyze", "compare", "verify", "demo")
 
 
 def test_help_names_every_command(sdtrt):
@@ -85,7 +85,8 @@ def test_build_generate_analyze(sdtrt, models, tmp_path):
     code, text, _ = sdtrt("build", "--config", config, "--out", bundle)
     assert (code, "PSNR" in text) == (0, True)
     call = ("--prompt", "a fox", "--steps", 2, "--seed", 0, "--num-images", 2, "--scheduler", "dpmsolvermultistep")
-    code, text, _ = sdtrt("generate", bundle, *call, "--out", tmp_path / "new" / "fox.png", "--negative", "blurry")
+    more = ("--out", tmp_path / "new" / "fox.png", "--negative", "blurry", "--record", tmp_path / "image.json")
+    code, text, _ = sdtrt("generate", bundle, *call, *more)
     assert code == 0
     assert "unet" in text
     assert "seed 0" in text
@@ -96,6 +97,9 @@ def test_build_generate_analyze(sdtrt, models, tmp_path):
         code, _, _ = sdtrt("analyze", bundle, "--out", tmp_path / f"report.{suffix}")
         assert code == 0
         assert "unet" in (tmp_path / f"report.{suffix}").read_text()
+    code, text, _ = sdtrt("analyze", bundle, "--run", tmp_path / "image.json", "--json", tmp_path / "image-report.json")
+    budget = json.loads((tmp_path / "image-report.json").read_text())["budget"]
+    assert (code, budget["images"], budget["steps"], budget["assumed"]) == (0, 2, 2, False)
     code, text, _ = sdtrt("analyze", bundle / "unet" / "plan.json", "--out", tmp_path / "unet.md")
     assert (code, "vae_decoder" in text) == (0, False)
 

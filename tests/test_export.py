@@ -8,8 +8,8 @@ import torch
 
 from sdtrt import export, graph, registry
 from sdtrt.errors import ExportError, GraphError
-from sdtrt.kinds import module_of
 from sdtrt.models import family_of
+from sdtrt.scopes import module_of
 from sdtrt.spec import ComponentSpec, ShapeProfile, TensorSpec
 
 ODD = ShapeProfile.parse("B=1:1:2,H=64:72:96,W=64:104:128,T=77:77:154")
@@ -113,3 +113,13 @@ def test_what_cannot_be_traced_is_an_error(tmp_path, module, slug):
     with pytest.raises(ExportError) as caught:
         export.capture(spec, module, [ShapeProfile.parse("B=1:2:4,H=8,W=8")], 20, tmp_path)
     assert caught.value.slug == slug
+
+
+def test_a_half_precision_unet_of_sdxl_has_one_type_per_operator(models, tmp_path):
+    """Its pooled embedding meets float32 sines in a Concat: torch promotes there, ONNX refuses."""
+    folder = models["sdxl"]
+    family = family_of(folder)
+    spec = family.components(folder, "fp16")["unet"]
+    profile = ShapeProfile.parse("B=1,H=128,W=128").with_defaults(family.default_profile(folder))
+    path = export.capture(spec, spec.load(folder), [profile], 20, tmp_path)
+    onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])

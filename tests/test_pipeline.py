@@ -582,17 +582,19 @@ def test_config_of_an_older_diffusers(bundle_copy, plain):
     assert np.array_equal(run(pipe), plain["sd1"])
 
 
-def test_spent_counts_calls(bundles):
+def test_a_timed_call_knows_every_engine_s_part(bundles):
     pipe = load(bundles("sd1"))
-    run(pipe, num_inference_steps=2)
-    spent = pipeline.spent(pipe)
-    assert {n: calls for n, (calls, _) in spent.items()} == {
-        "text_encoder": 2,
-        "unet": 2,
-        "vae_decoder": 1,
-        "vae_encoder": 0,
-    }
-    assert spent["unet"][1] > 0
+    run(pipe, num_inference_steps=2)  # calls that do not belong to the timed one
+    image, timing = pipeline.timed(
+        pipe, lambda: run(pipe, num_inference_steps=2), steps=2, images=1, height=128, width=128
+    )
+    assert np.isfinite(image).all()
+    counts = {name: calls.count for name, calls in timing.engines.items()}
+    assert counts == {"text_encoder": 2, "unet": 2, "vae_decoder": 1}, "an engine that did not run has no part"
+    assert 0 < sum(calls.total_ms for calls in timing.engines.values()) < timing.wall_ms
+    assert timing.scheduler
+    assert timing.device
+    assert not any(engine.waits for engine in pipeline.engines_of(pipe).values())
 
 
 # ---------------------------------------------------------------------------------------------- accelerate

@@ -1,12 +1,43 @@
-"""Analysis of built engines: plans in; a table, JSON, Markdown, CSV and one HTML page out.
+"""Analysis of built engines: files in; tables, findings, a comparison, graphs and one HTML page out.
 
+`load` reads a bundle, plan.json files or what trtexec writes, and makes an `Analysis`; every renderer takes that.
 Reads files only and imports neither torch nor a vendor library, so that a bundle can be examined on any machine.
 """
 
+from sdtrt.analysis._compare_page import render_comparison
+from sdtrt.analysis._compare_text import comparison_to_json, comparison_to_markdown
+from sdtrt.analysis._runs import merge_runs
+from sdtrt.analysis.ceilings import Ceilings
+from sdtrt.analysis.compare import Comparison, compare
 from sdtrt.analysis.frame import COLUMNS, to_frame
-from sdtrt.analysis.load import load_plans
+from sdtrt.analysis.gate import Check, gate
+from sdtrt.analysis.load import load, load_plans
 from sdtrt.analysis.report import render
+from sdtrt.analysis.session import Analysis
 from sdtrt.analysis.summary import Summary, summarize
 from sdtrt.analysis.text import to_csv, to_json, to_markdown
+from sdtrt.analysis.xlsx import to_xlsx
 
-__all__ = ["COLUMNS", "Summary", "load_plans", "render", "summarize", "to_csv", "to_frame", "to_json", "to_markdown"]
+__all__ = [
+    "COLUMNS",
+    "Analysis",
+    "Ceilings",
+    "Check",
+    "Comparison",
+    "Summary",
+    "compare",
+    "comparison_to_json",
+    "comparison_to_markdown",
+    "gate",
+    "load",
+    "load_plans",
+    "merge_runs",
+    "render",
+    "render_comparison",
+    "summarize",
+    "to_csv",
+    "to_frame",
+    "to_json",
+    "to_markdown",
+    "to_xlsx",
+]

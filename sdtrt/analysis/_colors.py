@@ -1,4 +1,4 @@
-"""One colour per kind of layer, the same in every plot, and one for what is not a kind."""
+"""One colour per kind of layer and per number format, the same in every plot, and some for what is neither."""
 
 from __future__ import annotations
 
@@ -15,4 +15,31 @@ KIND_COLORS: dict[str, str] = {
     "shape": "#8b4a2b",
     "other": "#5f656d",
 }
+# From the same set. Wide floats are warm, since they are what one looks for in a half-precision engine.
+PRECISION_COLORS: dict[str, str] = {
+    "float64": "#8b4a2b",
+    "float32": "#d55e00",
+    "float16": "#0072b2",
+    "bfloat16": "#009e73",
+    "float8": "#56b4e9",
+    "float4": "#b9dcf2",
+    "int8": "#cc79a7",
+    "int4": "#e7bfd4",
+    "int32": "#e69f00",
+    "int64": "#f0e442",
+    "bool": "#a9b0b8",
+    "unknown": "#5f656d",
+}
 NEUTRAL = "#48515e"
+# Readable on both page colours, for lines and bars that have no meaning of their own.
+LINE = "#8390a2"
+# Stages of an image, in their order.
+STAGE_COLORS = ("#009e73", "#0072b2", "#cc79a7", "#e69f00", "#56b4e9", "#8b4a2b")
+WEIGHTS, ACTIVATIONS, LOST = "#0072b2", "#e69f00", "#d55e00"
+_UNSIGNED = str.maketrans({"u": ""})
+
+
+def precision_color(name: str) -> str:
+    """Colour of a type; the variants of a type share one, and what is not listed is grey."""
+    plain = name.translate(_UNSIGNED) if name.startswith("uint") else name.partition("_")[0]
+    return PRECISION_COLORS.get(plain, PRECISION_COLORS["unknown"])

@@ -1,22 +1,205 @@
-"""Plans from disk: a bundle folder, one component's folder, or one plan.json."""
+"""One way in: whatever describes engines on disk, made into an `Analysis`.
+
+A bundle, a component's folder, a plan.json, a folder with the files of trtexec or TREx, any one of those files (its
+siblings are found by name), a profile of ONNX Runtime, or a list of these. `sdtrt.analysis.readers` has the formats.
+"""
 
 from __future__ import annotations
 
 import os
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 
+from sdtrt.analysis import readers
+from sdtrt.analysis._onnx import Shapes, check_names, join_onnx, names_of
+from sdtrt.analysis.ceilings import Ceilings
+from sdtrt.analysis.readers._documents import Document, parse
+from sdtrt.analysis.session import Analysis
+from sdtrt.errors import ConfigError, PlanError
 from sdtrt.plan import Plan
-from sdtrt.store import Bundle, Manifest
+from sdtrt.run import FILE, ImageRun
+from sdtrt.store import MANIFEST, Bundle, Manifest
+
+StrPath = str | os.PathLike[str]
+PLAN = "plan.json"
+# What programs put into file names to tell an engine's files apart; the rest is the engine's name.
+_ROLES = re.compile(
+    r"(?:export)?(?:layer_?info|layers?|graph|profile|timings?|times|metadata|build)(?![a-z])", re.IGNORECASE
+)
+_ENDINGS = re.compile(r"(?:\.(?:onnx|engine|plan|trt|json))+$", re.IGNORECASE)
+_TIMESTAMP = re.compile(r"_+\d{4}-\d{2}-\d{2}_[\d_-]+$")
+_NAMELESS = frozenset({"", "model", "engine", "onnxruntime_profile"})
+_FOLDERS = 64
 
 
-def load_plans(path: str | os.PathLike[str]) -> tuple[list[Plan], Manifest | None]:
-    """Read the plans at `path`; the manifest is None for a plan outside a bundle.
+def load(
+    source: StrPath | Sequence[StrPath],
+    *,
+    onnx: StrPath | Mapping[str, StrPath] | None = None,
+    shapes: Shapes | None = None,
+    profile: int = 0,
+    run: ImageRun | StrPath | None = None,
+    ceilings: Ceilings | StrPath | None = None,
+) -> Analysis:
+    """Read engines and what belongs to them.
 
-    Raises BundleError when there is no readable bundle, and PlanError when a plan is missing or wrong.
+    Args:
+        source: where they are; several engines as a list.
+        onnx: the ONNX file that the engine was built from, or such files by component. Layers then have the FLOPs,
+            weights and modules of the nodes that they implement.
+        shapes: sizes of the ONNX inputs; those at which the engine was run where its files tell.
+        profile: optimisation profile of a TensorRT engine that has several.
+        run: a timed image, as object or file; a bundle's own otherwise.
+        ceilings: peak rates of the device, as object or file; looked up by the device's name otherwise.
+
+    Raises PlanError when a file is missing, unknown or wrong, BundleError for a damaged bundle, GraphError for an ONNX
+    file that cannot be priced or is not the engine's, ConfigError for an engine or input that does not exist.
     """
-    path = Path(path)
-    plan = path / "plan.json" if path.is_dir() else path
-    if plan.is_file():
-        return [Plan.load(plan)], None
-    bundle = Bundle.open(path)
-    return [bundle.plan(name) for name in bundle.manifest.components], bundle.manifest
+    sources = [source] if isinstance(source, str | os.PathLike) else list(source)
+    found = [_read(Path(one), profile) for one in sources]
+    plans = _distinct([pair for pairs, _ in found for pair in pairs])
+    if onnx is not None:
+        plans = _joined(plans, onnx, shapes or {})
+    elif shapes:
+        raise ConfigError(
+            "shapes are sizes of an ONNX file's inputs, and there is no file",
+            slug="shapes-onnx",
+            hint="add --onnx FILE",
+        )
+    if run is None and len(sources) == 1 and (Path(sources[0]) / FILE).is_file():
+        run = Path(sources[0]) / FILE
+    return Analysis(
+        plans=tuple(plans),
+        manifest=found[0][1] if len(found) == 1 else None,
+        run=ImageRun.load(Path(run)) if isinstance(run, str | os.PathLike) else run,
+        ceilings=Ceilings.load(Path(ceilings)) if isinstance(ceilings, str | os.PathLike) else ceilings,
+    )
+
+
+def load_plans(path: StrPath) -> tuple[list[Plan], Manifest | None]:
+    """The plans at `path`; the manifest is None for what is no bundle."""
+    analysis = load(path)
+    return list(analysis.plans), analysis.manifest
+
+
+def _read(path: Path, profile: int) -> tuple[list[tuple[Plan, Path]], Manifest | None]:
+    """Plans of one source, each with the folder it came from, and the source's manifest."""
+    if path.suffix == ".json" and not path.exists():
+        raise PlanError("there is no such file", slug="plan-missing", received=path)
+    if path.is_file() and path.name != MANIFEST:
+        return [(_from_file(path, profile), path.parent)], None
+    if not path.exists() or path.name == MANIFEST or (path / MANIFEST).is_file():
+        bundle = Bundle.open(path.parent if path.name == MANIFEST else path)
+        return [(bundle.plan(name), bundle.path) for name in bundle.manifest.components], bundle.manifest
+    below = (p for p in sorted(path.iterdir())[:_FOLDERS] if p.is_dir())
+    for folders in ([path], below):
+        plans = [(plan, folder) for folder in folders for plan in _from_folder(folder, profile)]
+        if plans:
+            return plans, None
+    raise _unknown(path)
+
+
+def _from_file(path: Path, profile: int) -> Plan:
+    """The engine that a file belongs to, with the other files of its name beside it."""
+    if path.name == PLAN:
+        return Plan.load(path)
+    document = parse(path)
+    reader = readers.format_of(document)
+    if reader is None:
+        raise _unknown(path)
+    if reader == "tensorrt":
+        siblings = [_sibling(p) for p in sorted(path.parent.glob("*.json")) if p != path and _key(p) == _key(path)]
+        documents = [document, *(d for d in siblings if d is not None and readers.format_of(d) == reader)]
+    else:
+        documents = [document]
+    return _plan(reader, documents, profile)
+
+
+def _from_folder(folder: Path, profile: int) -> list[Plan]:
+    """Every engine in a folder, by the names of its files; one engine's files may have any names."""
+    if (folder / PLAN).is_file():
+        return [Plan.load(folder / PLAN)]
+    groups: dict[tuple[str, str], list[Document]] = {}
+    for path in sorted(folder.glob("*.json")):
+        document = _sibling(path)
+        reader = None if document is None else readers.format_of(document)
+        if document is not None and reader is not None:
+            key = _key(path) if reader == "tensorrt" else path.name
+            groups.setdefault((reader, key), []).append(document)
+    tensorrt = [g for (reader, _), g in groups.items() if reader == "tensorrt"]
+    if sum(map(_has_layers, tensorrt)) == 1:
+        whole = sorted(tensorrt, key=_has_layers, reverse=True)
+        groups = {k: g for k, g in groups.items() if k[0] != "tensorrt"}
+        groups["tensorrt", ""] = list(chain.from_iterable(whole))
+    return [_plan(reader, documents, profile) for (reader, _), documents in groups.items()]
+
+
+def _has_layers(documents: Iterable[Document]) -> bool:
+    from sdtrt.analysis.readers import tensorrt
+
+    return any(tensorrt.role_of(d) == "graph" for d in documents)
+
+
+def _sibling(path: Path) -> Document | None:
+    """A file that was not asked for by name: one that is no JSON counts only if its name says that it should be."""
+    try:
+        return parse(path)
+    except PlanError:
+        if path.name.endswith((".graph.json", ".profile.json", ".timing.json", ".metadata.json", PLAN)):
+            raise
+        return None
+
+
+def _plan(reader: str, documents: Sequence[Document], profile: int) -> Plan:
+    plan: Plan = readers.load(reader).read(documents, _component(documents[0].path), profile)
+    return plan
+
+
+def _key(path: Path) -> str:
+    """What the files of one engine have in common: "unet.onnx.engine" in "unet.onnx.engine.build.metadata.json"."""
+    return re.sub(r"[._\- ]+", ".", _ROLES.sub("", path.name.removesuffix(".json"))).strip(".").lower()
+
+
+def _component(path: Path) -> str:
+    """The engine's name: that of its files, or of their folder where they have none of their own."""
+    plain = _ROLES.sub("", path.name.removesuffix(".json")).strip("._- ")
+    name = _TIMESTAMP.sub("", _ENDINGS.sub("", plain)).strip("._- ")
+    return path.resolve().parent.name or "engine" if name.lower() in _NAMELESS else name
+
+
+def _distinct(plans: Sequence[tuple[Plan, Path]]) -> list[Plan]:
+    """Components that occur more than once have the name of their folder before theirs, then a number."""
+    counts = Counter(plan.component for plan, _ in plans)
+    named: Counter[str] = Counter()
+    made = []
+    for plan, folder in plans:
+        name = plan.component
+        if counts[name] > 1:
+            name = f"{folder.resolve().name}/{name}"
+        named[name] += 1
+        name = name if named[name] == 1 else f"{name} {named[name]}"
+        made.append(plan if name == plan.component else plan.model_copy(update={"component": name}))
+    return made
+
+
+def _joined(plans: Sequence[Plan], onnx: StrPath | Mapping[str, StrPath], shapes: Shapes) -> list[Plan]:
+    """The plans with the costs of their ONNX files; a component without one stays as it is."""
+    joined = []
+    for plan in plans:
+        path = next((onnx[n] for n in names_of(plan) if n in onnx), None) if isinstance(onnx, Mapping) else onnx
+        joined.append(plan if path is None else join_onnx(plan, Path(path), shapes))
+    check_names(joined, onnx if isinstance(onnx, Mapping) else {}, shapes)
+    return joined
+
+
+def _unknown(path: Path) -> PlanError:
+    return PlanError(
+        "nothing here describes an engine",
+        slug="plan-unknown",
+        received=path,
+        expected=f"a bundle, or files of {', '.join(readers.names())}",
+        hint="name a folder with trtexec's exported JSON files, a plan.json, or a profile of ONNX Runtime",
+    )

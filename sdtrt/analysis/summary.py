@@ -18,6 +18,7 @@ class Summary:
     device: str
     precision: str
     sizes: dict[str, int]
+    shapes: dict[str, tuple[int, ...]]
     layers: int
     untimed_layers: int
     unattributed_layers: int
@@ -26,17 +27,20 @@ class Summary:
     unattributed_ms: float | None
     attributed_pct: float | None
     weight_mb: float | None
+    activation_mb: float | None
     gflop: float | None
     gflop_per_s: float | None
 
     def facts(self) -> dict[str, str]:
         """Label to text, as the report and the Markdown show them."""
+        shapes = {name: "x".join(map(str, shape)) or "scalar" for name, shape in self.shapes.items()}
         untimed = f", {self.untimed_layers:,} not timed" if self.untimed_layers else ""
         return {
             "Wall time, median": number(self.wall_ms, "ms"),
             "Sum of layers": number(self.layers_ms, "ms"),
             "Layers": f"{self.layers:,}{untimed}",
             "Weights": number(self.weight_mb, "MB"),
+            "Activations": number(self.activation_mb, "MB"),
             "Work": number(self.gflop, "GFLOP"),
             "Achieved": number(self.gflop_per_s, "GFLOP/s"),
             "Attributed": number(self.attributed_pct, "% of time"),
@@ -44,23 +48,25 @@ class Summary:
             "Backend": self.backend,
             "Device": self.device,
             "Precision": self.precision,
-            "Sizes": " ".join(f"{name}={size}" for name, size in self.sizes.items()),
+            "Sizes": " ".join(f"{name}={size}" for name, size in (self.sizes or shapes).items()) or "unknown",
         }
 
 
 def summarize(plan: Plan) -> Summary:
-    """Totals of one plan."""
+    """Totals of one plan. Activations are what all layers read and write, as far as it is known."""
     timed = [(ms, layer.module) for layer in plan.layers if (ms := layer.time_ms) is not None]
     layers_ms = sum(ms for ms, _ in timed) if timed else None
     lost_ms = sum(ms for ms, module in timed if not module) if timed else None
     wall_ms = median(plan.wall_times_ms) if plan.wall_times_ms else None
+    activations = [size for layer in plan.layers if (size := layer.io_bytes) is not None]
     gflop = None if plan.total_flops is None else plan.total_flops / 1e9
     return Summary(
         component=plan.component,
-        backend=f"{plan.backend} {plan.backend_version}",
-        device=plan.device,
-        precision=plan.precision,
+        backend=f"{plan.backend} {plan.backend_version or '(version unknown)'}",
+        device=plan.device or "unknown",
+        precision=plan.precision or "unknown",
         sizes=plan.sizes,
+        shapes=plan.shapes,
         layers=len(plan.layers),
         untimed_layers=len(plan.layers) - len(timed),
         unattributed_layers=sum(not layer.module for layer in plan.layers),
@@ -69,6 +75,7 @@ def summarize(plan: Plan) -> Summary:
         unattributed_ms=lost_ms,
         attributed_pct=100 - 100 * lost_ms / layers_ms if lost_ms is not None and layers_ms else None,
         weight_mb=None if plan.total_weight_bytes is None else plan.total_weight_bytes / 1e6,
+        activation_mb=sum(activations) / 1e6 if activations else None,
         gflop=gflop,
         gflop_per_s=gflop / wall_ms * 1e3 if gflop is not None and wall_ms else None,
     )

@@ -1,6 +1,6 @@
 """The command line: one file per command, errors turned into messages and exit codes here and nowhere else.
 
-Exit codes: 0 success, 1 an error that sdtrt explains, 2 wrong usage, 130 interrupted.
+Exit codes: 0 success, 1 an error that sdtrt explains or a gate that did not pass, 2 wrong usage, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import typer
 
-from sdtrt.cli import analyze, build, demo, doctor, generate, verify
+from sdtrt.cli import analyze, build, compare, demo, doctor, generate, verify
 from sdtrt.cli.console import interrupt, interrupted, show_error
 from sdtrt.errors import SdtrtError
 
@@ -24,7 +24,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (doctor, build, generate, analyze, verify, demo):
+for command in (doctor, build, generate, analyze, compare, verify, demo):
     app.command(name=command.__name__.rpartition(".")[2], epilog=command.EXAMPLES)(command.run)
 
 

@@ -28,6 +28,8 @@ def run(
     with progress("demo") as report:
         report("copying the model", 0.0)
         from sdtrt import builder, demo
+        from sdtrt import run as run_file
+        from sdtrt.measure import measure_ceilings
         from sdtrt.pipeline import load
 
         hush()
@@ -37,10 +39,16 @@ def run(
     started = time.perf_counter()
     pipe = load(bundle)
     loaded = time.perf_counter() - started
-    images, seconds = timed_call(pipe, 0, {"prompt": [*demo.PROMPTS], "num_inference_steps": steps})
+    best = bundle.manifest.shape_profiles[0].sizes("opt")
+    call = {"prompt": [*demo.PROMPTS], "num_inference_steps": steps, "height": best["H"], "width": best["W"]}
+    images, timing = timed_call(pipe, 0, call)
+    timing.save(bundle.path / run_file.FILE)
     for index, image in enumerate(images, start=1):
         image.save(folder / f"image-{index}.png")
     demo.grid(images, demo.PROMPTS).save(folder / "images.png")
     out.print(f"[bold]{folder / 'images.png'}[/]: {'; '.join(demo.PROMPTS)}", soft_wrap=True)
-    show_times(pipe, backend, loaded, seconds)
-    analyze.write(bundle.path, folder / "report.html")
+    show_times(timing, backend, loaded)
+    with progress("ceilings") as report:
+        report("measuring what the machine can do at best", 0.0)
+        measure_ceilings().save(folder / "ceilings.json")
+    analyze.write(bundle.path, folder / "report.html", folder / "ceilings.json")

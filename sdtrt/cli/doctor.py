@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from sdtrt import engines, env
-from sdtrt.cli.console import out, size, table
+from sdtrt.cli.console import out, progress, size, table
 
-EXAMPLES = "Example: [bold]sdtrt doctor[/], and [bold]sdtrt doctor --json[/] for a bug report."
+EXAMPLES = (
+    "Examples:\n\n[bold]sdtrt doctor[/]\n\n[bold]sdtrt doctor --json[/] for a bug report\n\n"
+    "[bold]sdtrt doctor --ceilings h200.json[/] for the roofline of a report"
+)
 
 
-def run(as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False) -> None:
+def run(
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+    ceilings: Annotated[
+        Path | None, typer.Option(help="Measure peak rates of the device into this file, for sdtrt analyze --ceilings.")
+    ] = None,
+) -> None:
     """Show what this machine has, which engines it can use, and what mends those it cannot."""
+    if ceilings is not None:
+        measure(ceilings)
+        return
     facts = env.describe()
     rows = [(n, engines.load(n).unavailable(), engines.load(n)) for n in engines.names()]
     import onnxruntime
@@ -47,3 +59,20 @@ def run(as_json: Annotated[bool, typer.Option("--json", help="Print everything a
         fix = "pip uninstall onnxruntime && pip install onnxruntime-gpu" if env.gpus() else "needs an NVIDIA GPU"
         found.add_row("onnxruntime on CUDA", "[red]no[/]: this build has no CUDA provider", "", fix)
     out.print(found)
+
+
+def measure(path: Path) -> None:
+    """Write the device's ceilings and show them."""
+    with progress("doctor") as report:
+        report("measuring what the device can do at best", 0.0)
+        from sdtrt.measure import measure_ceilings
+
+        found = measure_ceilings()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    found.save(path)
+    grid = table("ceiling", found.device, numbers=(found.device,))
+    for dtype, rate in found.matrix_tflops.items():
+        grid.add_row(f"{dtype} products", f"{rate:.3g} TFLOP/s")
+    grid.add_row("memory", f"{found.gb_per_s:.3g} GB/s")
+    out.print(grid)
+    out.print(f"[bold]{path}[/]", soft_wrap=True)

@@ -15,6 +15,8 @@ from sdtrt.errors import ConfigError, SdtrtError
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
+    from sdtrt.run import ImageRun
+
 EXAMPLES = 'Example: [bold]sdtrt generate bundle --prompt "a red fox in the snow" --steps 30 --seed 7 --out fox.png[/]'
 
 
@@ -32,6 +34,9 @@ def run(
     width: Annotated[int | None, typer.Option(help="Pixels; by default what the bundle is tuned for.")] = None,
     num_images: Annotated[int, typer.Option(min=1, help="Images of this prompt.")] = 1,
     scheduler: Annotated[str | None, typer.Option(help="A diffusers scheduler, such as DPMSolverMultistep.")] = None,
+    record: Annotated[
+        Path | None, typer.Option(help="Write where the time went as JSON, for sdtrt analyze --run.")
+    ] = None,
 ) -> None:
     """Make pictures and say where the time went."""
     started = time.perf_counter()
@@ -58,19 +63,23 @@ def run(
         "num_images_per_prompt": num_images,
     }
     call = {name: value for name, value in call.items() if value is not None}
-    images, seconds = timed_call(pipe, seed, call)
+    images, timing = timed_call(pipe, seed, call)
     paths = [image if i == 0 else image.with_stem(f"{image.stem}-{i + 1}") for i in range(len(images))]
     image.parent.mkdir(parents=True, exist_ok=True)
     for picture, path in zip(images, paths, strict=True):
         picture.save(path)
-    show_times(pipe, opened.manifest.backend, loaded, seconds)
+    show_times(timing, opened.manifest.backend, loaded)
+    if record:
+        timing.save(record)
     size = f"{call['width']}x{call['height']}"
     out.print(f"[bold]{', '.join(map(str, paths))}[/]  seed {seed}, {size}, {steps} steps", soft_wrap=True)
 
 
-def timed_call(pipe: DiffusionPipeline, seed: int, call: dict[str, Any]) -> tuple[list[Any], float]:
-    """Run the pipeline with a progress bar over its steps; returns PIL images and seconds."""
+def timed_call(pipe: DiffusionPipeline, seed: int, call: dict[str, Any]) -> tuple[list[Any], ImageRun]:
+    """Run the pipeline with a progress bar over its steps; returns PIL images and where the time went."""
     import torch
+
+    from sdtrt.pipeline import timed
 
     pipe.set_progress_bar_config(disable=True)
     steps = call["num_inference_steps"]
@@ -81,28 +90,31 @@ def timed_call(pipe: DiffusionPipeline, seed: int, call: dict[str, Any]) -> tupl
                 report(f"step {index + 1} of {steps}", (index + 1) / steps)
             return tensors
 
-        started = time.perf_counter()
-        generator = torch.Generator().manual_seed(seed)
+        def run() -> list[Any]:
+            generator = torch.Generator().manual_seed(seed)
+            images: list[Any] = pipe(generator=generator, callback_on_step_end=on_step, **call).images
+            return images
+
+        prompts = 1 if isinstance(call["prompt"], str) else len(call["prompt"])
+        count = prompts * call.get("num_images_per_prompt", 1)
         try:
-            images = pipe(generator=generator, callback_on_step_end=on_step, **call).images
+            return timed(pipe, run, steps=steps, images=count, height=call["height"], width=call["width"])
         except ValueError as exc:  # diffusers checks sizes and prompts itself
             raise exc if isinstance(exc, SdtrtError) else ConfigError(str(exc), slug="call") from exc
-        return images, time.perf_counter() - started
 
 
-def show_times(pipe: DiffusionPipeline, backend: str, loaded: float, seconds: float) -> None:
+def show_times(timing: ImageRun, backend: str, loaded: float) -> None:
     """One line per stage."""
-    from sdtrt.pipeline import spent
-
     grid = table("stage", "time", "", numbers=("time",))
     grid.add_row("load", f"{loaded:.2f} s", backend)
-    inside = 0.0
-    for name, (calls, used) in spent(pipe).items():
-        if calls:
-            inside += used
-            grid.add_row(name, f"{used:.2f} s", f"{calls} calls, {used / calls * 1e3:.1f} ms each")
-    grid.add_row("scheduler, rest", f"{seconds - inside:.2f} s", "")
-    grid.add_row("image, total", f"{seconds:.2f} s", "without loading")
+    inside_ms = 0.0
+    for name, calls in timing.engines.items():
+        inside_ms += calls.total_ms
+        grid.add_row(
+            name, f"{calls.total_ms / 1e3:.2f} s", f"{calls.count} calls, {calls.total_ms / calls.count:.1f} ms each"
+        )
+    grid.add_row("scheduler, rest", f"{(timing.wall_ms - inside_ms) / 1e3:.2f} s", "")
+    grid.add_row("image, total", f"{timing.wall_ms / 1e3:.2f} s", "without loading")
     out.print(grid)
 
 

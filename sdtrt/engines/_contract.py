@@ -65,6 +65,10 @@ class Engine(ABC):
         self.device = device
         self.calls = 0
         self.seconds = 0.0
+        # While an image is timed, a call ends when the device is done: its time is then the engine's own.
+        self.waits = False
+        # What a user should know of this engine that is no error; it is written into its plan.
+        self.notes: tuple[str, ...] = ()
 
     def __call__(self, **tensors: Tensor) -> dict[str, Tensor]:
         """Check the tensors against the spec and the built sizes, run, and return the outputs by name.
@@ -74,6 +78,8 @@ class Engine(ABC):
         """
         started = time.perf_counter()
         outputs = self._run(self._prepare(tensors))
+        if self.waits:
+            self._wait()
         self.calls += 1
         self.seconds += time.perf_counter() - started
         return outputs
@@ -84,10 +90,12 @@ class Engine(ABC):
     def profile(self, tensors: Mapping[str, Tensor], sizes: Mapping[str, int], runs: int) -> Plan:
         """Run `runs` times after a warm-up and return the layers with their times."""
         self(**tensors)
+        self._wait()
         walls = []
         for _ in range(runs):
             started = time.perf_counter()
             self(**tensors)
+            self._wait()
             walls.append((time.perf_counter() - started) * 1e3)
         return Plan(
             component=self.spec.name,
@@ -98,7 +106,15 @@ class Engine(ABC):
             sizes=dict(sizes),
             layers=self._layers(tensors, runs),
             wall_times_ms=tuple(walls) if self.backend.computes else None,
+            notes=self.notes,
         )
+
+    def _wait(self) -> None:
+        """Until the device has done what it was given."""
+        if self.device.type == "cuda":
+            import torch
+
+            torch.cuda.synchronize(self.device)
 
     @abstractmethod
     def _layers(self, tensors: Mapping[str, Tensor], runs: int) -> tuple[Layer, ...]:

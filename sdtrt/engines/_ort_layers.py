@@ -15,20 +15,24 @@ from typing import Any
 
 import onnx
 
-from sdtrt.kinds import module_of, node_kind
-from sdtrt.plan import Layer
+from sdtrt.kinds import node_kind
+from sdtrt.plan import Layer, TensorInfo
+from sdtrt.scopes import module_of
 
+# The profiler's names of types, in numpy's spelling where they differ.
+_DTYPES = {"float": "float32", "double": "float64"}
 _REORDER = {"ReorderInput", "ReorderOutput"}
 
 
 def layers_of(model: Path, optimised: Path, trace: Path, runs: int) -> tuple[Layer, ...]:
     """One layer per node of the optimised graph, in order; the first of `runs` + 1 runs is a warm-up."""
-    nodes = list(onnx.load(optimised, load_external_data=False).graph.node)
+    graph = onnx.load(optimised, load_external_data=False).graph
+    nodes, weights = list(graph.node), {t.name for t in graph.initializer}
     ours = _Region(onnx.load(model, load_external_data=False).graph)
     aliases = _aliases(nodes)
     events = _events(trace)
     real = {aliases.get(o, o) for node in nodes for o in node.output}
-    return tuple(_layer(node, ours, aliases, real, events.get(node.name, []), runs) for node in nodes)
+    return tuple(_layer(node, ours, aliases, real, weights, events.get(node.name, []), runs) for node in nodes)
 
 
 class _Region:
@@ -65,6 +69,7 @@ def _layer(
     ours: _Region,
     aliases: dict[str, str],
     real: set[str],
+    weights: set[str],
     events: list[dict[str, Any]],
     runs: int,
 ) -> Layer:
@@ -83,8 +88,8 @@ def _layer(
         op=node.op_type,
         kernel=arguments.get("provider"),
         precision=_precision(arguments),
-        inputs=tuple(node.input),
-        outputs=tuple(node.output),
+        inputs=tuple(t for t in _tensors(node.input, arguments, "input_type_shape") if t.name not in weights),
+        outputs=_tensors(node.output, arguments, "output_type_shape"),
         nodes=tuple(n.name for n in covered),
         module=None if owner is None else module_of(owner),
         times_ms=times,
@@ -100,7 +105,19 @@ def _events(trace: Path) -> dict[str, list[dict[str, Any]]]:
     return by_node
 
 
+def _tensors(names: Iterable[str], arguments: dict[str, Any], key: str) -> tuple[TensorInfo, ...]:
+    """Tensors with the type and shape that the profiler saw; without them when it did not see one for each."""
+    named, seen = [n for n in names if n], arguments.get(key, [])
+    if len(seen) != len(named) or any(len(entry) != 1 for entry in seen):
+        return tuple(TensorInfo(name=n) for n in named)
+    found = (next(iter(entry.items())) for entry in seen)
+    return tuple(
+        TensorInfo(name=n, shape=tuple(shape), dtype=_DTYPES.get(dtype, dtype))
+        for n, (dtype, shape) in zip(named, found, strict=True)
+    )
+
+
 def _precision(arguments: dict[str, Any]) -> str | None:
     """Type of the first output, in numpy's spelling."""
     types = [t for shape in arguments.get("output_type_shape", []) for t in shape]
-    return {"float": "float32", "double": "float64"}.get(types[0], types[0]) if types else None
+    return _DTYPES.get(types[0], types[0]) if types else None

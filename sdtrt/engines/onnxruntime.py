@@ -16,6 +16,7 @@ from pydantic import Field
 
 from sdtrt import env
 from sdtrt.engines._contract import Backend, Engine, EngineContext, Source, Unavailable, damaged
+from sdtrt.engines._ort_cuda import CudaSession
 from sdtrt.errors import BackendUnavailable, EngineError
 from sdtrt.plan import Layer
 from sdtrt.records import Record
@@ -34,6 +35,7 @@ class OrtOptions(Record):
 
     providers: tuple[str, ...] = Field(("CPUExecutionProvider",), description="execution providers, best first")
     threads: int = Field(0, ge=0, description="threads inside an operator; 0 means one per core")
+    cuda_graphs: bool = Field(False, description="CUDA only: capture each shape once and replay it; holds its buffers")
 
 
 class OrtEngine(Engine):
@@ -47,6 +49,7 @@ class OrtEngine(Engine):
         super().__init__(context, torch.device("cuda", 0) if cuda else torch.device("cpu"))
         self._options = options
         self._path = path
+        self._cuda = CudaSession(self.device, options.cuda_graphs) if cuda else None
         self._session = self._open()
 
     def _open(self, folder: Path | None = None) -> Any:
@@ -61,30 +64,30 @@ class OrtEngine(Engine):
             settings.profile_file_prefix = str(folder / "profile")
             settings.optimized_model_filepath = str(folder / "optimised.onnx")
             settings.add_session_config_entry("session.optimized_model_external_initializers_file_name", "weights")
+        if self._cuda is not None:
+            ort.preload_dlls()
         try:
-            return ort.InferenceSession(str(self._path), settings, providers=list(self._options.providers))
+            return ort.InferenceSession(str(self._path), settings, providers=self._providers())
         except Exception as exc:
+            if self._cuda is not None and self._cuda.graphs and "graph capture" in str(exc):
+                self._cuda.graphs = False
+                self.notes = (*self.notes, f"CUDA graphs are off: {str(exc).strip()}")
+                return self._open(folder)
             raise damaged(self.context, exc) from exc
+
+    def _providers(self) -> list[Any]:
+        cuda = {} if self._cuda is None else self._cuda.provider_options()
+        return [(p, cuda) if p == "CUDAExecutionProvider" else p for p in self._options.providers]
 
     def _run(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         return self._run_on(self._session, tensors)
 
     def _run_on(self, session: Any, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        import torch
-
-        binding = session.io_binding()
-        for name, tensor in tensors.items():
-            self._bind(binding.bind_input, name, tensor)
-        shapes = self.spec.output_shapes({n: tuple(t.shape) for n, t in tensors.items()})
-        outputs = {
-            t.name: torch.empty(shapes[t.name], dtype=getattr(torch, t.dtype), device=self.device)
-            for t in self.spec.outputs
-        }
-        for name, tensor in outputs.items():
-            self._bind(binding.bind_output, name, tensor)
-        if self.device.type == "cuda":
-            torch.cuda.current_stream().synchronize()  # the runtime works on a stream of its own
         try:
+            if self._cuda is not None:
+                return self._cuda.run(session, tensors, lambda: self._outputs(tensors), self._bind_all)
+            outputs, binding = self._outputs(tensors), session.io_binding()
+            self._bind_all(binding, tensors, outputs)
             session.run_with_iobinding(binding)
         except Exception as exc:
             raise EngineError(
@@ -95,6 +98,21 @@ class OrtEngine(Engine):
             ) from exc
         return outputs
 
+    def _outputs(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        import torch
+
+        shapes = self.spec.output_shapes({n: tuple(t.shape) for n, t in tensors.items()})
+        return {
+            t.name: torch.empty(shapes[t.name], dtype=getattr(torch, t.dtype), device=self.device)
+            for t in self.spec.outputs
+        }
+
+    def _bind_all(self, binding: Any, inputs: Mapping[str, Tensor], outputs: Mapping[str, Tensor]) -> None:
+        for name, tensor in inputs.items():
+            self._bind(binding.bind_input, name, tensor)
+        for name, tensor in outputs.items():
+            self._bind(binding.bind_output, name, tensor)
+
     def _bind(self, bind: Any, name: str, tensor: torch.Tensor) -> None:
         import numpy as np
 
@@ -102,7 +120,10 @@ class OrtEngine(Engine):
         bind(name, self.device.type, self.device.index or 0, dtype, tuple(tensor.shape), tensor.data_ptr())
 
     def _layers(self, tensors: Mapping[str, Tensor], runs: int) -> tuple[Layer, ...]:
-        """Times come from a second session, since the profiler slows a session that has it switched on."""
+        """Times come from a second session, since the profiler slows a session that has it switched on.
+
+        On CUDA the runtime's profiler measures how long the host takes to launch a node: such times are left out.
+        """
         from sdtrt.engines._ort_layers import layers_of
 
         ready = self._prepare(tensors)
@@ -112,7 +133,10 @@ class OrtEngine(Engine):
                 self._run_on(session, ready)
             trace = Path(session.end_profiling())
             del session
-            return layers_of(self._path, Path(name) / "optimised.onnx", trace, runs)
+            layers = layers_of(self._path, Path(name) / "optimised.onnx", trace, runs)
+        if self._cuda is None:
+            return layers
+        return tuple(layer.model_copy(update={"times_ms": None}) for layer in layers)
 
     def close(self) -> None:
         """Drop the session."""
@@ -124,7 +148,7 @@ class OnnxRuntime(Backend):
 
     name = "onnxruntime"
     consumes = "onnx"
-    passes = ("fold_constants", "drop_nan_guards")
+    passes = ("fold_constants", "drop_nan_guards", "argmax_in_float")
     options = OrtOptions
 
     def unavailable(self) -> Unavailable | None:

@@ -13,11 +13,10 @@ import onnx
 
 from sdtrt import registry
 from sdtrt.errors import GraphError
-from sdtrt.graph._costs import node_costs
 from sdtrt.graph._result import Result
 from sdtrt.store import Change
 
-__all__ = ["node_costs", "optimise", "versions"]
+__all__ = ["optimise", "versions"]
 
 
 def versions(passes: Sequence[str]) -> str:

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 
-from sdtrt.plan import Layer, Plan
+from sdtrt.analysis.session import Analysis
+from sdtrt.plan import Layer, Plan, TensorInfo
+from sdtrt.run import EngineCalls, ImageRun
 from sdtrt.store import Component, Manifest
 
 HOSTILE = "</script><img src=x onerror=alert(1)>"
+CHROMIUM = (
+    "--headless=new --no-sandbox --disable-gpu --disable-dev-shm-usage --disable-background-networking "
+    "--disable-component-update --disable-sync --no-first-run --window-size=1280,900 --force-prefers-reduced-motion"
+)
 HOSTILE_LABEL = '<b>bold</b> <a href="javascript:alert(2)">link</a> &lt;i&gt;'
 
 
@@ -72,3 +80,48 @@ def manifest() -> Manifest:
 @pytest.fixture
 def hostile() -> str:
     return HOSTILE
+
+
+@pytest.fixture
+def detailed(unet) -> Plan:
+    """The U-Net with types and tensors, so that every layer but the last two has a limit."""
+    x = TensorInfo(name="x", shape=(2, 320, 64, 64), dtype="float16", format="channels last, 8 wide")
+    y = TensorInfo(name="y", shape=(2, None, 64, 64), dtype="float16")
+    known = {"precision": "float16", "inputs": (x,), "outputs": (x.model_copy(update={"name": "z"}),)}
+    layers = [part.model_copy(update=known) for part in unet.layers[:5]]
+    layers[3] = layers[3].model_copy(update={"precision": "float32", "attributes": {"StreamId": 0, "Note": HOSTILE}})
+    lost = unet.layers[5].model_copy(update={"outputs": (y,)})
+    facts = {"device": {"Compute Clock Rate (GHz)": 1.98, "Note": HOSTILE}, "build": {"Precision": "FP16"}}
+    notes = (f"1 layer was left out: {HOSTILE}",)
+    return unet.model_copy(update={"layers": (*layers, lost, unet.layers[6]), "metadata": facts, "notes": notes})
+
+
+@pytest.fixture
+def image_run() -> ImageRun:
+    engines = {"unet": EngineCalls(count=20, total_ms=90), "text_encoder": EngineCalls(count=2, total_ms=4)}
+    return ImageRun(steps=20, images=1, height=512, width=512, wall_ms=100, engines=engines, guidance_scale=7.5)
+
+
+@pytest.fixture
+def analysis(plans, manifest) -> Analysis:
+    return Analysis(tuple(plans), manifest)
+
+
+@pytest.fixture(scope="module")
+def driver(tmp_path_factory):
+    """Chromium without a window; skips where it, its driver or selenium is not installed."""
+    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+    browser, service = shutil.which("chromium"), shutil.which("chromedriver")
+    if not browser or not service:
+        pytest.skip("chromium or chromedriver is not installed")
+    options = webdriver.ChromeOptions()
+    options.binary_location = browser
+    for flag in (*CHROMIUM.split(), f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(service))
+    try:
+        driver.set_script_timeout(60)
+        yield driver
+    finally:
+        driver.quit()

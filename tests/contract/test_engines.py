@@ -6,8 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from sdtrt import engines, export, graph, parity
+from sdtrt import engines, export, parity
 from sdtrt import models as families
+from sdtrt.costs import graph_costs
 from sdtrt.errors import ConfigError, EngineError, ShapeError
 from sdtrt.plan import Plan
 
@@ -258,10 +259,11 @@ def test_plan_accounts_for_every_node(backend, bundles, family, component):
     plan = bundle.plan(component)
     spec = families.load(bundle.manifest.family).components(bundle.pipeline_folder, "fp32")[component]
     file = next(bundle.folder(component).glob("*.onnx"))
-    costs = graph.node_costs(file, {t.name: t.resolve(plan.sizes) for t in spec.inputs})
+    nodes = graph_costs(file, {t.name: t.resolve(plan.sizes) for t in spec.inputs}).nodes
     covered = {node for layer in plan.layers for node in layer.nodes}
-    assert {n for n, c in costs.items() if c.flops} <= covered
-    assert sum(layer.flops or 0 for layer in plan.layers) == pytest.approx(plan.total_flops, rel=1e-6)
-    assert plan.total_flops == sum(c.flops for c in costs.values())
+    assert {n for n, c in nodes.items() if c.flops} <= covered
+    assert sum(layer.flops or 0 for layer in plan.layers) == plan.total_flops
+    assert sum(layer.weight_bytes or 0 for layer in plan.layers) == plan.total_weight_bytes
+    assert plan.total_flops == sum(c.flops for c in nodes.values())
     time = sum(layer.time_ms or 0 for layer in plan.layers)
     assert sum(layer.time_ms or 0 for layer in plan.layers if layer.module is None) < 0.01 * time

@@ -2,38 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import pandas as pd
 import plotly.graph_objects as go
 
-from sdtrt.analysis._colors import KIND_COLORS
-from sdtrt.analysis.plots._layout import finish, label, name_bars
-from sdtrt.plan import Plan
+from sdtrt.analysis.plots._layout import LAYERS, NOT_TIMED, by_kind, finish, label, name_bars
+from sdtrt.analysis.session import Analysis
 
 TITLE = "Slowest layers"
-CAPTION = "The 20 layers with the longest median time, over all engines. Point at a bar for its full name and kernel."
-TOP = 20
+CAPTION = "The 12 layers with the longest median time. Point at a bar for its name and kernel, click for its details."
+SECTION, ORDER = "Time", 5
+TOP = 12
 
 
-def draw(frame: pd.DataFrame, plans: Sequence[Plan]) -> go.Figure:
+def draw(analysis: Analysis) -> go.Figure:
     """One bar per layer, longest first, with the layer's name above it."""
-    top = frame.dropna(subset=["time_ms"]).nlargest(TOP, "time_ms").reset_index(drop=True)
-    top["kernel"] = top["kernel"].fillna("unknown")
+    top = analysis.frame.dropna(subset=["time_ms"]).nlargest(TOP, "time_ms")
+    top = top.assign(layer=top.index, kernel=top["kernel"].fillna("unknown")).reset_index(drop=True)
     figure = go.Figure()
-    for kind, color in KIND_COLORS.items():
-        rows = top[top["kind"] == kind]
-        if len(rows):
-            figure.add_bar(
-                name=kind,
-                y=rows.index.tolist(),
-                x=rows["time_ms"].tolist(),
-                marker={"color": color},
-                customdata=rows[["name", "kernel"]].map(label, length=90).values.tolist(),
-                hovertemplate="%{customdata[0]}<br>%{x:.4g} ms<br>kernel: %{customdata[1]}<extra></extra>",
-            )
-    figure.update_traces(texttemplate="%{x:.3g}", textposition="outside")
-    names = [f"{label(row.component, 14)}  {label(row.module or row.name, 38)}" for row in top.itertuples(index=False)]
-    name_bars(figure, names, "time of one run, ms")
+    for kind, color, rows in by_kind(top):
+        names, kernels = (rows[column].map(lambda text: label(text, 90)) for column in ("name", "kernel"))
+        figure.add_bar(
+            name=kind,
+            meta=LAYERS,
+            y=rows.index.tolist(),
+            x=rows["time_ms"].tolist(),
+            marker={"color": color},
+            customdata=list(zip(rows["layer"].tolist(), names, kernels, rows["pct_time"].tolist(), strict=True)),
+            hovertemplate="%{customdata[1]}<br>%{x:.4g} ms, %{customdata[3]:.3g} %<br>kernel: %{customdata[2]}"
+            "<extra></extra>",
+        )
+    figure.update_traces(texttemplate="%{x:.3g}", textposition="outside", cliponaxis=False)
+    many = top["component"].nunique() > 1
+    owner = [f"{label(name, 14)}  " if many else "" for name in top["component"]]
+    places = top["module"].fillna(top["name"])
+    titles = [f"{engine}{label(place, 44)}" for engine, place in zip(owner, places, strict=True)]
+    name_bars(figure, titles, "time of one run, ms")
     figure.update_layout(xaxis_range=[0, 1.2 * max(top["time_ms"], default=0) or 1])
-    return finish(figure, 110 + 38 * len(top), "" if names else "No layer was timed.")
+    return finish(figure, 110 + 38 * len(top), "" if titles else NOT_TIMED)

@@ -1,0 +1,17 @@
+"""What both pages are made with: the files of `page/`, and the names by which a page's own scripts may run."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from importlib.resources import files
+
+
+def asset(name: str) -> str:
+    """The text of one file."""
+    return files("sdtrt.analysis").joinpath("page", name).read_text(encoding="utf-8")
+
+
+def digest(script: str) -> str:
+    """How the page's content security policy names a script that may run."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"

@@ -1,0 +1,129 @@
+"""Findings: what the rules of `sdtrt.analysis.rules` have to say about the engines, the dearest first.
+
+A rule finds a cost in one run of an engine. Here it becomes milliseconds of an image, by the calls of the engine and
+the time that they took in the image, and a severity by its share of the time of all engines in an image: high from 5 %,
+medium from 1 %, low below and where the cost is not known, unless the rule says otherwise. Findings may name the same
+layer for different reasons, so their costs do not add up.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import pandas as pd
+
+from sdtrt import registry
+from sdtrt.analysis.budget import Budget
+from sdtrt.analysis.ceilings import Ceilings
+from sdtrt.analysis.rules._view import Found, Severity, View
+from sdtrt.plan import Plan
+
+RULES = "sdtrt.analysis.rules"
+HIGH_PCT, MEDIUM_PCT = 5.0, 1.0
+SEVERITIES: tuple[Severity, ...] = ("high", "medium", "low")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that costs time. `cost_ms` is of one run of the engine; a cost that is not known is None."""
+
+    rule: str
+    severity: Severity
+    title: str
+    message: str
+    component: str
+    layers: tuple[str, ...]
+    cost_ms: float | None
+    cost_per_image_ms: float | None
+    advice: str
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One rule with the parts of its docstring. One of a later turn sees which layers earlier ones named."""
+
+    name: str
+    title: str
+    finds: str
+    costs: str
+    advice: str
+    turn: int
+    find: Callable[[View], Iterator[Found]]
+
+
+@cache
+def rules() -> tuple[Rule, ...]:
+    """All rules, in the order in which they run."""
+    return tuple(sorted(map(_rule, registry.names(RULES)), key=lambda rule: (rule.turn, rule.name)))
+
+
+def findings(
+    plans: Sequence[Plan], frame: pd.DataFrame, budget: Budget, ceilings_of: Callable[[Plan], Ceilings | None]
+) -> tuple[Finding, ...]:
+    """What all rules find in all plans, by cost of an image; what has no known cost is last.
+
+    `frame` is the layer table of the plans, `budget` says how often and how long they run, `ceilings_of` what a plan's
+    device can do. `Analysis.findings` has them all.
+    """
+    views = list(_views(plans, frame, budget, ceilings_of))
+    whole_ms = sum((view.layers_ms or 0) * budget.per_image(view.plan.component) for view in views)
+    found = [finding for view in views for finding in _of_engine(view, budget, whole_ms)]
+    return tuple(sorted(found, key=_dearest_first))
+
+
+def _rule(name: str) -> Rule:
+    module = registry.load(RULES, name)
+    texts = (module.__doc__ or "").partition("What it finds:")[2]
+    finds, costs, advice = re.split(r"Why it costs:|What to do:", texts)
+    finds, costs, advice = (_sentences(text) for text in (finds, costs, advice))
+    return Rule(name, module.TITLE, finds, costs, advice, getattr(module, "TURN", 0), module.find)
+
+
+def _sentences(text: str) -> str:
+    joined = " ".join(text.split())
+    return joined[:1].upper() + joined[1:]
+
+
+def _views(
+    plans: Sequence[Plan], frame: pd.DataFrame, budget: Budget, ceilings_of: Callable[[Plan], Ceilings | None]
+) -> Iterator[View]:
+    start = 0
+    for plan in plans:
+        rows = frame.iloc[start : start + len(plan.layers)]
+        start += len(plan.layers)
+        calls = budget.calls_of(plan.component)
+        # One call that was assumed and not counted may be one of many steps.
+        yield View(plan, rows, ceilings_of(plan), None if budget.assumed and calls == 1 else calls)
+
+
+def _of_engine(view: View, budget: Budget, whole_ms: float) -> Iterator[Finding]:
+    component = view.plan.component
+    for rule in rules():
+        for found in rule.find(view):
+            view.named.update(found.layers)
+            per_image = None if found.cost_ms is None else found.cost_ms * budget.per_image(component)
+            yield Finding(
+                rule=rule.name,
+                severity=found.severity or _severity(per_image, whole_ms),
+                title=rule.title,
+                message=found.message,
+                component=component,
+                layers=found.layers,
+                cost_ms=found.cost_ms,
+                cost_per_image_ms=per_image,
+                advice=rule.advice,
+            )
+
+
+def _severity(cost_ms: float | None, whole_ms: float) -> Severity:
+    pct = 100 * cost_ms / whole_ms if cost_ms is not None and whole_ms else 0
+    return "high" if pct >= HIGH_PCT else "medium" if pct >= MEDIUM_PCT else "low"
+
+
+def _dearest_first(finding: Finding) -> tuple[float, float, str, str]:
+    costs = (finding.cost_per_image_ms, finding.cost_ms)
+    image, run = (float("inf") if cost is None else -cost for cost in costs)
+    return image, run, finding.component, finding.rule

@@ -1,0 +1,47 @@
+"""Bars per module: the time of perfect kernels, and what the measured ones take on top."""
+
+from __future__ import annotations
+
+import plotly.graph_objects as go
+
+from sdtrt.analysis._colors import LINE, LOST, WEIGHTS
+from sdtrt.analysis.plots._layout import finish, label, name_bars
+from sdtrt.analysis.plots._modules import blocks_of
+from sdtrt.analysis.session import Analysis
+
+TITLE = "Measured against ideal, by module"
+CAPTION = "Where perfect kernels would save most: modules, or layers if no module is known."
+SECTION, ORDER = "Roofline", 3
+TOP = 12
+PARTS = (
+    ("ideal", "ideal_ms", WEIGHTS),
+    ("headroom", "headroom_ms", LOST),
+    ("limit not known", "unknown_ms", LINE),
+)
+
+
+def draw(analysis: Analysis) -> go.Figure:
+    """One bar per module, of three parts that add up to its layer time."""
+    frame = analysis.frame.dropna(subset=["time_ms"])
+    frame = frame.assign(
+        block=blocks_of(frame),
+        # What is quicker than its limit has no headroom, and is not slower than it was measured either.
+        ideal_ms=frame["ideal_ms"].clip(upper=frame["time_ms"]),
+        unknown_ms=frame["time_ms"].where(frame["ideal_ms"].isna(), 0),
+    )
+    sums = frame.groupby("block", sort=False)[[column for _, column, _ in PARTS]].sum()
+    sums = sums.sort_values(["headroom_ms", "unknown_ms"], ascending=False).head(TOP)
+    known = bool(frame["ideal_ms"].notna().any())
+    figure = go.Figure()
+    if known:
+        for name, column, color in PARTS:
+            figure.add_bar(
+                name=name,
+                x=sums[column].tolist(),
+                y=list(range(len(sums))),
+                marker={"color": color},
+                hovertemplate=f"{name}: %{{x:.4g}} ms<extra></extra>",
+            )
+        name_bars(figure, [label(block, 44) for block in sums.index], "time of one run, ms")
+        figure.update_layout(barmode="stack")
+    return finish(figure, 110 + 38 * len(sums), "" if known else "No layer has a known time and limit.")

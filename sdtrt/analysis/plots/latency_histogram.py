@@ -1,0 +1,44 @@
+"""Two histograms over layer time: how many layers are that quick, and how much of the time they take."""
+
+from __future__ import annotations
+
+import plotly.graph_objects as go
+
+from sdtrt.analysis._colors import LINE, WEIGHTS
+from sdtrt.analysis.plots._bins import Bins
+from sdtrt.analysis.plots._layout import NOT_TIMED, finish
+from sdtrt.analysis.session import Analysis
+
+TITLE = "Latency histogram"
+CAPTION = "Layers by their time, in quarters of a decade: their number above, and below the time that they add up to."
+SECTION, ORDER = "Time", 6
+
+
+def draw(analysis: Analysis) -> go.Figure:
+    """Number and time of the layers in logarithmic bins; layers that take no time have no place in them."""
+    times = analysis.frame["time_ms"].to_numpy()
+    times = times[times > 0]
+    figure = go.Figure()
+    if len(times):
+        bins = Bins.over(times)
+        spans = bins.spans("ms")
+        for axis, values, color, text in (
+            ("y", bins.sums(times), LINE, "%{y:,} layers"),
+            ("y2", bins.sums(times, times), WEIGHTS, "%{y:.4g} ms"),
+        ):
+            figure.add_bar(
+                x=list(range(bins.count)),
+                y=values,
+                yaxis=axis,
+                customdata=spans,
+                marker={"color": color},
+                hovertemplate=f"%{{customdata}}: {text}<extra></extra>",
+            )
+        bins.label(figure, "time of a layer, ms")
+        figure.update_layout(
+            showlegend=False,
+            xaxis_anchor="y2",
+            yaxis={"title": "layers", "domain": [0.54, 1], "fixedrange": True},
+            yaxis2={"title": "sum, ms", "domain": [0, 0.46], "fixedrange": True, "anchor": "x"},
+        )
+    return finish(figure, 566, "" if len(times) else NOT_TIMED)

@@ -1,0 +1,115 @@
+"""Scatter on two logarithmic axes: how fast each layer computes, against how much it computes per byte it moves."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from sdtrt.analysis._colors import LINE
+from sdtrt.analysis.ceilings import MATRIX_KINDS, Ceilings
+from sdtrt.analysis.plots._layout import LAYERS, by_kind, finish, label, names_of, small
+from sdtrt.analysis.session import Analysis
+
+TITLE = "Roofline"
+CAPTION = (
+    "Each marker is a layer, its area the time it takes. The slope is the memory's bandwidth, the levels are peaks of "
+    "the units. A layer on a line cannot be faster; one far below has headroom."
+)
+SECTION, ORDER, WIDE = "Roofline", 1, True
+LARGEST_PX = 34
+
+
+def draw(analysis: Analysis) -> go.Figure:
+    """One marker per layer whose work, traffic and time are known and not 0, with the ceilings of its device."""
+    frame = analysis.frame
+    shown = frame[(frame["tflops_per_s"] > 0) & (frame["intensity_flop_per_byte"] > 0)]
+    figure = go.Figure()
+    if len(shown):
+        for ceilings in _ceilings(analysis):
+            _lines(figure, ceilings, shown)
+        largest = shown["time_ms"].max()
+        for kind, color, rows in by_kind(shown.sort_values("time_ms", ascending=False)):
+            figure.add_scatter(
+                name=kind,
+                meta=LAYERS,
+                mode="markers",
+                x=rows["intensity_flop_per_byte"].tolist(),
+                y=rows["tflops_per_s"].tolist(),
+                customdata=_facts(rows),
+                marker={
+                    "color": color,
+                    "opacity": 0.75,
+                    "size": rows["time_ms"].tolist(),
+                    "sizemode": "area",
+                    "sizeref": 2 * largest / LARGEST_PX**2,
+                    "sizemin": 2.5,
+                    "line": {"width": 0.5, "color": "rgba(255,255,255,.5)"},
+                },
+                hovertemplate="%{customdata[1]}<br>%{x:.4g} FLOP/byte, %{y:.4g} TFLOP/s<br>%{customdata[2]}"
+                "<extra></extra>",
+            )
+        digits = {"exponentformat": "power", "minexponent": 3}
+        figure.update_layout(dragmode="zoom", legend={"itemsizing": "constant"})
+        figure.update_xaxes(
+            type="log", title=f"arithmetic intensity, FLOP/byte{_absent(frame, shown)}", dtick=1, **digits
+        )
+        figure.update_yaxes(type="log", title="achieved, TFLOP/s", dtick=1, **digits)
+    return finish(figure, 560, "" if len(shown) else "No layer has a known time, work and traffic.")
+
+
+def _facts(rows: pd.DataFrame) -> list[list[object]]:
+    """Number, name and limit of each layer."""
+    limits = [
+        f"{time:.4g} ms, {bound} bound, a perfect kernel would save {saving:.4g} ms"
+        if isinstance(bound, str)
+        else f"{time:.4g} ms"
+        for time, bound, saving in zip(rows["time_ms"], rows["bound"], rows["headroom_ms"], strict=True)
+    ]
+    return [[*names, limit] for names, limit in zip(names_of(rows), limits, strict=True)]
+
+
+def _absent(frame: pd.DataFrame, shown: pd.DataFrame) -> str:
+    """How many layers have no place here, and their share of the time."""
+    number = len(frame) - len(shown)
+    time = frame["time_ms"].sum()
+    share = f", {100 * (1 - shown['time_ms'].sum() / time):.1f} % of the time," if time > 0 else ""
+    return small(f"{number:,} layers{share} have no such figures") if number else ""
+
+
+def _ceilings(analysis: Analysis) -> list[Ceilings]:
+    found = map(analysis.ceilings_of, analysis.plans)
+    return list({c.device: c for c in found if c is not None}.values())
+
+
+def _lines(figure: go.Figure, ceilings: Ceilings, shown: pd.DataFrame) -> None:
+    """The slope of the memory, and a level for each type that the layers shown compute in."""
+    products = shown["precision"][shown["kind"].isin(MATRIX_KINDS)]
+    used = [p for p in ceilings.matrix_tflops if (products == p).any()]
+    levels = {f"{name} matrix": ceilings.matrix_tflops[name] for name in used}
+    if ceilings.vector_tflops:
+        levels["float32 vector"] = ceilings.vector_tflops
+    low, high = shown["intensity_flop_per_byte"].min() / 2, shown["intensity_flop_per_byte"].max() * 2
+    if ceilings.gb_per_s:
+        low, high = min(low, 1), max(high, 2e3 * max(levels.values(), default=0) / ceilings.gb_per_s)
+    top = max(levels.values(), default=np.inf)
+    if ceilings.gb_per_s:
+        end = min(high, 1e3 * top / ceilings.gb_per_s)
+        rates = [low * ceilings.gb_per_s / 1e3, end * ceilings.gb_per_s / 1e3]
+        _line(figure, [low, end], rates, f"{ceilings.gb_per_s:,.4g} GB/s", "bottom right", 0)
+    for name, peak in levels.items():
+        start = max(low, 1e3 * peak / ceilings.gb_per_s) if ceilings.gb_per_s else low
+        _line(figure, [start, max(high, start)], [peak, peak], f"{label(name)} {peak:,.4g} TFLOP/s", "top left", 1)
+
+
+def _line(figure: go.Figure, x: list[float], y: list[float], text: str, place: str, end: int) -> None:
+    figure.add_scatter(
+        x=x,
+        y=y,
+        mode="lines+text",
+        line={"color": LINE, "width": 1.5},
+        text=[text if end == side else "" for side in (0, 1)],
+        textposition=place,
+        showlegend=False,
+        hovertemplate=f"{text}<extra></extra>",
+    )

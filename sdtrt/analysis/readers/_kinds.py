@@ -1,0 +1,140 @@
+"""What kind of work a TensorRT layer does, and in which precision: from its types, its tactic and its name.
+
+Layers of TensorRT's own kernels say it in `ParameterType` or `LayerType`. Myelin's say `gemm`, `correlation` or `kgen`;
+a `kgen` kernel was generated for the operators whose short names its tactic strings together
+("__myl_CastMeanSubMulMeanAddSqrtDivMul_0x5f..."). A region that Myelin runs in one piece is "other" until the nodes in
+it are known.
+"""
+
+from __future__ import annotations
+
+import re
+
+from sdtrt.plan import DTYPE_BITS, Kind, TensorInfo
+
+# Parts of a lower-case type, in the order in which they are looked for.
+_PARTS: tuple[tuple[str, Kind], ...] = (
+    ("myelin", "other"),
+    ("foreignnode", "other"),
+    ("mha", "attention"),
+    ("mhca", "attention"),
+    ("attention", "attention"),
+    ("conv", "conv"),
+    ("fprop", "conv"),
+    ("correlation", "conv"),
+    ("gemm", "gemm"),
+    ("matmul", "gemm"),
+    ("matrixmultiply", "gemm"),
+    ("fullyconnected", "gemm"),
+    ("softmax", "norm"),
+    ("norm", "norm"),
+    ("noop", "shape"),
+    ("shape_call", "shape"),
+    ("constant", "shape"),
+    ("reformat", "reformat"),
+    ("shuffle", "reformat"),
+    ("cast", "reformat"),
+    ("transpose", "reformat"),
+    ("reshape", "reformat"),
+    ("pool", "pointwise"),
+    ("pointwise", "pointwise"),
+    ("elementwise", "pointwise"),
+    ("unary", "pointwise"),
+    ("activation", "pointwise"),
+    ("scale", "pointwise"),
+    ("reduce", "pointwise"),
+    ("select", "pointwise"),
+    ("quantize", "pointwise"),
+    ("concat", "copy"),
+    ("slice", "copy"),
+    ("padding", "copy"),
+    ("resize", "copy"),
+    ("gather", "copy"),
+    ("scatter", "copy"),
+    ("memset", "copy"),
+    ("memcpy", "copy"),
+    ("copy", "copy"),
+)
+_EXACT: dict[str, Kind] = {"add": "pointwise", "mul": "pointwise", "sub": "pointwise", "div": "pointwise"}
+# Types that say nothing of the work; a plugin's own name may.
+_OPEN = ("fusion", "plugin", "custom", "unknown")
+_REGROUP = frozenset({"cast", "tran", "resh", "move", "copy"})
+_PICK = frozenset({"slic", "conc", "gath", "repl", "pad", "resi", "scat", "tile", "expa"})
+_HEAVY: frozenset[Kind] = frozenset({"attention", "conv", "gemm", "norm"})
+_MHA = re.compile(r"mhc?a(?![a-z])|flash_attention", re.I)
+_LONGEST = 4000
+_KGEN = re.compile(r"__myl_(?:bb\d+_\d+_)?([A-Za-z]\w*?)(?:_0x[0-9a-fA-F]+|_myl\d+\w*|\s.*)?$")
+# xmma and cuBLAS name the operands' types: "sm90_xmma_gemm_f16f16_f16f32_f32", "ampere_bf16_s16816gemm".
+_OPERAND = re.compile(r"(?:^|_)(bf16|fp16|f16|tf32|fp32|f32|f64|int8|i8|u8|i4|e4m3|e5m2|e2m1|fp8|fp4)(?![0-9])")
+_OPERANDS = {
+    "f16": "float16",
+    "fp16": "float16",
+    "bf16": "bfloat16",
+    **dict.fromkeys(("f32", "fp32", "tf32"), "float32"),
+    "f64": "float64",
+    **dict.fromkeys(("i8", "int8"), "int8"),
+    "u8": "uint8",
+    "i4": "int4",
+    **dict.fromkeys(("e4m3", "fp8"), "float8"),
+    "e5m2": "float8_e5m2",
+    **dict.fromkeys(("e2m1", "fp4"), "float4"),
+}
+
+
+def tokens(text: str) -> tuple[str, ...]:
+    """Operators of a generated kernel, in order and lower case: "__myl_CastMul_0x1a" gives cast and mul."""
+    found = _KGEN.match(text)
+    return tuple(t.lower() for t in re.findall(r"[A-Z][a-z0-9]*", found.group(1))) if found else ()
+
+
+def kind_of(layer_type: str, parameter_type: str, tactic: str, name: str) -> Kind:
+    """Kind of a layer by what TensorRT says about it."""
+    lowered = layer_type.lower()
+    if lowered == "kgen":
+        return _kgen(tactic, name)
+    for text in (parameter_type.lower(), lowered):
+        if text in _EXACT:
+            return _EXACT[text]
+        found = next((kind for part, kind in _PARTS if part in text), None)
+        if found is not None:
+            return found
+    if any(word in lowered for word in _OPEN):
+        hint = f"{tactic} {name.rpartition('/')[2]}".lower()
+        return next((kind for part, kind in _PARTS if part in hint and kind in _HEAVY), "other")
+    return "other"
+
+
+def _kgen(tactic: str, name: str) -> Kind:
+    if _MHA.search(tactic) or _MHA.search(name):
+        return "attention"
+    found = frozenset(tokens(tactic[:_LONGEST]) or tokens(name[:_LONGEST]))
+    if not found:
+        return "other"
+    if found & {"gemm", "matm", "fc"}:
+        return "gemm"
+    if found & {"conv", "corr"}:
+        return "conv"
+    softmax = {"exp", "sum"} <= found and bool(found & {"max", "maxr"})
+    if softmax or "softm" in found or ("mean" in found and bool(found & {"sqrt", "rsqr"})):
+        return "norm"
+    if found <= _REGROUP:
+        return "reformat"
+    return "copy" if found <= _REGROUP | _PICK else "pointwise"
+
+
+def precision_of(
+    kind: Kind, native: bool, tactic: str, inputs: tuple[TensorInfo, ...], outputs: tuple[TensorInfo, ...]
+) -> str | None:
+    """Type that the layer computes in.
+
+    TensorRT's own layers: that of the first input, as TREx has it. Myelin's: the operands' type where a product's
+    kernel names it, else that of the first input of real numbers, since masks and indices may come first.
+    """
+    if native:
+        return inputs[0].dtype if inputs else None
+    named = _OPERAND.search(tactic[:_LONGEST]) if kind in ("conv", "gemm", "attention") else None
+    if named is not None:
+        return _OPERANDS[named.group(1)]
+    known = [t.dtype for t in (*inputs, *outputs) if t.dtype in DTYPE_BITS]
+    real = (d for d in known if d is not None and ("float" in d or d in ("int8", "int4")))
+    return next(real, known[0] if known else None)

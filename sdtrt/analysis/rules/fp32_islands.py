@@ -1,0 +1,59 @@
+"""float32 islands in a half-precision engine.
+
+What it finds: convolutions, products, attention, norms and pointwise layers that compute in float32 although the
+engine was built for 16 bits or fewer. Layers that do so inside only, with half-precision tensors around them, are left
+out.
+
+Why it costs: twice the bytes and at most half the rate. Cost: half the time of a product, and all that plain
+arithmetic adds to it; of other layers the time of the bytes that would not be moved.
+
+What to do: find what pins them: a Cast in the export, a layer-precision setting, a float32 weight. Then lift it,
+one island at a time, and check the picture. In a VAE some of it is known to be necessary: SDXL's decoder overflows
+in float16. There bfloat16, or a VAE that was trained not to overflow, is the way.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+from sdtrt.analysis.ceilings import MATRIX_KINDS
+from sdtrt.analysis.rules._kernels import uses_tensor_cores
+from sdtrt.analysis.rules._view import Found, Part, View, counted, names, total
+
+TITLE = "float32 islands"
+COMPUTES = MATRIX_KINDS | {"norm", "pointwise"}
+
+
+def find(view: View) -> Iterator[Found]:
+    """All of them as one finding; low where float32 is known to be necessary."""
+    found = [p for p in view.parts if p.layer.precision == "float32" and p.layer.kind in COMPUTES and p.runs]
+    found = [part for part in found if _wide_share(part) > 0] if view.is_half else []
+    if not found:
+        return
+    cost, taken = total(map(_cost, found)), total(part.time_ms for part in found)
+    kinds = ", ".join(f"{number} {kind}" for kind, number in Counter(p.layer.kind for p in found).most_common())
+    necessary = view.plan.component.startswith("vae")
+    why = "; in a VAE that is known to be necessary for some checkpoints" if necessary else ""
+    text = f"{counted(len(found), 'layer')} in float32{view.pct(taken)}: {kinds}{why}"
+    yield Found(text, names(found), cost, "low" if necessary else None)
+
+
+def _wide_share(part: Part) -> float:
+    """Share of the bytes that are in float32 tensors; all where tensors are not known."""
+    tensors = {t.name: t for t in (*part.layer.inputs, *part.layer.outputs)}.values()
+    sizes = [(t.nbytes, t.dtype == "float32") for t in tensors if t.dtype is not None]
+    if not sizes:
+        return 1
+    if any(size is None for size, _ in sizes) or not (whole := sum(size or 0 for size, _ in sizes)):
+        return sum(wide for _, wide in sizes) / len(sizes)
+    return sum(size or 0 for size, wide in sizes if wide) / whole
+
+
+def _cost(part: Part) -> float | None:
+    if part.time_ms is None:
+        return None
+    if part.layer.kind not in MATRIX_KINDS:
+        return part.time_ms * _wide_share(part) / 2
+    plain = uses_tensor_cores(part.layer.kernel) is False
+    return max(part.time_ms / 2, (part.headroom_ms or 0) if plain else 0)

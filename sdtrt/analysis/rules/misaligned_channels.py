@@ -1,0 +1,70 @@
+"""Channels that tensor cores must pad.
+
+What it finds: convolutions and matrix products whose input or output channels are no multiple of 16 bytes: 8 channels
+of float16 and bfloat16, 16 of int8 and float8, 4 of float32 as TF32; or of what the layout pads to where its name says
+so. Less than a twentieth of padding, grouped convolutions, and kernels that do not use tensor cores are left out.
+
+Why it costs: such units read 16 bytes at a time, and the kernel multiplies the padding too. Cost: the padding's share
+of the padded product, taken of the measured time; never more than a perfect kernel would save.
+
+What to do: choose widths that are multiples of 8 or 16 when the model is made. For latents and pictures, of 4 and 3
+channels, it cannot be helped and costs little.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from sdtrt.analysis.rules._kernels import uses_tensor_cores
+from sdtrt.analysis.rules._view import Found, Part, View, counted, names, short, total
+from sdtrt.plan import DTYPE_BITS
+
+TITLE = "Channels not aligned for tensor cores"
+UNIT_BITS = 128
+LEAST_PADDING = 0.05
+# TensorRT: "Channel major FP16 format where channel % 4 == 0".
+_UNIT = re.compile(r"channel % (\d+) == 0")
+
+
+def find(view: View) -> Iterator[Found]:
+    """All of them as one finding."""
+    found = [part for part in view.parts if _padding(part) >= LEAST_PADDING]
+    if view.on_gpu and found:
+        cost, first = total(map(_cost, found)), max(found, key=lambda part: part.time_ms or 0)
+        sizes = " to ".join(map(str, _channels(first) or ()))
+        text = f"{counted(len(found), 'product')} with padded channels{view.pct(cost)}"
+        text += f", {short(first.layer.name)} the longest: {sizes}"
+        yield Found(text, names(found), cost)
+
+
+def _padding(part: Part) -> float:
+    """Share of the padded product that is padding; 0 where nothing is known to be padded."""
+    bits, sizes = DTYPE_BITS.get(part.layer.precision or ""), _channels(part)
+    if bits is None or bits > 32 or sizes is None or not part.runs or uses_tensor_cores(part.layer.kernel) is False:
+        return 0
+    layouts = (side[0].format or "" for side in (part.layer.inputs, part.layer.outputs))
+    named = (_UNIT.search(layout) for layout in layouts)
+    units = (max(int(found[1]), 1) if found else UNIT_BITS // bits for found in named)
+    read, written = (size / (-(-size // unit) * unit) for size, unit in zip(sizes, units, strict=True))
+    return 1 - read * written
+
+
+def _channels(part: Part) -> tuple[int, int] | None:
+    """Channels read and written."""
+    layer = part.layer
+    if layer.kind not in {"conv", "gemm"} or layer.attributes.get("Groups", 1) != 1:
+        return None
+    shapes = [side[0].shape or () for side in (layer.inputs, layer.outputs) if side]
+    axis, rank = (1, 3) if layer.kind == "conv" else (-1, 2)
+    if len(shapes) < 2 or any(len(shape) < rank for shape in shapes):
+        return None
+    read, written = (shape[axis] for shape in shapes)
+    return (read, written) if read and written else None
+
+
+def _cost(part: Part) -> float | None:
+    if part.time_ms is None:
+        return None
+    wasted = part.time_ms * _padding(part)
+    return wasted if part.headroom_ms is None else min(wasted, part.headroom_ms)

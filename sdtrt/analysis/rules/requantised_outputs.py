@@ -1,0 +1,29 @@
+"""Quantised layers that write floating point, only for it to be quantised again.
+
+What it finds: layers that do nothing but quantise what a convolution or matrix product in int8, float8 or int4 has
+written as floating point.
+
+Why it costs: the product could have rounded its own output and moved a half to an eighth of the bytes. Cost: the
+measured time of the layers that quantise.
+
+What to do: place the Q/DQ pair so that it follows the product, its activation and its residual sum directly, and
+quantise both branches of a residual with one scale: then the rounding is fused into the kernel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from sdtrt.analysis.rules._moves import is_requantise, moves
+from sdtrt.analysis.rules._view import Found, View, counted, names, total
+
+TITLE = "Quantised layers with floating-point outputs that are quantised again"
+
+
+def find(view: View) -> Iterator[Found]:
+    """All of them as one finding."""
+    found = [part for part in moves(view, "quantize") if is_requantise(view, part)]
+    if found:
+        cost = total(part.time_ms for part in found)
+        text = f"{counted(len(found), 'layer')} to quantise again what a quantised layer wrote as floating point"
+        yield Found(text + view.pct(cost), names(found), cost)

@@ -1,0 +1,31 @@
+"""Skip connections of a U-Net that are copied together.
+
+What it finds: concatenations in the up blocks that run as layers of their own.
+
+Why it costs: at each step both halves, some of the largest tensors of the model, are read and written only to lie
+side by side. Cost: the measured time.
+
+What to do: the norm and the convolution that follow can read two tensors: fuse the concatenation into them with a
+plugin, or split the convolution's weights by input channels and add the two results. In TensorRT, first see that
+both inputs have the same type and layout: then it is often written in place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from sdtrt.analysis.rules._moves import moves
+from sdtrt.analysis.rules._view import Found, View, names, total
+
+TITLE = "Copies of skip connections"
+
+
+def find(view: View) -> Iterator[Found]:
+    """All of them as one finding."""
+    found = list(moves(view, "skip"))
+    if found:
+        cost = total(part.time_ms for part in found)
+        moved = total(part.layer.bytes_moved or part.layer.io_bytes for part in found)
+        size = f", {moved / 1e6:,.4g} MB each run" if moved else ""
+        number = "1 copy" if len(found) == 1 else f"{len(found):,} copies"
+        yield Found(f"{number} to join skip connections{size}{view.pct(cost)}", names(found), cost)

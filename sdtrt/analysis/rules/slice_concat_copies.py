@@ -1,0 +1,28 @@
+"""Tensors that are cut or joined by copying.
+
+What it finds: layers that only slice, split, pad or concatenate, and the copies that TensorRT makes for a
+concatenation. Skip connections of a U-Net are another finding.
+
+Why it costs: the bytes are read and written once more, although a kernel could read a part of a tensor, or write into
+one, in place. Cost: the measured time.
+
+What to do: split the weights of a projection in the export instead of its output, and pad in the convolution itself.
+Inputs of a concatenation should have one type and layout and one user each; then it needs no copy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from sdtrt.analysis.rules._moves import moves
+from sdtrt.analysis.rules._view import Found, View, counted, names, total
+
+TITLE = "Slice and concat copies"
+
+
+def find(view: View) -> Iterator[Found]:
+    """All of them as one finding."""
+    found = list(moves(view, "copy"))
+    if found:
+        cost = total(part.time_ms for part in found)
+        yield Found(f"{counted(len(found), 'layer')} to cut or join tensors{view.pct(cost)}", names(found), cost)

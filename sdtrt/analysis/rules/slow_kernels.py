@@ -1,0 +1,43 @@
+"""Dear layers far from what the device can do.
+
+What it finds: computing layers that take more than twice the time of a perfect kernel, where that wastes 1 % of the
+engine's time or more; the ten that waste most. Layers that another rule explains are left out.
+
+Why it costs: the roofline says that neither compute nor memory needs this time. Cost: the measured time less the ideal.
+No kernel reaches it: half of the figure is a good result.
+
+What to do: with TensorRT, rebuild with a higher optimisation level, more workspace or more timing iterations, so that
+a better tactic is found, and compare tactics with another version. With ONNX Runtime, look at the number of threads and
+at what else ran. A long pointwise or norm layer wants fusing with its neighbours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from sdtrt.analysis.ceilings import MATRIX_KINDS
+from sdtrt.analysis.rules._view import Found, View, counted, short, total
+
+TITLE = "Slow kernels"
+TURN = 2
+COMPUTES = MATRIX_KINDS | {"norm", "pointwise"}
+LEAST_SHARE = 0.01
+MOST_EFFICIENCY = 0.5
+SHOWN = 10
+
+
+def find(view: View) -> Iterator[Found]:
+    """The dearest as one finding."""
+    least = LEAST_SHARE * (view.layers_ms or 0)
+    wasteful = [
+        part
+        for part in view.parts
+        if part.layer.kind in COMPUTES and part.layer.name not in view.named
+        if (part.headroom_ms or 0) > max(least, MOST_EFFICIENCY * (part.time_ms or 0))
+    ]
+    worst = sorted(wasteful, key=lambda part: -(part.headroom_ms or 0))[:SHOWN]
+    if worst:
+        cost, first = total(part.headroom_ms for part in worst), worst[0]
+        times = f"{short(first.layer.name)} takes {first.time_ms:.4g} ms, ideal is {first.ideal_ms:.4g} ms"
+        text = f"{counted(len(worst), 'layer')} at more than twice the ideal time{view.pct(cost)}: {times}"
+        yield Found(text, tuple(part.layer.name for part in worst), cost)

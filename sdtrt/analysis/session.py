@@ -1,0 +1,55 @@
+"""The analysis: what was read, once, and what every table, plot, rule and renderer takes.
+
+Capture, then a saved session, then pure renderers: an `Analysis` is made from files, computes its tables when they are
+first asked for, and never changes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import pandas as pd
+
+from sdtrt.analysis.budget import Budget, budget
+from sdtrt.analysis.ceilings import Ceilings, ceilings_of
+from sdtrt.analysis.findings import Finding, findings
+from sdtrt.analysis.frame import to_frame
+from sdtrt.analysis.summary import Summary, summarize
+from sdtrt.plan import Plan
+from sdtrt.run import ImageRun
+from sdtrt.store import Manifest
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """Plans with what belongs to them: the bundle's manifest, a timed image, and the device's ceilings."""
+
+    plans: tuple[Plan, ...]
+    manifest: Manifest | None = None
+    run: ImageRun | None = None
+    ceilings: Ceilings | None = None
+
+    @cached_property
+    def frame(self) -> pd.DataFrame:
+        """The layer table of all plans."""
+        return to_frame(self.plans, self.ceilings)
+
+    def ceilings_of(self, plan: Plan) -> Ceilings | None:
+        """What the device of `plan` can do: as given, else as known by its name."""
+        return self.ceilings or ceilings_of(plan.device, plan.metadata)
+
+    @cached_property
+    def summaries(self) -> tuple[Summary, ...]:
+        """Totals of each plan."""
+        return tuple(map(summarize, self.plans))
+
+    @cached_property
+    def budget(self) -> Budget:
+        """Where the time of one image goes."""
+        return budget(self.plans, self.run)
+
+    @cached_property
+    def findings(self) -> tuple[Finding, ...]:
+        """What the rules found, the dearest first."""
+        return findings(self.plans, self.frame, self.budget, self.ceilings_of)

@@ -1,0 +1,74 @@
+"""Which plan an EnginePlan shows: from the files that it is given by name, or from whatever `load` finds at a path."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any, TypeAlias
+
+from sdtrt.analysis import readers
+from sdtrt.analysis._onnx import join_onnx
+from sdtrt.analysis.load import load
+from sdtrt.analysis.readers._documents import Document, parse
+from sdtrt.errors import PlanError
+from sdtrt.plan import Plan
+
+# A path, what json.loads makes of a graph file, or its list of layers.
+Source: TypeAlias = str | Path | Sequence[Mapping[str, Any]] | Mapping[str, Any]
+File: TypeAlias = str | Path | None
+DENOISER = "unet"
+
+
+def name_of(source: Source) -> str:
+    """The last part of a path; nothing for layers that are given as they are."""
+    return Path(source).name if isinstance(source, str | Path) else ""
+
+
+def read_plan(
+    source: Source,
+    profile: File,
+    metadata: Sequence[File],
+    profile_id: int,
+    onnx: File,
+    shapes: Mapping[str, tuple[int, ...]] | None,
+    component: str | None,
+) -> Plan:
+    """The plan at `source`. A metadata file that does not exist is no error, as in TREx."""
+    if isinstance(source, str | Path) and (Path(source).is_dir() or Path(source).name == "plan.json"):
+        return _of_component(load(source, onnx=onnx, shapes=shapes, profile=profile_id).plans, source, component)
+    graph = parse(Path(source)) if isinstance(source, str | Path) else Document(Path("layers"), source)
+    files = [parse(Path(file)) for file in metadata if file and Path(file).exists()]
+    documents = [graph, *([parse(Path(profile))] if profile else []), *files]
+    reader = next((reader for reader in _readers() if reader.sniff(graph)), None)
+    if reader is None:
+        raise PlanError(
+            "this is no layer report of an engine",
+            slug="plan-unknown",
+            received=graph.path,
+            expected="a graph.json of trtexec --exportLayerInfo, a plan.json or a profile of ONNX Runtime",
+        )
+    plan: Plan = reader.read(documents, component or name_of(source).partition(".")[0] or "engine", profile_id)
+    return plan if onnx is None else join_onnx(plan, Path(onnx), shapes)
+
+
+@cache
+def _readers() -> tuple[ModuleType, ...]:
+    return tuple(map(readers.load, readers.names()))
+
+
+def _of_component(plans: Sequence[Plan], source: object, component: str | None) -> Plan:
+    by_name = {plan.component: plan for plan in plans}
+    if len(plans) == 1 and component is None:
+        return plans[0]
+    try:
+        return by_name[component or DENOISER]
+    except KeyError:
+        raise PlanError(
+            "there are several engines here, or not the one that was asked for",
+            slug="plan-component",
+            received=f"{source}, component {component!r}",
+            expected=", ".join(by_name),
+            hint='name one: EnginePlan(path, component="...")',
+        ) from None

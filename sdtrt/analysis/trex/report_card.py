@@ -1,0 +1,239 @@
+"""TREx's report cards without widgets.
+
+Where TREx returns a dict of functions, so does this: `report_card_perf_overview(plan)["Latency per layer (ms)"]()` is
+a figure. Where TREx shows a widget to choose from, this shows one figure with a menu in it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from sdtrt.analysis.readers._documents import parse
+from sdtrt.analysis.trex._labels import color_of, escaped, title_text
+from sdtrt.analysis.trex._menu import menu, shown
+from sdtrt.analysis.trex._scatter import (
+    report_card_efficiency_vs_latency_3d,
+    report_card_gemm_MNK,
+    report_card_gemm_MNK_scatter,
+    report_card_perf_scatter,
+)
+from sdtrt.analysis.trex.colors import layer_colormap, precision_colormap
+from sdtrt.analysis.trex.df_preprocessing import clean_for_display
+from sdtrt.analysis.trex.engine_plan import EnginePlan
+from sdtrt.analysis.trex.graphing import layer_type_formatter, render_dot, to_dot
+from sdtrt.analysis.trex.misc import group_count, group_sum_attr
+from sdtrt.analysis.trex.notebook import display_df, write
+from sdtrt.analysis.trex.plotting import plotly_bar2, plotly_hist, plotly_pie2, trex_base_layout
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+__all__ = [
+    "layer_latency_sunburst",
+    "plot_engine_timings",
+    "report_card_convolutions_overview",
+    "report_card_convolutions_overview_widget",
+    "report_card_draw_plan_graph",
+    "report_card_draw_plan_graph_extended",
+    "report_card_efficiency_vs_latency_3d",
+    "report_card_gemm_MNK",
+    "report_card_gemm_MNK_scatter",
+    "report_card_memory_footprint",
+    "report_card_memory_footprint_widget",
+    "report_card_perf_overview",
+    "report_card_perf_overview_widget",
+    "report_card_perf_scatter",
+    "report_card_pointwise_lint",
+    "report_card_reformat_overview",
+    "report_card_table_view",
+]
+Cards = dict[str, "go.Figure"]
+
+
+def report_card_perf_overview(plan: EnginePlan) -> Cards:
+    """Latency per layer and type, distribution, precisions: a figure for each title."""
+    df = plan.df
+    by_type = df.groupby("type")[["latency.pct_time", "latency.avg_time"]].sum(min_count=1).reset_index()
+    layers = {"names_col": "Name", "xaxis_title": "Layer"}
+    types = {"names_col": "type", "orientation": "h", "show_axis_ticks": (True, True)}
+    kinds, precisions = {"color": "type", "colormap": layer_colormap}, {"colormap": precision_colormap}
+    bars: dict[str, tuple[pd.DataFrame, str, dict[str, Any]]] = {
+        "Latency per layer (%)": (df, "latency.pct_time", layers | kinds),
+        "Latency per layer (ms)": (df, "latency.avg_time", layers | kinds),
+        "Precision per layer": (df, "latency.avg_time", layers | precisions | {"color": "precision"}),
+        "Output precision per layer": (df, "latency.avg_time", layers | precisions | {"color": "output_precision"}),
+        "Count per layer type": (group_count(df, "type"), "count", types | kinds),
+        "Latency per layer type (ms)": (by_type, "latency.avg_time", types | kinds),
+        "Latency per layer type (%)": (by_type, "latency.pct_time", types | kinds),
+    }
+    cards = {
+        title: plotly_bar2(table, title, values, do_show=False, **more) for title, (table, values, more) in bars.items()
+    }
+    spread = "Layer latency distribution"
+    cards[spread] = plotly_hist(df, spread, "latency.pct_time", "Latency (%)", "type", layer_colormap, do_show=False)
+    cards["Precision per layer type"] = _sunburst(
+        df.groupby(["type", "precision"]).size().reset_index(name="count"),
+        "Precision per layer type", "precision", "count", precision_colormap,
+    )  # fmt: skip
+    shares = group_sum_attr(df, "precision", "latency.pct_time")
+    pies = [
+        (group_count(df, "precision"), "Layer Count By Precision", "count", "precision"),
+        (shares, "% Latency By Precision", "latency.pct_time", "precision"),
+    ]
+    cards["Precision rollup"] = plotly_pie2("Precision rollup", pies, colormap=precision_colormap, do_show=False)
+    return cards
+
+
+def report_card_perf_overview_widget(plan: EnginePlan, do_show: bool = True) -> go.Figure | None:
+    """`report_card_perf_overview` as one figure with a menu."""
+    return shown(menu(report_card_perf_overview(plan)), do_show)
+
+
+def report_card_convolutions_overview(convs: pd.DataFrame) -> Cards:
+    """Bars over the convolutions of `plan.get_layers_by_type("Convolution")`: values by name, and what colors them."""
+    pct, macs, kernel = "latency.pct_time", "attr.macs", "attr.kernel"
+    intensity, compute, memory = "attr.arithmetic_intensity", "attr.compute_efficiency", "attr.memory_efficiency"
+    per, footprint = "Latency per convolution", "total_footprint_bytes"
+    bars = {
+        f"{per} (color = precision)": (pct, "precision"),
+        f"{per} (color = FMAs)": (pct, macs),
+        f"{per} (color = data size)": (pct, footprint),
+        f"{per} (color = arithmetic intensity)": (pct, intensity),
+        f"{per} (color = compute efficiency)": (pct, compute),
+        f"{per} (color = group size)": (pct, "attr.groups"),
+        f"{per} (color = kernel size)": (pct, kernel),
+        "Data footprints": (footprint, pct),
+        "Fused Multiply-Accumulate (FMAs)": (macs, pct),
+        "Arithmetic intensity (color = latency)": (intensity, compute),
+        "Arithmetic intensity (color = footprint)": (intensity, memory),
+        "Compute efficiency (color = latency)": (compute, pct),
+        "Memory efficiency (color = latency)": (memory, pct),
+    }
+    drawable = {title: pair for title, pair in bars.items() if set(pair) <= set(convs.columns)}
+    return {
+        title: plotly_bar2(
+            convs, title, values, "Name", color=color,
+            colormap=precision_colormap if color == "precision" else None, do_show=False,
+        )
+        for title, (values, color) in drawable.items()
+    }  # fmt: skip
+
+
+def report_card_convolutions_overview_widget(convs: pd.DataFrame, do_show: bool = True) -> go.Figure | None:
+    """`report_card_convolutions_overview` as one figure with a menu."""
+    return shown(menu(report_card_convolutions_overview(convs)), do_show)
+
+
+def report_card_memory_footprint(plan: EnginePlan) -> Cards:
+    """Weights, activations and both together, by layer and as distributions."""
+    columns = {"Weights": "weights_size", "Activations": "total_io_size_bytes", "Total": "total_footprint_bytes"}
+    look: dict[str, Any] = {"color": "type", "colormap": layer_colormap, "do_show": False}
+    bars = {f"{name} footprint per layer": column for name, column in columns.items()}
+    spread = {f"{name} footprint distribution per layer": column for name, column in columns.items()}
+    return {
+        **{title: plotly_bar2(plan.df, title, column, "Name", **look) for title, column in bars.items()},
+        **{title: plotly_hist(plan.df, title, column, "Size (bytes)", **look) for title, column in spread.items()},
+    }
+
+
+def report_card_memory_footprint_widget(plan: EnginePlan, do_show: bool = True) -> go.Figure | None:
+    """`report_card_memory_footprint` as one figure with a menu."""
+    return shown(menu(report_card_memory_footprint(plan)), do_show)
+
+
+def report_card_reformat_overview(plan: EnginePlan, do_show: bool = True) -> go.Figure | None:
+    """How many Reformat layers there are and what they take, by why TensorRT added them."""
+    reformats = plan.get_layers_by_type("Reformat")
+    if "attr.origin" not in reformats.columns:
+        reformats = reformats.assign(**{"attr.origin": "unknown"})
+    origin = "attr.origin"
+    tables = {
+        "Reformat - Count by origin": (group_count(reformats, origin), "count"),
+        "Reformat - Latency by origin": (group_sum_attr(reformats, origin, "latency.avg_time"), "latency.avg_time"),
+        "Reformat - Percent latency by origin": (
+            group_sum_attr(reformats, origin, "latency.pct_time"),
+            "latency.pct_time",
+        ),
+    }
+    look: dict[str, Any] = {"color": origin, "orientation": "h", "show_axis_ticks": (True, True), "do_show": False}
+    figures = {t: plotly_bar2(table, t, values, origin, **look) for t, (table, values) in tables.items()}
+    return shown(menu(figures), do_show)
+
+
+def report_card_table_view(plan: EnginePlan, layer_type: str = "All") -> None:
+    """Show the table of all layers, or of one type with its share of the time."""
+    if layer_type == "All":
+        display_df(clean_for_display(plan.df))
+        return
+    df = plan.get_layers_by_type(layer_type)
+    share, time_ms = df["latency.pct_time"].sum(), df["latency.avg_time"].sum()
+    write(f"{len(df)} {layer_type} layers take {share:.2f} % ({time_ms:.5f} ms) of the layer time.")
+    display_df(clean_for_display(df))
+
+
+def report_card_pointwise_lint(plan: EnginePlan, do_show: bool = True) -> go.Figure | None:
+    """How many operations the PointWise layers fuse, and what one of them takes."""
+    layers, operations = plan.get_layers_by_type("PointWise"), "attr.n_operations"
+    if len(layers) == 0 or operations not in layers.columns:
+        write("The engine plan does not contain pointwise layers.")
+        return None
+    count, times = group_count(layers, operations), group_sum_attr(layers, operations, "latency.pct_time")
+    each = times.merge(count, on=operations)
+    each["per_op_latency"] = each["latency.pct_time"] / (each["count"] * each[operations])
+    charts = [
+        (count, "Pointwise layers by number of operations", "count", operations),
+        (times, "Latency by number of operations (%)", "latency.pct_time", operations),
+        (each, "Per op latency by number of operations", "per_op_latency", operations),
+    ]
+    for layer in layers[layers[operations] > 1].to_dict("records"):
+        write("\n\t".join([layer["Name"], *map(str, layer.get("attr.operations") or ())]))
+    return shown(plotly_pie2("Pointwise Statistics", charts, do_show=False), do_show)
+
+
+def layer_latency_sunburst(df: pd.DataFrame, title: str, do_show: bool = True) -> go.Figure | None:
+    """Latency of the layers inside that of their types. TREx draws how many layers there are, not their latency."""
+    return shown(_sunburst(df, title, "Name", "latency.pct_time", layer_colormap), do_show)
+
+
+def plot_engine_timings(timing_json_file: str | Path, do_show: bool = True) -> go.Figure | None:
+    """The latency of every run that trtexec recorded with `--exportTimes`."""
+    import plotly.graph_objects as go
+
+    records = parse(Path(timing_json_file)).data
+    latencies = [run.get("latencyMs") for run in records if isinstance(run, dict)] if isinstance(records, list) else []
+    fig = trex_base_layout(go.Figure(go.Scatter(y=latencies, mode="markers")))
+    axes = {"xaxis_title": "Timing Samples", "yaxis_title": "Latency (ms)"}
+    return shown(fig.update_layout(title={"text": "Engine Timing Samples", "x": 0.5}, **axes), do_show)
+
+
+def report_card_draw_plan_graph(plan: EnginePlan, engine_name: str, **options: Any) -> Path:
+    """Draw the plan as `engine_name`.svg, colored by type; `options` are those of `to_dot`."""
+    return render_dot(to_dot(plan, **{"formatter": layer_type_formatter, **options}), engine_name, "svg")
+
+
+report_card_draw_plan_graph_extended = report_card_draw_plan_graph
+
+
+def _sunburst(df: pd.DataFrame, title: str, leaf: str, values: str, colormap: Any) -> go.Figure:
+    """Rings: types inside, leaves outside, areas in proportion to a column."""
+    import plotly.graph_objects as go
+
+    df = df.dropna(subset=[values])
+    sums = df.groupby("type")[values].sum()
+    leaves = list(zip(df["type"], df[leaf], df[values], strict=True))
+    of_leaf = leaf == "precision"
+    colors = [color_of(layer_colormap, kind) for kind in sums.index]
+    fig = go.Figure(
+        go.Sunburst(
+            ids=[*map(str, range(len(sums))), *(f"leaf {index}" for index in range(len(leaves)))],
+            labels=[escaped(name) for name in (*sums.index, *(name for _, name, _ in leaves))],
+            parents=[*([""] * len(sums)), *(str(sums.index.get_loc(kind)) for kind, _, _ in leaves)],
+            values=[*sums.tolist(), *(value for _, _, value in leaves)],
+            branchvalues="total",
+            marker={"colors": [*colors, *(color_of(colormap, name if of_leaf else kind) for kind, name, _ in leaves)]},
+        )
+    )
+    return fig.update_layout(title={"text": title_text(title), "x": 0.5})

@@ -1,0 +1,28 @@
+"""Which diffusers module a node comes from: in node names as sdtrt writes them, and as torch's exporter notes it."""
+
+from __future__ import annotations
+
+import re
+
+# Metadata of a node that torch's exporter wrote; onnx-graphsurgeon drops it.
+SCOPES = "pkg.torch.onnx.name_scopes"
+_PRIVATE = re.compile(r"\.__dict__\['_modules'\]\['([^']+)'\]")
+
+
+def node_path(scopes: str) -> str:
+    """'["", "inner", "inner.mid_block", "conv2d_5"]' -> "/mid_block". Attention gets a segment of its own."""
+    names = [_PRIVATE.sub(r".\1", s) for s in re.findall(r"(?:\"|')((?:[^\"']|\['[^']*'\])*)(?:\"|')(?:,|\])", scopes)]
+    path, previous = "", ""
+    for name in (n.removeprefix("inner").lstrip(".") for n in names[:-1] if not n.startswith("_")):
+        if name:
+            path += "/" + name.removeprefix(previous).lstrip(".")
+            previous = name
+    return path + ("/sdpa" if names and names[-1].startswith("scaled_dot_product_attention") else "")
+
+
+def module_of(node: str) -> str:
+    """Module that a node comes from: "/mid_block/resnets.1/conv1/Conv" gives "mid_block.resnets.1.conv1".
+
+    What a component does outside its modules is "(top)".
+    """
+    return ".".join(part for part in node.split("/")[1:-1] if part != "sdpa") or "(top)"
