@@ -12,8 +12,8 @@ help:  ## Print this list.
 demo: $(VENV)/.demo  ## Install, then build, generate and analyze a tiny model, in demo/.
 	$(BIN)/sdtrt demo --out demo
 
-test: $(VENV)/.dev  ## Install, then run all tests.
-	$(BIN)/pytest
+test: $(VENV)/.dev  ## Install, then run all tests, on up to four cores.
+	$(BIN)/pytest -n logical --maxprocesses 4 --dist loadfile
 
 lint: $(VENV)/.dev  ## Check style and formatting.
 	$(BIN)/ruff check .

@@ -59,7 +59,7 @@ def build(
 
 def run(plan: Forecast, out: Path, progress: Progress = lambda label, done: None) -> Bundle:
     """Carry out a forecast."""
-    if all(s.action == "reuse" for s in plan.steps):
+    if all(s.action == "reuse" for s in plan.steps) and Bundle.open(out).manifest.options == plan.options:
         progress("up to date", 1.0)
         return Bundle.open(out)
     with store.staging(out) as stage:
@@ -108,6 +108,10 @@ def _build(plan: Forecast, step: Step, folder: Path, report: Progress) -> Compon
         yield
         seconds[name] = round(time.perf_counter() - started, 3)
 
+    def within(name: str) -> Progress:
+        start, end = _STAGES[name], min(s for s in _STAGES.values() if s > _STAGES[name])
+        return lambda label, share: report(label, start + (end - start) * share)
+
     context = EngineContext(spec, plan.profiles, plan.options)
     sizes = plan.profiles[0].sizes("opt")
     module: Any = None
@@ -124,7 +128,7 @@ def _build(plan: Forecast, step: Step, folder: Path, report: Progress) -> Compon
             changes = graph.optimise(onnx, plan.passes)
             priced = costs.graph_costs(onnx, {t.name: t.resolve(sizes) for t in spec.inputs})
     with stage("build", "building the engine"):
-        backend.build(Source(spec, module, plan.profiles, onnx), plan.options, folder)
+        backend.build(Source(spec, module, plan.profiles, onnx, within("build")), plan.options, folder)
         shutil.rmtree(folder / "work", ignore_errors=True)
         _save_norm(module, folder)
         engine = backend.load(folder, context)
@@ -133,8 +137,8 @@ def _build(plan: Forecast, step: Step, folder: Path, report: Progress) -> Compon
     del module
     with stage("profile", "profiling"):
         inputs = {n: t.to(engine.device) for n, t in export.sample_inputs(spec, sizes).items()}
-        profiled = engine.profile(inputs, sizes, plan.config.profile_runs)
-        (costs.join(profiled, priced) if priced else profiled).save(folder / "plan.json")
+        profiled = engine.profile(inputs, sizes, plan.config.profile_runs, folder)
+        (backend.join(profiled, priced) if priced else profiled).save(folder / "plan.json")
         engine.close()
     return Component(
         name=spec.name,

@@ -50,11 +50,7 @@ def forecast(config: BuildConfig, out: Path, force: bool = False) -> Forecast:
     """Resolve the model, the profiles and the backend, and compare keys with what is there. Builds nothing."""
     backend = engines.require(config.backend)
     options = backend.check_options(config.options)
-    folder = source.resolve(config.model, config.revision, config.variant)
-    family = models.family_of(folder)
-    specs = family.components(folder, config.precision)
-    profiles = _profiles(config, family.default_profile(folder))
-    _check(specs, profiles)
+    folder, family, specs, profiles = resolve(config)
     wanted = _wanted(config, specs)
     passes = config.passes if config.passes is not None else backend.passes
     shared = {
@@ -63,7 +59,7 @@ def forecast(config: BuildConfig, out: Path, force: bool = False) -> Forecast:
         "passes": graph.versions(passes) if backend.consumes == "onnx" else "none",
         "profiles": "; ".join(map(str, profiles)),
         "backend": f"{backend.name} {backend.version()}",
-        "options": ", ".join(f"{k}={v}" for k, v in sorted(options.items())),
+        "options": ", ".join(f"{k}={v}" for k, v in sorted(options.items()) if k not in backend.run_options),
         "device": backend.device(options),
         "exporter": f"sdtrt {env.version('sdtrt')}, torch {env.version('torch')}, diffusers {env.version('diffusers')}",
         "format": str(store.FORMAT_VERSION),
@@ -79,6 +75,18 @@ def forecast(config: BuildConfig, out: Path, force: bool = False) -> Forecast:
         weight_bytes = source.parameter_count(folder / spec.attribute) * (2 if spec.dtype == "float16" else 4)
         steps.append(_step(spec, key, built, finished.get(name), force, weight_bytes))
     return Forecast(config, folder, family.name, backend, options, passes, profiles, tuple(steps))
+
+
+def resolve(
+    config: BuildConfig,
+) -> tuple[Path, models.ModelFamily, dict[str, ComponentSpec], tuple[ShapeProfile, ...]]:
+    """The model's folder, its family, all its components and the profiles; no backend is needed."""
+    folder = source.resolve(config.model, config.revision, config.variant)
+    family = models.family_of(folder)
+    specs = family.components(folder, config.precision)
+    profiles = _profiles(config, family.default_profile(folder))
+    _check(specs, profiles)
+    return folder, family, specs, profiles
 
 
 def _step(

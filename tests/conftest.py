@@ -6,14 +6,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
 from safetensors.torch import load_file, save_file
 
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+import shared_exports
 import tiny_random
 
-from sdtrt import builder, demo
+from sdtrt import builder, demo, engines
 from sdtrt.store import Bundle
 
 FAMILIES = tiny_random.FAMILIES
@@ -27,16 +29,20 @@ PROFILES = {
 
 @pytest.fixture(scope="session")
 def cache(tmp_path_factory):
-    """Where models and bundles lie; set SDTRT_TEST_CACHE to keep them between runs while working on tests."""
+    """Where models and bundles lie, for all workers of this run; SDTRT_TEST_CACHE keeps them between runs."""
     kept = os.environ.get("SDTRT_TEST_CACHE")
-    return Path(kept) if kept else tmp_path_factory.mktemp("cache")
+    base = tmp_path_factory.getbasetemp()
+    folder = Path(kept) if kept else (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "cache"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 @pytest.fixture(scope="session")
 def models(cache):
     """{family: folder}: the embedded trained model as sd1, random weights for the families that it does not cover."""
-    made = {family: tiny_random.make(cache / "models" / family, family, width=32) for family in FAMILIES[1:]}
-    return {"sd1": demo.copy(cache / "models" / "sd1"), **made}
+    with FileLock(cache / "models.lock"):
+        made = {family: tiny_random.make(cache / "models" / family, family, width=32) for family in FAMILIES[1:]}
+        return {"sd1": demo.copy(cache / "models" / "sd1"), **made}
 
 
 @pytest.fixture(scope="module")
@@ -63,12 +69,22 @@ def bundles(cache, models):
     made = {}
 
     def get(family: str = "sd1", backend: str = "onnxruntime") -> Bundle:
-        if (family, backend) not in made:
-            out = cache / "bundles" / f"{family}-{backend}"
-            made[family, backend] = builder.build(
-                models[family], out, backend=backend, profiles=[PROFILES[family]], profile_runs=2
-            )
-        return made[family, backend]
+        # Plans of TensorRT are of one release; the others have one version here.
+        key = (family, backend, engines.load(backend).version() if backend == "tensorrt" else "")
+        if key not in made:
+            name = "-".join(filter(None, key))
+            # Another worker may be building it: what it made is then found and used.
+            with FileLock(cache / f"{name}.lock"), shared_exports.shared(cache / "exports"):
+                made[key] = builder.build(
+                    models[family],
+                    cache / "bundles" / name,
+                    backend=backend,
+                    profiles=[PROFILES[family]],
+                    profile_runs=2,
+                    # A test reads the graph that the engine was built from.
+                    options={"keep_onnx": True} if backend == "tensorrt" else {},
+                )
+        return made[key]
 
     return get
 

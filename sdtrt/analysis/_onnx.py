@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sdtrt.analysis import readers
+from sdtrt import readers
 from sdtrt.errors import ConfigError, GraphError
 from sdtrt.plan import Plan
 

@@ -1,7 +1,7 @@
 """One way in: whatever describes engines on disk, made into an `Analysis`.
 
 A bundle, a component's folder, a plan.json, a folder with the files of trtexec or TREx, any one of those files (its
-siblings are found by name), a profile of ONNX Runtime, or a list of these. `sdtrt.analysis.readers` has the formats.
+siblings are found by name), a profile of ONNX Runtime, or a list of these. `sdtrt.readers` has the formats.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 
-from sdtrt.analysis import readers
+from sdtrt import readers
 from sdtrt.analysis._onnx import Shapes, check_names, join_onnx, names_of
 from sdtrt.analysis.ceilings import Ceilings
-from sdtrt.analysis.readers._documents import Document, parse
 from sdtrt.analysis.session import Analysis
 from sdtrt.errors import ConfigError, PlanError
 from sdtrt.plan import Plan
+from sdtrt.readers._documents import Document, parse
 from sdtrt.run import FILE, ImageRun
 from sdtrt.store import MANIFEST, Bundle, Manifest
 
@@ -138,7 +138,7 @@ def _from_folder(folder: Path, profile: int) -> list[Plan]:
 
 
 def _has_layers(documents: Iterable[Document]) -> bool:
-    from sdtrt.analysis.readers import tensorrt
+    from sdtrt.readers import tensorrt
 
     return any(tensorrt.role_of(d) == "graph" for d in documents)
 

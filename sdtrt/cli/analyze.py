@@ -27,17 +27,18 @@ EXAMPLES = (
     "[bold]sdtrt analyze unet.engine.graph.json --onnx unet.onnx "
     '--shapes "sample=2x4x64x64,encoder_hidden_states=2x77x768" --xlsx unet.xlsx[/]\n\n'
     "[bold]sdtrt analyze bundle --component unet --graph unet.svg --module-depth 2[/]\n\n"
+    '[bold]sdtrt analyze --profile-engine unet.plan --shapes "sample=2x4x64x64"[/]\n\n'
     "[bold]sdtrt analyze bundle --md report.md --junit findings.xml --fail-on high[/]"
 )
 
 
 def run(
     sources: Annotated[
-        list[Path],
+        list[Path] | None,
         typer.Argument(
             metavar="SOURCE...", help="A bundle, a plan.json, or what trtexec exports; several are one report."
         ),
-    ],
+    ] = None,
     report: Annotated[
         Path | None,
         typer.Option(
@@ -66,6 +67,11 @@ def run(
     netron: Annotated[Path | None, typer.Option(help="Write the engine as an .onnx file for Netron.")] = None,
     fail_on: Annotated[FailOn | None, typer.Option(help="Exit with 1 when a finding is as severe as this.")] = None,
     junit: Annotated[Path | None, typer.Option(help="Write the rules' results as JUnit XML.")] = None,
+    engine: Annotated[
+        Path | None,
+        typer.Option("--profile-engine", help="Time this TensorRT plan at --shapes and analyze that."),
+    ] = None,
+    runs: Annotated[int, typer.Option(min=1, help="Timed runs, with --profile-engine.")] = 20,
 ) -> None:
     """Explain engines: where the time goes, what limits each layer, what could be saved."""
     files = [(path.suffix.lower(), path) for path in (report,) if path]
@@ -84,7 +90,13 @@ def run(
     _check_suffixes(files, graph)
     sizes, graphs = parse_shapes(shapes), parse_onnx(onnx)
     asked = any((files, graph, netron, junit))
+    sources = _sources(sources, engine)
     with progress("analyze") as say:
+        if engine:
+            say(f"timing {engine.name}", 0.0)
+            sources = [_timed(engine, sizes or {}, runs)]
+            # The plan was run at these; only an ONNX file that is joined to it needs them again.
+            sizes = sizes if graphs else None
         say("reading", 0.0)
         from sdtrt.analysis import load
 
@@ -107,6 +119,28 @@ def run(
     for path in written:
         out.print(f"[bold]{path}[/]", soft_wrap=True)
     _gate(analysis, fail_on)
+
+
+def _sources(given: list[Path] | None, engine: Path | None) -> list[Path]:
+    if bool(given) == bool(engine):
+        raise ConfigError(
+            "either SOURCE or --profile-engine says what to analyze",
+            slug="analyze-source",
+            received="both" if given else "neither",
+            hint="sdtrt analyze bundle, or sdtrt analyze --profile-engine unet.plan --shapes sample=2x4x64x64",
+        )
+    return given or []
+
+
+def _timed(engine: Path, sizes: dict[str, tuple[int, ...]], runs: int) -> Path:
+    """Time a plan file, write the files of trtexec and the plan beside it, and return the plan's path."""
+    from sdtrt import engines
+    from sdtrt.engines import tensorrt
+
+    engines.require(tensorrt.BACKEND.name)
+    path = engine.with_name(f"{engine.stem}.plan.json")
+    tensorrt.profile_plan_file(engine, sizes, runs, engine.parent).save(path)
+    return path
 
 
 def write(source: Path, report: Path, ceilings: Path | None = None) -> None:

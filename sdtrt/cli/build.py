@@ -10,6 +10,7 @@ import typer
 from sdtrt.cli.console import hush, out, progress, size, table
 
 if TYPE_CHECKING:
+    from sdtrt.config import BuildConfig
     from sdtrt.forecast import Forecast
     from sdtrt.store import Bundle
 
@@ -38,6 +39,9 @@ def run(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be built, and why; build nothing.")
     ] = False,
+    print_trtexec: Annotated[
+        bool, typer.Option("--print-trtexec", help="Print NVIDIA's commands for the same engines; build nothing.")
+    ] = False,
 ) -> None:
     """Export, optimise, build and verify every component of a pipeline."""
     from sdtrt import config as configs
@@ -52,6 +56,9 @@ def run(
         revision=revision,
         variant=variant,
     )
+    if print_trtexec:
+        show_trtexec(recipe)
+        return
     with progress("build") as report:
         report("looking at the model", 0.0)
         from sdtrt import builder
@@ -64,6 +71,27 @@ def run(
         show_forecast(forecast(recipe, bundle, force))
     else:
         show_bundle(made)
+
+
+def show_trtexec(recipe: BuildConfig) -> None:
+    """The commands of trtexec 10 and 11 for every component; neither TensorRT nor a GPU is needed for that."""
+    from sdtrt import engines
+    from sdtrt.engines import tensorrt
+    from sdtrt.forecast import resolve
+
+    out.print(
+        "# run in the bundle's folder; options: {keep_onnx: true} keeps the graphs in it", style="dim", markup=False
+    )
+    given = recipe.options if recipe.backend == tensorrt.BACKEND.name else {}
+    options = engines.Backend.check_options(tensorrt.BACKEND, given)
+    _, _, specs, profiles = resolve(recipe)
+    for name, spec in specs.items():
+        if recipe.components is not None and name not in recipe.components:
+            continue
+        for major, release in ((10, "10.12 to 10.16"), (11, "11")):
+            for command in tensorrt.trtexec(spec, profiles, options, recipe.profile_runs, major):
+                out.print(f"# {name}, TensorRT {release}", style="dim", markup=False)
+                out.print(command, markup=False, soft_wrap=True)
 
 
 def show_forecast(plan: Forecast) -> None:

@@ -42,7 +42,7 @@ def run(
     started = time.perf_counter()
     with progress("generate") as report:
         report("loading engines", 0.0)
-        from sdtrt.pipeline import load
+        from sdtrt.pipeline import engines_of, load
         from sdtrt.store import Bundle
 
         opened = Bundle.open(bundle)
@@ -69,6 +69,9 @@ def run(
     for picture, path in zip(images, paths, strict=True):
         picture.save(path)
     show_times(timing, opened.manifest.backend, loaded)
+    for name, engine in engines_of(pipe).items():
+        for note in engine.notes():
+            out.print(f"{name}: {note}", markup=False, soft_wrap=True)
     if record:
         timing.save(record)
     size = f"{call['width']}x{call['height']}"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+    from sdtrt.costs import GraphCosts
+
 
 @dataclass(frozen=True)
 class Unavailable:
@@ -35,12 +37,16 @@ class Unavailable:
 
 @dataclass(frozen=True)
 class Source:
-    """What an engine is built from. `onnx` is set for a backend that consumes ONNX; `module` is the checkpoint's."""
+    """What an engine is built from. `onnx` is set for a backend that consumes ONNX; `module` is the checkpoint's.
+
+    `report` is told what a long build is at, and the share of it that is done.
+    """
 
     spec: ComponentSpec
     module: nn.Module
     profiles: tuple[ShapeProfile, ...]
     onnx: Path | None
+    report: Callable[[str, float], None] = lambda label, share: None
 
 
 @dataclass(frozen=True)
@@ -64,11 +70,9 @@ class Engine(ABC):
         self.steps = context.spec.steps(context.profiles)
         self.device = device
         self.calls = 0
-        self.seconds = 0.0
+        self._seconds = 0.0
         # While an image is timed, a call ends when the device is done: its time is then the engine's own.
         self.waits = False
-        # What a user should know of this engine that is no error; it is written into its plan.
-        self.notes: tuple[str, ...] = ()
 
     def __call__(self, **tensors: Tensor) -> dict[str, Tensor]:
         """Check the tensors against the spec and the built sizes, run, and return the outputs by name.
@@ -81,14 +85,28 @@ class Engine(ABC):
         if self.waits:
             self._wait()
         self.calls += 1
-        self.seconds += time.perf_counter() - started
+        self._seconds += time.perf_counter() - started
         return outputs
+
+    @property
+    def seconds(self) -> float:
+        """Time of all calls so far."""
+        return self._seconds
+
+    def notes(self) -> tuple[str, ...]:
+        """What a user should know of the calls so far."""
+        return ()
 
     def close(self) -> None:  # noqa: B027 (most engines hold nothing that must be freed by hand)
         """Free what the engine holds; calling it again is harmless."""
 
-    def profile(self, tensors: Mapping[str, Tensor], sizes: Mapping[str, int], runs: int) -> Plan:
-        """Run `runs` times after a warm-up and return the layers with their times."""
+    def profile(
+        self, tensors: Mapping[str, Tensor], sizes: Mapping[str, int], runs: int, folder: Path | None = None
+    ) -> Plan:
+        """Run `runs` times after a warm-up and return the layers with their times.
+
+        `folder` gets the files of the backend's own tools, where it has any.
+        """
         self(**tensors)
         self._wait()
         walls = []
@@ -106,7 +124,7 @@ class Engine(ABC):
             sizes=dict(sizes),
             layers=self._layers(tensors, runs),
             wall_times_ms=tuple(walls) if self.backend.computes else None,
-            notes=self.notes,
+            notes=self.notes(),
         )
 
     def _wait(self) -> None:
@@ -183,7 +201,7 @@ class Backend(ABC):
     """One way to make and run engines.
 
     `consumes` says what `build` needs; `opset` and `passes` are what suits this backend; `computes` is False for one
-    whose results mean nothing, so that parity is not asked of it.
+    whose results mean nothing, so that parity is not asked of it. An engine stays valid when `run_options` change.
     """
 
     name: str
@@ -192,6 +210,7 @@ class Backend(ABC):
     passes: tuple[str, ...] = ()
     computes = True
     options: type[Record] = Record
+    run_options: frozenset[str] = frozenset()
 
     def unavailable(self) -> Unavailable | None:
         """Why it cannot run on this machine, or None."""
@@ -211,6 +230,12 @@ class Backend(ABC):
             return self.options.model_validate(dict(options)).model_dump(mode="json")
         except ValidationError as exc:
             raise config_error(exc, list(self.options.model_fields), f"the options of {self.name}") from exc
+
+    def join(self, plan: Plan, priced: GraphCosts) -> Plan:
+        """Give the layers of a plan the costs of the ONNX nodes that they name."""
+        from sdtrt import costs
+
+        return costs.join(plan, priced)
 
     @abstractmethod
     def build(self, source: Source, options: Mapping[str, Any], folder: Path) -> None:

@@ -50,6 +50,7 @@ class OrtEngine(Engine):
         self._options = options
         self._path = path
         self._cuda = CudaSession(self.device, options.cuda_graphs) if cuda else None
+        self._why_plain: str | None = None
         self._session = self._open()
 
     def _open(self, folder: Path | None = None) -> Any:
@@ -71,9 +72,16 @@ class OrtEngine(Engine):
         except Exception as exc:
             if self._cuda is not None and self._cuda.graphs and "graph capture" in str(exc):
                 self._cuda.graphs = False
-                self.notes = (*self.notes, f"CUDA graphs are off: {str(exc).strip()}")
+                self._why_plain = f"CUDA graphs are off: {str(exc).strip()}"
                 return self._open(folder)
             raise damaged(self.context, exc) from exc
+
+    def notes(self) -> tuple[str, ...]:
+        """Whether CUDA graphs were asked for and could not be, or not for every shape."""
+        missed = self._cuda.uncaptured if self._cuda else 0
+        return tuple(
+            filter(None, (self._why_plain, f"{missed} calls had a shape too many for a CUDA graph" * bool(missed)))
+        )
 
     def _providers(self) -> list[Any]:
         cuda = {} if self._cuda is None else self._cuda.provider_options()

@@ -8,12 +8,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeAlias
 
-from sdtrt.analysis import readers
+from sdtrt import readers
 from sdtrt.analysis._onnx import join_onnx
 from sdtrt.analysis.load import load
-from sdtrt.analysis.readers._documents import Document, parse
 from sdtrt.errors import PlanError
 from sdtrt.plan import Plan
+from sdtrt.readers._documents import Document, parse
 
 # A path, what json.loads makes of a graph file, or its list of layers.
 Source: TypeAlias = str | Path | Sequence[Mapping[str, Any]] | Mapping[str, Any]

@@ -15,8 +15,8 @@ from typing import Any
 
 import pandas as pd
 
-from sdtrt.analysis.readers._tensors import dtype_of
 from sdtrt.plan import DTYPE_BITS, TensorInfo
+from sdtrt.readers._tensors import dtype_of
 
 # What TREx calls a type that it cannot tell.
 UNKNOWN = "Unknown format"

@@ -13,7 +13,6 @@ import numpy as np
 import pandas as pd
 
 from sdtrt.analysis._graph_edges import bindings
-from sdtrt.analysis.readers._timings import UNMATCHED
 from sdtrt.analysis.trex import _source
 from sdtrt.analysis.trex._timing import times, timing_of, total
 from sdtrt.analysis.trex.activations import Activation, raw_tensor
@@ -21,6 +20,7 @@ from sdtrt.analysis.trex.df_preprocessing import filter_by_layer, layer_table
 from sdtrt.analysis.trex.layer import Layer, fold_no_ops, folded_layer
 from sdtrt.analysis.trex.notebook import write
 from sdtrt.plan import Plan
+from sdtrt.readers._timings import UNMATCHED
 
 # What synchronises or computes shapes, and what the profiler names but the graph file does not: none is in the table,
 # as in TREx, and the summary says how much time it has.

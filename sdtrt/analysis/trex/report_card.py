@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from sdtrt.analysis.readers._documents import parse
 from sdtrt.analysis.trex._labels import color_of, escaped, title_text
 from sdtrt.analysis.trex._menu import menu, shown
 from sdtrt.analysis.trex._scatter import (
@@ -27,6 +26,7 @@ from sdtrt.analysis.trex.graphing import layer_type_formatter, render_dot, to_do
 from sdtrt.analysis.trex.misc import group_count, group_sum_attr
 from sdtrt.analysis.trex.notebook import display_df, write
 from sdtrt.analysis.trex.plotting import plotly_bar2, plotly_hist, plotly_pie2, trex_base_layout
+from sdtrt.readers._documents import parse
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go

@@ -1,0 +1,80 @@
+"""TensorRT's logger: most of its calls fail with None or False and say why only here.
+
+The first logger of a process wins, so there is one. Messages go to Python's logging as "sdtrt.tensorrt", and to whoever
+listens at the moment.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import tensorrt as trt
+
+_LEVELS = {
+    "INTERNAL_ERROR": logging.CRITICAL,
+    "ERROR": logging.ERROR,
+    "WARNING": logging.WARNING,
+    "INFO": logging.INFO,
+    "VERBOSE": logging.DEBUG,
+}
+Listener = Callable[[str, str], None]
+_listeners: list[Listener] = []
+_lock = threading.Lock()
+
+
+def logger() -> trt.ILogger:
+    """The process's logger."""
+    import tensorrt as trt
+
+    return _logger_of(trt)
+
+
+@contextmanager
+def errors() -> Iterator[list[str]]:
+    """Yield a list that fills with the errors logged meanwhile, in this thread or in those that TensorRT starts."""
+    found: list[str] = []
+
+    def listen(severity: str, message: str) -> None:
+        if severity in ("ERROR", "INTERNAL_ERROR"):
+            found.append(message)
+
+    with listening(listen):
+        yield found
+
+
+@contextmanager
+def listening(listener: Listener) -> Iterator[None]:
+    """Call `listener(severity, message)` for every message meanwhile."""
+    with _lock:
+        _listeners.append(listener)
+    try:
+        yield
+    finally:
+        with _lock:
+            _listeners.remove(listener)
+
+
+@cache
+def _logger_of(module: ModuleType) -> Any:
+    import tensorrt as trt
+
+    class Log(trt.ILogger):
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+            self._python = logging.getLogger("sdtrt.tensorrt")
+
+        def log(self, severity: Any, msg: str) -> None:
+            name = severity.name
+            # Errors become exceptions with their text, which must not be printed twice.
+            self._python.log(min(_LEVELS[name], logging.INFO), "%s", msg)
+            for listener in tuple(_listeners):
+                listener(name, msg)
+
+    return Log()

@@ -1,0 +1,73 @@
+"""Inputs and outputs of a TensorRT engine: `Bindings`, a list of names, up to 10; `I/O Tensors` with sizes in 11."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sdtrt.plan import Layer, TensorInfo
+from sdtrt.readers._documents import LeftOut
+from sdtrt.readers._tensors import dims_of, tensor_of
+
+
+@dataclass(frozen=True)
+class Bindings:
+    """Inputs and outputs, and the inputs' shapes where all sizes are known."""
+
+    inputs: tuple[TensorInfo, ...] = ()
+    outputs: tuple[TensorInfo, ...] = ()
+    shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
+
+
+def read(data: Any, layers: Sequence[Layer], profile: int, left: LeftOut) -> Bindings:
+    """Bindings of the engine; sizes are those at which its layers were inspected, else the profile's optimum."""
+    listed = data if isinstance(data, dict) else {}
+    key = "I/O Tensors" if "I/O Tensors" in listed else "Bindings"
+    entries = listed.get(key) or []
+    if not isinstance(entries, list):
+        left.add(f"{key} that is not a list", "the file")
+        entries = []
+    named = {t.name: (t, raw) for raw in entries if (t := tensor_of(raw, left, key)) is not None}
+    used, made = _seen(layers)
+    inputs, outputs, shapes = [], [], {}
+    for name, (tensor, raw) in named.items():
+        sized = _sized(tensor, used.get(name) or made.get(name), _optimum(raw, profile, left))
+        mode = raw.get("IOMode") if isinstance(raw, dict) else None
+        if (isinstance(mode, str) and mode.lower() == "output") or name in made:
+            outputs.append(sized)
+            continue
+        inputs.append(sized)
+        sizes = tuple(s for s in sized.shape or () if s is not None)
+        if sized.shape is not None and len(sizes) == len(sized.shape):
+            shapes[name] = sizes
+    return Bindings(tuple(inputs), tuple(outputs), shapes)
+
+
+def _seen(layers: Sequence[Layer]) -> tuple[dict[str, TensorInfo], dict[str, TensorInfo]]:
+    """Tensors that layers read and write, by name, as they are known best."""
+    used: dict[str, TensorInfo] = {}
+    made: dict[str, TensorInfo] = {}
+    for layer in layers:
+        for side, tensors in ((used, layer.inputs), (made, layer.outputs)):
+            for tensor in tensors:
+                old = side.get(tensor.name)
+                if old is None or old.shape is None or None in old.shape:
+                    side[tensor.name] = tensor
+    return used, made
+
+
+def _optimum(raw: Any, profile: int, left: LeftOut) -> tuple[int | None, ...] | None:
+    infos = raw.get("ProfileInfo") if isinstance(raw, dict) else None
+    if not isinstance(infos, list) or not profile < len(infos) or not isinstance(infos[profile], dict):
+        return None
+    return dims_of(infos[profile].get("OptShape"), left, "ProfileInfo")
+
+
+def _sized(tensor: TensorInfo, seen: TensorInfo | None, best: tuple[int | None, ...] | None) -> TensorInfo:
+    """The tensor with what its layers, its profile or the list itself knows, in this order."""
+    seen = seen or TensorInfo(name=tensor.name)
+    shapes: list[tuple[int | None, ...]] = [s for s in (seen.shape, best, tensor.shape) if s is not None]
+    shape = next((s for s in shapes if None not in s), shapes[0] if shapes else None)
+    dtype, layout = tensor.dtype or seen.dtype, tensor.format or seen.format
+    return TensorInfo.model_construct(name=tensor.name, shape=shape, dtype=dtype, format=layout)

@@ -1,0 +1,111 @@
+"""Times that trtexec measured: `--exportProfile`, a record per layer, and `--exportTimes`, a record per run.
+
+Records are matched to layers by name, and by order where a name comes twice. A record that no layer has becomes a layer
+of its own, so that no measured time is lost; the profiler reports what the inspector may not list.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from sdtrt.plan import Layer, Timing
+from sdtrt.readers._documents import LeftOut
+from sdtrt.readers._tensors import PROFILE
+
+_KEYS = {"total_ms": "timeMs", "mean_ms": "averageMs", "median_ms": "medianMs", "percentage": "percentage"}
+UNMATCHED = "unmatched"
+
+
+@dataclass(frozen=True)
+class Records:
+    """What the profiler wrote: names with times, in order, and the number of runs."""
+
+    timings: tuple[tuple[str, Timing], ...]
+    runs: int | None
+
+
+def records(data: Any, left: LeftOut) -> Records:
+    """The profile's records; anything else in the list is left out."""
+    found, runs = [], None
+    for entry in data if isinstance(data, list) else []:
+        if not isinstance(entry, dict):
+            left.add("an entry of the profile that is no record", type(entry).__name__)
+        elif isinstance(entry.get("name"), str):
+            figures = {field: milliseconds(entry.get(key), left, entry["name"]) for field, key in _KEYS.items()}
+            found.append((entry["name"], Timing.model_construct(None, **figures)))
+        elif type(entry.get("count")) is int and entry["count"] >= 0:
+            runs = entry["count"]
+        else:
+            left.add("a record of the profile without a name", str(entry))
+    return Records(tuple(found), runs)
+
+
+def milliseconds(value: Any, left: LeftOut, where: object) -> float | None:
+    """A time, or None when it is missing or none."""
+    if type(value) in (int, float) and math.isfinite(value) and value >= 0:
+        return float(value)
+    if value is not None:
+        left.add("a time that is negative or no number", where)
+    return None
+
+
+def run_times(data: Any, left: LeftOut) -> tuple[float, ...] | None:
+    """GPU time of each run."""
+    entries = [e for e in data if isinstance(e, dict)] if isinstance(data, list) else []
+    found = [milliseconds(e.get("computeMs"), left, "computeMs") for e in entries]
+    return tuple(ms for ms in found if ms is not None) or None
+
+
+def matches(timings: Iterable[tuple[str, Timing]], names: Iterable[str]) -> int:
+    """Records that a set of layers has names for."""
+    known = set(names)
+    return sum(name in known for name, _ in timings)
+
+
+def timed(layers: list[Layer], found: Records) -> tuple[list[Layer], tuple[str, ...]]:
+    """Layers with their times, those of unmatched records at the end, and notes on what did not fit."""
+    open_by_name: dict[str, list[int]] = defaultdict(list)
+    for index in reversed(range(len(found.timings))):
+        open_by_name[found.timings[index][0]].append(index)
+    taken: dict[int, int] = {}
+    for position, layer in enumerate(layers):
+        if open_by_name.get(layer.name):
+            taken[position] = open_by_name[layer.name].pop()
+    left = sorted(set(range(len(found.timings))) - set(taken.values()))
+    if left:
+        _by_plain_name(layers, found, left, taken)
+    made = [
+        layer.model_copy(update={"timing": found.timings[taken[i]][1]}) if i in taken else layer
+        for i, layer in enumerate(layers)
+    ]
+    extra = [Layer(name=found.timings[i][0], kind="other", op=UNMATCHED, timing=found.timings[i][1]) for i in left]
+    return made + extra, _notes(made, extra)
+
+
+def _by_plain_name(layers: list[Layer], found: Records, left: list[int], taken: dict[int, int]) -> None:
+    """Match what differs only in the tag of a profile; shrinks `left`."""
+    waiting: dict[str, list[int]] = defaultdict(list)
+    for position, layer in enumerate(layers):
+        if position not in taken:
+            waiting[PROFILE.sub("", layer.name)].append(position)
+    for index in list(left):
+        positions = waiting.get(PROFILE.sub("", found.timings[index][0]))
+        if positions:
+            taken[positions.pop(0)] = index
+            left.remove(index)
+
+
+def _notes(layers: list[Layer], extra: list[Layer]) -> tuple[str, ...]:
+    notes = []
+    if extra:
+        own, all_ms = (sum(x.time_ms or 0 for x in part) for part in (extra, [*layers, *extra]))
+        share = f"{100 * own / all_ms:.1f} % of the time" if all_ms else "no time"
+        notes.append(f"{len(extra)} measured names are no layers of the engine and have {share}: {extra[0].name[:80]}")
+    untimed = [x for x in layers if x.timing is None]
+    if untimed:
+        notes.append(f"{len(untimed)} layers were not measured, such as {untimed[0].name[:80]}")
+    return tuple(notes)

@@ -1,0 +1,79 @@
+"""What a TensorRT layer costs by its own words, for dumps without an ONNX file.
+
+- FLOPs of a convolution: 2 x multiply-adds, N x K x output area x (C / groups) x kernel area with N, C of the input and
+  K of the output; a deconvolution does as much for each input element. Biases and activations are not counted.
+- Weights: `Weights` and `Bias` (a fused pooling's `ConvWeights`, `ConvBias`), `Constants` where TensorRT 11 lists them;
+  0 for layers that have none by their nature. A generated kernel or a product that lists none: not known.
+- Bytes moved: inputs and outputs, each tensor once, and weights.
+"""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any
+
+from sdtrt.plan import DTYPE_BITS, Kind, TensorInfo
+from sdtrt.readers._documents import LeftOut
+from sdtrt.readers._tensors import dtype_of, tensor_of
+
+_WEIGHTS = ("Weights", "Bias", "ConvWeights", "ConvBias")
+_WITHOUT = ("pool", "softmax", "signal", "wait", "memset")
+_LIMIT = 1 << 60
+
+
+def weight_bytes(raw: dict[str, Any], kind: Kind, left: LeftOut) -> int | None:
+    """Bytes of a layer's weights, or None when it does not tell."""
+    named = [raw[key] for key in _WEIGHTS if key in raw]
+    if named:
+        sizes = [_bytes(entry) for entry in named]
+        known = [s for s in sizes if s is not None]
+        if len(known) < len(sizes):
+            left.add("Weights without a known Type and Count", raw.get("Name"))
+            return None
+        return sum(known)
+    if isinstance(raw.get("Constants"), list) and raw["Constants"]:
+        constants = [tensor_of(entry, left, raw.get("Name")) for entry in raw["Constants"]]
+        found = [None if t is None else t.nbytes for t in constants]
+        return sum(n for n in found if n is not None) if None not in found else None
+    layer_type = str(raw.get("ParameterType", raw.get("LayerType"))).lower()
+    moves_only = kind in ("reformat", "copy", "shape", "attention")
+    return 0 if moves_only or any(part in layer_type for part in _WITHOUT) else None
+
+
+def _bytes(entry: Any) -> int | None:
+    if not isinstance(entry, dict):
+        return None
+    count, text = entry.get("Count"), entry.get("Type")
+    bits = DTYPE_BITS.get(dtype_of(text) or "") if isinstance(text, str) else None
+    if count == 0:
+        return 0
+    if bits is None or type(count) is not int or not 0 < count < _LIMIT:
+        return None
+    return -(-count * bits // 8)
+
+
+def flops(raw: dict[str, Any], inputs: tuple[TensorInfo, ...], outputs: tuple[TensorInfo, ...]) -> int | None:
+    """FLOPs of a convolution whose sizes are all known; None for everything else."""
+    kernel, groups = raw.get("Kernel"), raw.get("Groups", 1)
+    if not inputs or not outputs or not isinstance(kernel, list) or type(groups) is not int or groups < 1:
+        return None
+    data, out = inputs[0].shape, outputs[0].shape
+    if data is None or out is None or None in data or None in out or len(data) != len(out):
+        return None
+    if len(data) != len(kernel) + 2 or not all(type(k) is int and k > 0 for k in kernel):
+        return None
+    deconvolution = "deconv" in f"{raw.get('ParameterType')}{raw.get('LayerType')}".lower()
+    elements, reached = (data, out[1]) if deconvolution else (out, data[1])
+    work = 2 * prod(d or 0 for d in elements) * (reached or 0) * prod(kernel) // groups
+    return work if work < _LIMIT else None
+
+
+def bytes_moved(
+    kind: Kind, weights: int | None, inputs: tuple[TensorInfo, ...], outputs: tuple[TensorInfo, ...]
+) -> int | None:
+    """Bytes across the layer's border; what computes shapes, or nothing, moves none."""
+    if kind == "shape":
+        return 0
+    sizes = [t.nbytes for t in {t.name: t for t in (*inputs, *outputs)}.values()]
+    known = [s for s in sizes if s is not None]
+    return sum(known) + weights if sizes and weights is not None and len(known) == len(sizes) else None

@@ -1,0 +1,19 @@
+"""sdtrt's own plan.json: what engines write and `Plan.save` makes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sdtrt.plan import Plan
+from sdtrt.readers._documents import Document
+
+
+def sniff(document: Document) -> bool:
+    """Whether the file is a plan."""
+    data = document.data
+    return isinstance(data, dict) and {"format", "component", "layers"} <= set(data)
+
+
+def read(documents: Sequence[Document], component: str, profile: int = 0) -> Plan:
+    """The plan, as it was saved; its own component counts."""
+    return Plan.load(documents[0].path)

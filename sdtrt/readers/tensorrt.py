@@ -1,0 +1,234 @@
+"""TensorRT 8.2 to 11: the inspector's layer file with what trtexec and TREx write beside it.
+
+`X.graph.json` or trtexec's --exportLayerInfo is needed; `X.profile.json` (--exportProfile), `X.timing.json`
+(--exportTimes) and `X.*metadata.json` (TREx, from trtexec's log) are used where they are. A file is known by what it
+holds, so any names will do.
+
+Names stay as TensorRT wrote them, except that tensors lose the tag of their profile. All other keys of a layer are kept
+in `Layer.attributes`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from sdtrt.errors import PlanError
+from sdtrt.plan import Layer, Plan
+from sdtrt.readers import _bindings, _kinds, _metadata, _timings, _work
+from sdtrt.readers._blocks import blocks
+from sdtrt.readers._documents import Document, LeftOut
+from sdtrt.readers._nodes import nodes_of, usual_module
+from sdtrt.readers._owners import owned
+from sdtrt.readers._tensors import tensors_of
+
+if TYPE_CHECKING:
+    from sdtrt.costs import GraphCosts
+
+_TAKEN = frozenset({"Name", "LayerType", "Inputs", "Outputs"})
+_MAX_DEPTH = 12
+_REBUILD = "build with --profilingVerbosity=detailed (config.profiling_verbosity = DETAILED) and export again"
+# Types of Myelin's layers; all others are TensorRT's own, whose first input tells the precision.
+_MYELIN = frozenset({"kgen", "gemm", "correlation", "fusion", "myelin", "shape_call", "maxpool", "add", "custom_layer"})
+
+
+def role_of(document: Document) -> str | None:
+    """What the file holds: graph, profile, timing, metadata, or None when it is not of this format."""
+    name, data = document.path.name, document.data
+    if isinstance(data, dict):
+        if "Layers" in data or name.endswith(".graph.json"):
+            return "graph"
+        return "metadata" if _metadata.is_metadata(data) or name.endswith(".metadata.json") else None
+    if not isinstance(data, list):
+        return None
+    known = {".graph.json": "graph", ".profile.json": "profile", ".timing.json": "timing", ".metadata.json": "metadata"}
+    by_name = next((role for ending, role in known.items() if name.endswith(ending)), None)
+    return by_name or _role_by_content([entry for entry in data[:3] if isinstance(entry, dict)], data)
+
+
+def _role_by_content(entries: list[dict[str, Any]], data: list[Any]) -> str | None:
+    if any("LayerType" in e for e in entries):
+        return "graph"
+    if any("averageMs" in e or "timeMs" in e for e in entries) or (entries and set(entries[0]) == {"count"}):
+        return "profile"
+    if any("computeMs" in e for e in entries):
+        return "timing"
+    return "metadata" if _metadata.is_devices(data) else None
+
+
+def sniff(document: Document) -> bool:
+    """Whether TensorRT, trtexec or TREx wrote the file."""
+    return role_of(document) is not None
+
+
+def read(documents: Sequence[Document], component: str, profile: int = 0) -> Plan:
+    """The plan of one engine's optimisation profile."""
+    graph = next((d for d in documents if role_of(d) == "graph"), None)
+    if graph is None:
+        raise PlanError(
+            "there are times of a TensorRT engine here, but not its layers",
+            slug="plan-graph-missing",
+            received=", ".join(d.path.name for d in documents),
+            expected="the inspector's file beside them, such as X.graph.json",
+            hint="export it: trtexec --loadEngine=FILE --exportLayerInfo=X.graph.json",
+        )
+    left = LeftOut()
+    metadata: _metadata.Metadata = {}
+    for document in _of(documents, "metadata"):
+        for section, facts in _metadata.sections(document.data, left).items():
+            metadata.setdefault(section, {}).update(_plain(facts, left, section))
+    raw, notes = _layers(graph)
+    notes += _doubled(documents)
+    found = blocks(raw)
+    layers = owned([_layer(entry, left) for entry in _block(found, profile, graph)])
+    times = [_timings.records(d.data, left) for d in _of(documents, "profile")]
+    if len(found) > 1:
+        notes.append(f"the engine has {len(found)} optimisation profiles; this is number {profile}")
+    if times:
+        layers, more = _timed(layers, times[0], found, profile)
+        notes += more
+    bindings = _bindings.read(graph.data, layers, profile, left)
+    weights = [x.weight_bytes for x in layers if x.op != _timings.UNMATCHED]
+    known = [w for w in weights if w is not None]
+    walls = [_timings.run_times(d.data, left) for d in _of(documents, "timing")]
+    return Plan(
+        component=component,
+        backend="tensorrt",
+        backend_version=None,
+        device=_metadata.device_name(metadata),
+        precision=_metadata.precision(metadata),
+        shapes=bindings.shapes | _metadata.run_shapes(metadata),
+        layers=tuple(layers),
+        inputs=bindings.inputs,
+        outputs=bindings.outputs,
+        runs=times[0].runs if times else None,
+        wall_times_ms=walls[0] if walls else _metadata.gpu_ms(metadata),
+        total_weight_bytes=sum(known) if len(known) == len(weights) else None,
+        metadata=metadata,
+        notes=(*(n for d in documents for n in d.notes), *notes, *left.notes()),
+    )
+
+
+def join(plan: Plan, costs: GraphCosts) -> Plan:
+    """The plan with the costs of its ONNX nodes."""
+    from sdtrt.readers import _assign
+
+    return _assign.join(plan, costs)
+
+
+def _of(documents: Sequence[Document], role: str) -> list[Document]:
+    return [d for d in documents if role_of(d) == role]
+
+
+def _doubled(documents: Sequence[Document]) -> list[str]:
+    """Files that say what another says already: the first of each kind counts."""
+    found = [(role, [d.path.name for d in _of(documents, role)]) for role in ("graph", "profile", "timing")]
+    return [
+        f"of several {role} files {names[0]} was used, not {', '.join(names[1:])}" for role, names in found if names[1:]
+    ]
+
+
+def _layers(graph: Document) -> tuple[list[dict[str, Any]], list[str]]:
+    """Raw layers, each with a name; an engine built without details has names only."""
+    found = graph.data.get("Layers") if isinstance(graph.data, dict) else graph.data
+    if not isinstance(found, list):
+        raise _wrong(graph, "Layers", found, "a list of layers")
+    layers: list[dict[str, Any]] = []
+    bare = 0
+    for index, entry in enumerate(found):
+        if isinstance(entry, str):
+            bare += 1
+            layers.append({"Name": entry, "LayerType": "unknown"})
+        elif isinstance(entry, dict):
+            named = isinstance(entry.get("Name"), str)
+            layers.append(entry if named else {**entry, "Name": f"(layer {index} without a name)"})
+        else:
+            raise _wrong(graph, f"Layers[{index}]", entry, "an object, or a name")
+    note = f"{bare} layers have names only: {_REBUILD}"
+    return layers, [note] if bare else []
+
+
+def _wrong(graph: Document, field: str, received: object, expected: str) -> PlanError:
+    return PlanError(
+        f"{field} is wrong in the layers of a TensorRT engine",
+        slug="plan-field",
+        received=f"{type(received).__name__} {str(received)[:80]!r} in {graph.path}",
+        expected=expected,
+        hint="export it again: trtexec --exportLayerInfo=FILE",
+    )
+
+
+def _block(found: list[list[dict[str, Any]]], profile: int, graph: Document) -> list[dict[str, Any]]:
+    if not 0 <= profile < len(found):
+        raise PlanError(
+            "the engine has no such optimisation profile",
+            slug="plan-profile",
+            received=f"{profile} of {graph.path}",
+            expected=f"0 to {len(found) - 1}",
+        )
+    return found[profile]
+
+
+def _timed(
+    layers: list[Layer], times: _timings.Records, found: list[list[dict[str, Any]]], profile: int
+) -> tuple[list[Layer], list[str]]:
+    """A profiler reports the one optimisation profile that ran: times of another are not those of these layers."""
+    fits = [_timings.matches(times.timings, (x["Name"] for x in block)) for block in found]
+    best = max(range(len(found)), key=lambda p: (fits[p], p == profile))
+    if best != profile:
+        return layers, [f"the times are those of optimisation profile {best} and were left out: ask for that one"]
+    timed, notes = _timings.timed(layers, times)
+    return timed, list(notes)
+
+
+def _layer(raw: dict[str, Any], left: LeftOut) -> Layer:
+    """One layer; what has a wrong type is noted and not known."""
+    name = raw["Name"]
+    layer_type, parameter, tactic = (_text(raw, key, left) for key in ("LayerType", "ParameterType", "TacticName"))
+    layer_type = layer_type or "unknown"
+    kind = _kinds.kind_of(layer_type, parameter, tactic, name)
+    inputs, outputs = tensors_of(raw, "Inputs", left), tensors_of(raw, "Outputs", left)
+    nodes = nodes_of(raw.get("Metadata"), left, name)
+    weights = _work.weight_bytes(raw, kind, left)
+    stream = raw.get("StreamId")
+    return Layer.model_construct(
+        name=name,
+        kind=kind,
+        op=layer_type,
+        kernel=tactic or None,
+        precision=_kinds.precision_of(kind, layer_type.lower() not in _MYELIN, tactic, inputs, outputs),
+        inputs=inputs,
+        outputs=outputs,
+        nodes=nodes,
+        module=usual_module(nodes),
+        stream=stream if type(stream) is int else None,
+        weight_bytes=weights,
+        bytes_moved=_work.bytes_moved(kind, weights, inputs, outputs),
+        flops=_work.flops(raw, inputs, outputs) if kind == "conv" else _free(kind),
+        attributes=_plain({k: v for k, v in raw.items() if k not in _TAKEN}, left, name),
+    )
+
+
+def _free(kind: str) -> int | None:
+    return 0 if kind in ("reformat", "copy", "shape") else None
+
+
+def _text(raw: dict[str, Any], key: str, left: LeftOut) -> str:
+    value = raw.get(key, "")
+    if isinstance(value, str):
+        return value
+    left.add(f"{key} that is no text", raw["Name"])
+    return ""
+
+
+def _plain(facts: dict[str, Any], left: LeftOut, where: str) -> dict[str, Any]:
+    """Values as they stand, without those that are nested too deeply to be written again."""
+    kept = {k: v for k, v in facts.items() if not isinstance(v, list | dict) or _shallow(v, _MAX_DEPTH)}
+    if len(kept) < len(facts):
+        left.add("a value that is nested too deeply", where)
+    return kept
+
+
+def _shallow(value: Any, depth: int) -> bool:
+    inner = value.values() if isinstance(value, dict) else value
+    return depth > 0 and all(_shallow(v, depth - 1) for v in inner if isinstance(v, list | dict))
