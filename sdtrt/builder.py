@@ -17,8 +17,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sdtrt import compare, costs, env, export, graph, lora, models, parity, quantize, store
 from sdtrt import config as configs
-from sdtrt import costs, env, export, graph, parity, store
 from sdtrt.config import BuildConfig
 from sdtrt.engines import EngineContext, Source
 from sdtrt.errors import BuildError, SdtrtError, VerifyError
@@ -33,7 +33,15 @@ if TYPE_CHECKING:
 Progress = Callable[[str, float], None]
 # Shares of a build and where its stages begin, measured on SD pipelines: they only drive the progress bar.
 _SHARES = {"unet": 6.0, "vae_decoder": 2.0, "vae_encoder": 2.0}
-_STAGES = {"load": 0.0, "export": 0.05, "optimise": 0.65, "build": 0.70, "verify": 0.75, "profile": 0.90}
+_STAGES = {
+    "load": 0.0,
+    "calibrate": 0.02,
+    "export": 0.05,
+    "optimise": 0.65,
+    "build": 0.70,
+    "verify": 0.75,
+    "profile": 0.90,
+}
 
 
 def build(
@@ -120,6 +128,11 @@ def _build(plan: Forecast, step: Step, folder: Path, report: Progress) -> Compon
     with stage("load", "loading weights"):
         if backend.consumes != "nothing":
             module = spec.load(plan.folder)
+            lora.bake(module, spec, plan.loras, plan.folder)
+    quantisation = None
+    if module is not None and plan.config.quantised and spec.name in quantize.COMPONENTS:
+        with stage("calibrate", "calibrating"):
+            quantisation = quantize.quantise(module, plan.config, plan.folder, sizes, within("calibrate"))
     if backend.consumes == "onnx":
         with stage("export", "exporting"):
             opset = plan.config.opset or backend.opset
@@ -148,15 +161,17 @@ def _build(plan: Forecast, step: Step, folder: Path, report: Progress) -> Compon
         parity=figures,
         seconds=seconds,
         weight_bytes=step.weight_bytes,
+        quantisation=quantisation,
     )
 
 
 def _parity(plan: Forecast, spec: ComponentSpec, engine: Any, module: nn.Module) -> dict[str, float]:
     """Relative error at the least and the best size; VerifyError when it is above the limit."""
-    limit = parity.LIMITS[plan.config.precision][0]
+    limit = compare.LIMITS[plan.config.precision][0]
     oracle, figures = module.float(), {}
     for point in ("min", "opt"):
-        error = parity.component_error(engine, oracle, plan.profiles[0].sizes(point))
+        with quantize.without(oracle):
+            error = compare.component_error(engine, oracle, plan.profiles[0].sizes(point))
         figures[f"relative_error_{point}"] = error
         if not error <= limit:
             raise VerifyError(
@@ -182,7 +197,8 @@ def _save_norm(module: Any, folder: Path) -> None:
 def _copy_pipeline(plan: Forecast, target: Path) -> None:
     """Everything of the checkpoint but its weights: configs, tokenizers, scheduler."""
     shutil.rmtree(target, ignore_errors=True)
-    keep = [*{s.spec.attribute for s in plan.steps}, "scheduler", "tokenizer", "tokenizer_2"]
+    # The configs of parts that were left out too: specs are derived from all of them.
+    keep = [*models.load(plan.family).configs(plan.folder), "scheduler", "tokenizer", "tokenizer_2"]
     for part in keep:
         if (plan.folder / part).is_dir():
             (target / part).mkdir(parents=True)
@@ -212,7 +228,7 @@ def _check_image(plan: Forecast, stage: Staging, manifest: Manifest) -> Manifest
     steps = plan.config.verify_steps
     if not (steps and plan.backend.computes and {"unet", "vae_decoder"} <= manifest.components.keys()):
         return manifest
-    row, run = parity.image_row(Bundle(stage.path, manifest), plan.folder, steps)
+    row, run = parity.image_row(Bundle(stage.path, manifest), plan.folder, steps, plan.loras)
     if not row.passed:
         raise VerifyError(
             "the image differs from that of eager PyTorch",

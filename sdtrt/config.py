@@ -13,6 +13,51 @@ from sdtrt.records import Record, config_error
 from sdtrt.spec import ShapeProfile
 
 
+class LoraEntry(Record):
+    """A LoRA to build in, and how strongly: any number, also a negative one."""
+
+    path: str = Field(description='.safetensors file, "owner/name" or "owner/name/FILE.safetensors" on the hub')
+    scale: float = Field(1.0, allow_inf_nan=False, description="factor of what it adds")
+
+    @classmethod
+    def parse(cls, text: str) -> LoraEntry:
+        """Parse "FILE" or "FILE:SCALE"."""
+        path, _, scale = text.rpartition(":")
+        try:
+            return cls(path=path, scale=float(scale)) if path else cls(path=text)
+        except ValueError:  # the colon is the path's
+            return cls(path=text)
+
+
+# Precisions in which some layers of the U-Net compute on rounded numbers; all else is fp16.
+QUANTISED = ("int8", "fp8")
+PROMPTS = (
+    "a photograph of a lighthouse at dusk, waves breaking on the rocks",
+    "portrait of an old woman laughing, studio light, 85 mm",
+    "a watercolour of a village in the mountains, spring",
+    "a bowl of ramen with an egg, seen from above",
+    "a red fox in deep snow, wildlife photograph",
+    "the interior of a library with high windows, ink drawing",
+    "a city street at night in the rain, neon signs",
+    "a small robot reading a book, 3D render",
+)
+
+
+class Calibration(Record):
+    """How the ranges of quantised layers are found: real images are made with the checkpoint's own pipeline."""
+
+    prompts: tuple[str, ...] = Field(PROMPTS, min_length=1, description="taken in turn; best such as will be asked for")
+    images: int = Field(8, ge=1, description="images made in all; 128 is NVIDIA's number for fp8, 32 for int8")
+    steps: int = Field(20, ge=1, description="denoising steps of each")
+    algorithm: Literal["max", "smoothquant"] = Field(
+        "max", description="smoothquant moves outliers of a layer's input into its weight: helps int8, costs a product"
+    )
+    keep: tuple[str, ...] = Field(
+        ("time_emb_proj", "time_embedding", "add_embedding", "conv_in", "conv_out", "conv_shortcut", "proj_out"),
+        description="a layer whose name holds one of these stays fp16: they cost little time and much quality",
+    )
+
+
 class BuildConfig(Record):
     """What to build and how. `None` means: the default of the model or of the backend."""
 
@@ -20,14 +65,24 @@ class BuildConfig(Record):
     revision: str | None = Field(None, description="branch, tag or commit of a hub id")
     variant: str | None = Field(None, description='weight variant of the checkpoint, such as "fp16"')
     backend: str = Field("onnxruntime", description="an engine backend: see `sdtrt doctor`")
-    precision: Literal["fp32", "fp16"] = Field("fp32", description="dtype of the graph; VAEs that overflow stay fp32")
+    precision: Literal["fp32", "fp16", "fp8", "int8"] = Field(
+        "fp32", description="type of the graph; VAEs that overflow stay fp32; fp8 and int8 are the U-Net's alone"
+    )
+    calibration: Calibration = Field(Calibration(), description="how fp8 and int8 find the ranges of layers")
     profiles: tuple[str, ...] = Field((), description='shape profiles, such as "B=1:1:4,H=256:512:768,W=256:512:768"')
     components: tuple[str, ...] | None = Field(None, description="build only these; the rest of the bundle is kept")
     opset: int | None = Field(None, ge=18, le=23, description="ONNX opset; the backend knows its best")
     passes: tuple[str, ...] | None = Field(None, description="graph passes, in order; the backend knows its own")
+    lora: tuple[LoraEntry, ...] = Field((), description='LoRAs to build in: "FILE:SCALE", or path and scale')
     options: dict[str, Any] = Field(default_factory=dict, description="options of the backend")
     profile_runs: int = Field(10, ge=1, description="runs per component for the layer times in plan.json")
     verify_steps: int = Field(4, ge=0, description="steps of the test image at the end of a build; 0 leaves it out")
+
+    @field_validator("lora", mode="before")
+    @classmethod
+    def _parsed(cls, entries: Any) -> Any:
+        listed = isinstance(entries, list | tuple)
+        return [LoraEntry.parse(e) if isinstance(e, str) else e for e in entries] if listed else entries
 
     @field_validator("profiles")
     @classmethod
@@ -35,6 +90,11 @@ class BuildConfig(Record):
         for text in profiles:
             ShapeProfile.parse(text)
         return profiles
+
+    @property
+    def quantised(self) -> bool:
+        """Whether layers are to be quantised."""
+        return self.precision in QUANTISED
 
 
 def load(path: Path | None = None, **overrides: Any) -> BuildConfig:

@@ -16,6 +16,7 @@ from typing import Any
 
 # What decides whether an engine made elsewhere, or yesterday, is still valid; `sdtrt doctor` prints them all.
 PACKAGES = ("torch", "diffusers", "transformers", "onnx", "onnxruntime", "onnx-graphsurgeon", "polygraphy", "tensorrt")
+PACKAGES += ("nvidia-modelopt",)
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,8 @@ def capture(spec: ComponentSpec, module: nn.Module, profiles: Sequence[ShapeProf
     import torch
     from onnxscript.optimizer import optimize_ir
 
+    from sdtrt import qdq
+
     dynamic = _dynamic_symbols(spec, profiles)
     tensors = sample_inputs(spec, _sample_sizes(spec, profiles, dynamic))
     shapes = {
@@ -54,6 +56,7 @@ def capture(spec: ComponentSpec, module: nn.Module, profiles: Sequence[ShapeProf
                 input_names=[t.name for t in spec.inputs],
                 output_names=[t.name for t in spec.outputs],
                 opset_version=opset,
+                custom_translation_table=qdq.translations(),
                 optimize=False,
                 verbose=False,
             )

@@ -8,7 +8,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
-from sdtrt import engines, env, graph, models, source, store
+from sdtrt import engines, env, graph, lora, models, quantize, source, store
 from sdtrt.config import BuildConfig
 from sdtrt.errors import BundleError, ConfigError
 from sdtrt.spec import ComponentSpec, ShapeProfile
@@ -39,6 +39,7 @@ class Forecast:
     passes: tuple[str, ...]
     profiles: tuple[ShapeProfile, ...]
     steps: tuple[Step, ...]
+    loras: tuple[lora.BakedLora, ...] = ()
 
     @property
     def new_bytes(self) -> int:
@@ -50,8 +51,11 @@ def forecast(config: BuildConfig, out: Path, force: bool = False) -> Forecast:
     """Resolve the model, the profiles and the backend, and compare keys with what is there. Builds nothing."""
     backend = engines.require(config.backend)
     options = backend.check_options(config.options)
+    if config.quantised:
+        quantize.check(config, backend.consumes, config.opset or backend.opset)
     folder, family, specs, profiles = resolve(config)
     wanted = _wanted(config, specs)
+    loras = lora.baked(config.lora, specs, folder)
     passes = config.passes if config.passes is not None else backend.passes
     shared = {
         "precision": config.precision,
@@ -71,10 +75,16 @@ def forecast(config: BuildConfig, out: Path, force: bool = False) -> Forecast:
         if name not in wanted and (bundle is None or name not in bundle.manifest.components):
             continue
         key = {"weights": digest(spec.attribute), **shared}
+        if config.quantised and name not in quantize.COMPONENTS:
+            key["precision"] = "fp16"
+        elif config.quantised:
+            key["quantisation"] = quantize.key(config)
+        if mine := [str(entry) for entry in loras if spec.attribute in entry.parts]:
+            key["lora"] = ", ".join(mine)
         built = bundle.manifest.components.get(name) if bundle else None
         weight_bytes = source.parameter_count(folder / spec.attribute) * (2 if spec.dtype == "float16" else 4)
         steps.append(_step(spec, key, built, finished.get(name), force, weight_bytes))
-    return Forecast(config, folder, family.name, backend, options, passes, profiles, tuple(steps))
+    return Forecast(config, folder, family.name, backend, options, passes, profiles, tuple(steps), loras)
 
 
 def resolve(

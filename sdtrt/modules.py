@@ -37,7 +37,7 @@ _REFUSED = {
     "enable_tiling": "tiles need the VAE's layers; build the size you want, or use enable_slicing()",
     "encoder_hid_proj": "the exported U-Net has no image conditioning (IP-Adapter)",
     "fuse_qkv_projections": "attention is compiled",
-    "load_lora_adapter": "weights are inside the engine; fuse the adapter into the checkpoint and build that",
+    "load_lora_adapter": "weights are inside the engine; use load_lora_weights() of the pipeline of sdtrt.load()",
     "set_attention_slice": "attention is compiled; it is not needed for memory",
     "set_attn_processor": "attention is compiled",
 }
@@ -145,7 +145,7 @@ class EngineUNet(EngineModule):
         added = dict(added_cond_kwargs or {})
         self._refuse_given(
             {
-                "cross_attention_kwargs": "attention is compiled; LoRA scales and processors cannot be passed in",
+                "cross_attention_kwargs": "attention is compiled; give LoRA scales to set_adapters()",
                 "image_embeds": _REFUSED["encoder_hid_proj"],
             },
             {

@@ -4,27 +4,21 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from sdtrt import export, models, source
+from sdtrt import lora, models, source
+from sdtrt.compare import LIMITS, component_error
+from sdtrt.config import LoraEntry
 from sdtrt.errors import VerifyError
 from sdtrt.pipeline import load, load_engines, timed
 from sdtrt.run import ImageRun
 from sdtrt.store import Bundle
 
-if TYPE_CHECKING:
-    from torch import nn
-
-    from sdtrt.engines import Engine
-
 Progress = Callable[[str, float], None]
 PROMPT = "a photograph of a lighthouse at dusk"
-# Largest relative error of a component and smallest PSNR of an image, in dB, by precision of the graph. fp32 engines
-# differ from eager in the order of sums only; 40 dB is beyond what an eye can tell.
-LIMITS = {"fp32": (1e-3, 40.0), "fp16": (5e-2, 25.0)}
 
 
 @dataclass(frozen=True)
@@ -58,6 +52,7 @@ def verify(
     folder = source.resolve(model or manifest.model, config.get("revision"), config.get("variant"))
     family = models.load(manifest.family)
     oracle = family.components(folder, "fp32")
+    loras = lora.baked([LoraEntry.model_validate(e) for e in config.get("lora", ())], oracle, folder)
     loaded = load_engines(bundle)
     limit, rows = LIMITS[manifest.precision][0], []
     for index, (name, engine) in enumerate(loaded.items()):
@@ -74,33 +69,19 @@ def verify(
                 hint="name the right checkpoint with --model, or rebuild",
             )
         module = oracle[name].load(folder)
+        lora.bake(module, oracle[name], loras, folder)
         points = [(p, point) for p in manifest.shape_profiles for point in ("min", "opt", *["max"][:full])]
         for sizes in {tuple(sorted(p.sizes(point).items())): p.sizes(point) for p, point in points}.values():
             error = component_error(engine, module, sizes)
             at = ",".join(f"{k}={v}" for k, v in sizes.items())
             rows.append(Row(f"{name} at {at}", "relative error", error, limit, error <= limit))
     progress("image: comparing", len(loaded) / (len(loaded) + 1))
-    rows.append(image_row(bundle, folder, steps)[0])
+    rows.append(image_row(bundle, folder, steps, loras)[0])
     progress("done", 1.0)
     return rows
 
 
-def component_error(engine: Engine, module: nn.Module, sizes: Mapping[str, int]) -> float:
-    """Worst ‖engine - eager‖ / ‖eager‖ over the outputs; infinite when the engine's result is not finite."""
-    import torch
-
-    worst, inputs = 0.0, export.sample_inputs(engine.spec, sizes)
-    outputs = engine(**{n: t.to(engine.device) for n, t in inputs.items()})
-    with torch.inference_mode():
-        expected = module(**{n: t.float() if t.is_floating_point() else t for n, t in inputs.items()})
-    for (_, got), want in zip(outputs.items(), expected, strict=True):
-        difference = got.cpu().double() - want.double()
-        error = float(difference.norm() / want.double().norm().clamp(min=1e-12))
-        worst = max(worst, error if math.isfinite(error) else math.inf)
-    return worst
-
-
-def image_row(bundle: Bundle, folder: Path, steps: int) -> tuple[Row, ImageRun]:
+def image_row(bundle: Bundle, folder: Path, steps: int, loras: Sequence[lora.BakedLora] = ()) -> tuple[Row, ImageRun]:
     """PSNR of an image of `steps` steps against eager, same seed and prompt, at the first profile's optimum.
 
     Also where the time of the engines' image went.
@@ -110,7 +91,7 @@ def image_row(bundle: Bundle, folder: Path, steps: int) -> tuple[Row, ImageRun]:
     pipe = load(bundle)
     size = {"height": sizes["H"], "width": sizes["W"]}
     image, run = timed(pipe, lambda: _image(pipe, sizes, steps), steps=steps, images=1, **size)
-    value = psnr(image, _image(eager(folder), sizes, steps))
+    value = psnr(image, _image(eager(folder, loras), sizes, steps))
     return Row(f"image, {steps} steps", "PSNR (dB)", value, limit, value >= limit), run
 
 
@@ -122,8 +103,8 @@ def psnr(image: Any, reference: Any) -> float:
     return math.inf if error == 0 else 10 * math.log10(1 / error)
 
 
-def eager(folder: Path, **parts: Any) -> Any:
-    """The stock pipeline of a checkpoint in float32 on the CPU: the reference."""
+def eager(folder: Path, loras: Sequence[lora.BakedLora] = (), **parts: Any) -> Any:
+    """The stock pipeline of a checkpoint in float32 on the CPU, with LoRAs as diffusers loads them: the reference."""
     import diffusers
     import torch
 
@@ -134,6 +115,12 @@ def eager(folder: Path, **parts: Any) -> Any:
         parts |= {"safety_checker": None, "requires_safety_checker": False}
     pipe = cls.from_pretrained(folder, dtype=torch.float32, use_safetensors=True, local_files_only=True, **parts)
     pipe.set_progress_bar_config(disable=True)
+    names = [f"lora_{number}" for number in range(len(loras))]
+    with lora.quiet():
+        for name, entry in zip(names, loras, strict=True):
+            pipe.load_lora_weights(str(entry.path), adapter_name=name)
+    if loras:
+        pipe.set_adapters(names, [entry.scale for entry in loras])
     return pipe
 
 

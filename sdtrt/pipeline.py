@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from sdtrt import engines, models
+from sdtrt import engines, lora, models
 from sdtrt.errors import BundleError, ConfigError, Unsupported
 from sdtrt.run import EngineCalls, ImageRun
 from sdtrt.store import Bundle
@@ -21,8 +21,12 @@ if TYPE_CHECKING:
 Task = Literal["txt2img", "img2img", "inpaint"]
 T = TypeVar("T")
 
+_LORA_PARTS = ("text_encoder", "text_encoder_2", "unet")
 # Methods that with engines would do nothing, or half; more are refused by the modules themselves.
-_LORA = "weights are inside the engines; fuse the adapter into the checkpoint and build that"
+_LORA = (
+    "weights are inside the engines; build with the adapter, sdtrt build MODEL --lora FILE, or build TensorRT engines "
+    "that take other weights, options: {refit: all}"
+)
 _REFUSED = {
     "load_lora_weights": _LORA,
     "set_adapters": _LORA,
@@ -71,7 +75,7 @@ def load(
             given[name] = entry
         elif parameter.default is inspect.Parameter.empty:
             given[name] = None
-    return _refuse_methods(cls(**given))
+    return _adapt_methods(cls(**given), bundle)
 
 
 def accelerate(
@@ -102,7 +106,7 @@ def accelerate(
                 hint="build a bundle from the pipeline's own checkpoint",
             )
     pipe.register_modules(**modules)
-    return _refuse_methods(pipe)
+    return _adapt_methods(pipe, bundle)
 
 
 def load_modules(bundle: Bundle, options: Mapping[str, Any] | None = None) -> dict[str, EngineModule]:
@@ -180,6 +184,25 @@ def timed(
         wall_ms=wall_ms,
         engines={n: EngineCalls(count=c, total_ms=s * 1e3) for n, (c, s) in sorted(spent.items()) if c},
     )
+
+
+def _adapt_methods(pipe: DiffusionPipeline, bundle: Bundle) -> DiffusionPipeline:
+    """Refuse what engines cannot do; LoRA works where the weights in the engines can be replaced."""
+    from sdtrt.modules import EngineModule
+
+    _refuse_methods(pipe)
+    parts = {n: m for n in _LORA_PARTS if (m := getattr(pipe, n, None)) is not None}
+    mine = {n: m.engines[n] for n, m in parts.items() if isinstance(m, EngineModule)}
+    eager = {n: m for n, m in parts.items() if n not in mine}
+    if any(bundle.manifest.components[n].quantisation for n in mine):
+        return pipe  # other weights have other ranges than those that were measured
+    try:
+        switch = lora.LoraSwitch(mine, eager, bundle.pipeline_folder, hasattr(pipe, "text_encoder_2"))
+    except Unsupported:
+        return pipe
+    for name in lora.METHODS:
+        setattr(pipe, name, getattr(switch, name))
+    return pipe
 
 
 def _refuse_methods(pipe: DiffusionPipeline) -> DiffusionPipeline:

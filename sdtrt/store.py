@@ -47,6 +47,16 @@ class Change(Record):
     notes: tuple[str, ...] = ()
 
 
+class Quantisation(Record):
+    """How a component's layers were quantised: largest input magnitude by layer, and a digest of all that was found."""
+
+    scheme: str
+    by: str
+    calibration: dict[str, Any]
+    layers: dict[str, float]
+    digest: str
+
+
 class Component(Record):
     """Everything known about one built engine. `key` holds, field by field, what it depends on."""
 
@@ -57,6 +67,7 @@ class Component(Record):
     parity: dict[str, float] = {}
     seconds: dict[str, float] = {}
     weight_bytes: int | None = None
+    quantisation: Quantisation | None = None
 
 
 class Manifest(Record):

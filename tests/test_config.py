@@ -34,7 +34,7 @@ def test_an_unknown_key_is_named_with_the_nearest_one(tmp_path):
 @pytest.mark.parametrize(
     ("text", "slug"),
     [
-        ("model: x\nprecision: fp8\n", "config-value"),
+        ("model: x\nprecision: fp7\n", "config-value"),
         ("model: x\nopset: 9\n", "config-value"),
         ("backend: fake\n", "config-missing-key"),
         ("a: [1\n", "config-yaml"),

@@ -28,9 +28,12 @@ def run(
     ] = None,
     config: Annotated[Path | None, typer.Option(help="YAML recipe; the options here win over it.")] = None,
     backend: Annotated[str | None, typer.Option(help="Engine backend; see `sdtrt doctor`.")] = None,
-    precision: Annotated[str | None, typer.Option(help="fp32 or fp16.")] = None,
+    precision: Annotated[str | None, typer.Option(help="fp32, fp16, fp8 or int8.")] = None,
     profile: Annotated[
         list[str] | None, typer.Option(help='Sizes, such as "B=1:1:4,H=256:512:768,W=512"; may be repeated.')
+    ] = None,
+    lora: Annotated[
+        list[str] | None, typer.Option(help="LoRA to build in, as FILE or FILE:SCALE; may be repeated.")
     ] = None,
     component: Annotated[list[str] | None, typer.Option(help="Build only this component; may be repeated.")] = None,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the hub.")] = None,
@@ -53,6 +56,7 @@ def run(
         precision=precision,
         profiles=profile or None,
         components=component or None,
+        lora=lora or None,
         revision=revision,
         variant=variant,
     )

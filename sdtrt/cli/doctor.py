@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
 from sdtrt import engines, env
-from sdtrt.cli.console import out, progress, size, table
+from sdtrt.cli.console import hush, out, progress, size, table
 
 EXAMPLES = (
     "Examples:\n\n[bold]sdtrt doctor[/]\n\n[bold]sdtrt doctor --json[/] for a bug report\n\n"
-    "[bold]sdtrt doctor --ceilings h200.json[/] for the roofline of a report"
+    "[bold]sdtrt doctor --ceilings h200.json[/] for the roofline of a report\n\n"
+    "[bold]sdtrt doctor --self-test --out self-test.json[/]"
 )
 
 
@@ -22,10 +24,19 @@ def run(
     ceilings: Annotated[
         Path | None, typer.Option(help="Measure peak rates of the device into this file, for sdtrt analyze --ceilings.")
     ] = None,
+    self_test: Annotated[
+        bool, typer.Option("--self-test", help="Build and run a small model and check all that can be; minutes.")
+    ] = False,
+    report: Annotated[
+        Path, typer.Option("--out", "-o", help="Where --self-test writes; a .md file comes beside it.")
+    ] = Path("self-test.json"),
 ) -> None:
     """Show what this machine has, which engines it can use, and what mends those it cannot."""
     if ceilings is not None:
         measure(ceilings)
+        return
+    if self_test:
+        check(report)
         return
     facts = env.describe()
     rows = [(n, engines.load(n).unavailable(), engines.load(n)) for n in engines.names()]
@@ -76,3 +87,26 @@ def measure(path: Path) -> None:
     grid.add_row("memory", f"{found.gb_per_s:.3g} GB/s")
     out.print(grid)
     out.print(f"[bold]{path}[/]", soft_wrap=True)
+
+
+def check(report: Path) -> None:
+    """Run the self-test, show its checks, and exit with 1 when one failed."""
+    with progress("self-test") as say:
+        say("loading", 0.0)
+        from sdtrt import selftest
+
+        hush()
+        result = selftest.run(report, say)
+    grid = table("backend", "check", "result", "seconds", "", numbers=("seconds",))
+    colours = {"passed": "green", "failed": "red", "skipped": "dim"}
+    for c in (c for c in result.checks if c.backend not in result.missing):
+        colour = colours[c.status]
+        reason = escape(c.reason.partition("\n")[0])
+        grid.add_row(c.backend, c.title, f"[{colour}]{c.status}[/]", f"{c.seconds:.1f}", reason)
+    out.print(grid)
+    for name, why in result.missing.items():
+        out.print(f"{name} cannot run here: {why}", markup=False, soft_wrap=True)
+    files = f"{report} and {report.with_suffix('.md')}"
+    out.print(f"attach to an issue: {files}", markup=False, soft_wrap=True)
+    if result.failed:
+        raise typer.Exit(1)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from sdtrt import registry
-from sdtrt.engines._contract import Backend, Engine, EngineContext, Source, Unavailable
+from sdtrt.engines._contract import Backend, Engine, EngineContext, EngineWeights, Source, Unavailable
 from sdtrt.errors import BackendUnavailable
 
-__all__ = ["Backend", "Engine", "EngineContext", "Source", "Unavailable", "load", "names", "require"]
+__all__ = ["Backend", "Engine", "EngineContext", "EngineWeights", "Source", "Unavailable", "load", "names", "require"]
 
 
 def names() -> tuple[str, ...]:

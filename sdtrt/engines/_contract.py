@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import ValidationError
 
-from sdtrt.errors import EngineError, ShapeError
+from sdtrt.errors import EngineError, ShapeError, Unsupported
 from sdtrt.plan import Layer, Plan
 from sdtrt.records import Record, config_error
 from sdtrt.spec import ComponentSpec, Dim, ShapeProfile
@@ -59,6 +59,32 @@ class EngineContext:
     rebuild: str = "sdtrt build MODEL --out BUNDLE"
 
 
+class EngineWeights(ABC):
+    """The weights inside an engine whose weights can be replaced, by the names of the module's parameters.
+
+    `checked` says that the user wants the engine compared with eager PyTorch after each change.
+    """
+
+    checked: bool
+
+    @property
+    @abstractmethod
+    def changed(self) -> frozenset[str]:
+        """Parameters that differ from those of the build."""
+
+    @abstractmethod
+    def read(self, parameters: Iterable[str]) -> dict[str, Tensor]:
+        """Weights of the build, whatever is in the engine now."""
+
+    @abstractmethod
+    def shared(self, parameters: Iterable[str]) -> frozenset[str]:
+        """Those of all the parameters that cannot change alone."""
+
+    @abstractmethod
+    def put(self, weights: Mapping[str, Tensor]) -> None:
+        """Give these parameters new values and all others those of the build, to the bit."""
+
+
 class Engine(ABC):
     """One loaded engine. Backends implement `_run` and `_layers`."""
 
@@ -96,6 +122,10 @@ class Engine(ABC):
     def notes(self) -> tuple[str, ...]:
         """What a user should know of the calls so far."""
         return ()
+
+    def weights(self) -> EngineWeights:
+        """Access to the weights inside, as LoRA needs; Unsupported when they cannot be replaced."""
+        raise Unsupported(f"weights are fixed in engines of {self.backend.name}", slug="refit-unsupported")
 
     def close(self) -> None:  # noqa: B027 (most engines hold nothing that must be freed by hand)
         """Free what the engine holds; calling it again is harmless."""

@@ -81,6 +81,12 @@ class Cuda:
 
         return torch.cuda.stream(stream)
 
+    def synchronize(self, device: torch.device) -> None:
+        """Wait for everything that was put on the device."""
+        import torch
+
+        torch.cuda.synchronize(device)
+
     def new_event(self) -> Any:
         """An event that takes the time."""
         import torch

@@ -10,7 +10,15 @@ from sdtrt.records import Record
 
 # Options of loading and measuring: an engine stays valid when they change, so they are no part of its key.
 RUN_OPTIONS = frozenset(
-    {"gpu", "cuda_graphs", "weight_budget_mib", "profile_warmup", "timing_cache", "timing_cache_folder"}
+    {
+        "gpu",
+        "cuda_graphs",
+        "weight_budget_mib",
+        "profile_warmup",
+        "refit_check",
+        "timing_cache",
+        "timing_cache_folder",
+    }
 )
 
 
@@ -79,6 +87,11 @@ class TrtOptions(Record):
         "none",
         description="weights can be replaced in the engine, as LoRA needs: `all` gives up kernels that need the "
         "weights at build time, and 11.3 may drop a bias; `identical` loses nothing but takes only the same weights",
+    )
+    refit_check: bool = Field(
+        True,
+        description="compare an engine with eager PyTorch on the CPU, at the least size, after each change of LoRA: "
+        "seconds for a large U-Net, and its weights once more in float32; off, only finite results are asked for",
     )
     keep_onnx: bool = Field(
         False, description="keep the ONNX file beside the plan, for trtexec and viewers: as large as the engine"

@@ -55,7 +55,7 @@ class Session:
         self.device, self.what, self.rebuild = device, what, rebuild
         self.inputs = tuple(n for n in names if n in inside)
         self.outputs = tuple(n for n in names if n not in inside)
-        self.dtypes = {n: _torch_type(engine.get_tensor_dtype(n), n, what) for n in names}
+        self.dtypes = {n: torch_type(engine.get_tensor_dtype(n), n, what) for n in names}
         self.profiles = _trt_profiles.of_engine(engine, self.inputs)
         self.activation_bytes: int = engine.device_memory_size_v2
         self.stats = GraphStats()
@@ -240,7 +240,8 @@ def _wrong(what: str, field: str, received: object, expected: object) -> EngineE
     )
 
 
-def _torch_type(dtype: trt.DataType, name: str, what: str) -> torch.dtype:
+def torch_type(dtype: trt.DataType, name: str, what: str) -> torch.dtype:
+    """The type that torch has for one of TensorRT; EngineError when it has none."""
     import tensorrt as trt
     import torch
 

@@ -27,8 +27,9 @@ from sdtrt.engines._trt_job import Job
 from sdtrt.engines._trt_measure import measure
 from sdtrt.engines._trt_options import RUN_OPTIONS, TrtOptions
 from sdtrt.engines._trt_plan_file import PLAN, RECORD, PlanRecord, check_gpu, numbers, read_record
+from sdtrt.engines._trt_refit import TrtWeights
 from sdtrt.engines._trt_session import Session
-from sdtrt.errors import BackendUnavailable, ConfigError, EngineError
+from sdtrt.errors import BackendUnavailable, ConfigError, EngineError, Unsupported
 from sdtrt.plan import Layer, Plan
 from sdtrt.spec import ComponentSpec, ShapeProfile
 from sdtrt.store import sha256, write_text
@@ -52,6 +53,7 @@ class TrtEngine(Engine):
         self.options = TrtOptions.model_validate(dict(context.options))
         super().__init__(context, _trt_device.cuda.device(self.options.gpu))
         self.folder, self._gpu = folder, device
+        self._weights: TrtWeights | None = None
         self.session = _open(folder / PLAN, self.options, self.device, context.spec.name, context.rebuild)
         if {*self.session.inputs} != {t.name for t in context.spec.inputs}:
             self.session.close()
@@ -74,6 +76,20 @@ class TrtEngine(Engine):
     def notes(self) -> tuple[str, ...]:
         """What a user should know of the calls so far: shapes that run without a CUDA graph, and why."""
         return tuple(filter(None, (str(self.session.stats),)))
+
+    def weights(self) -> TrtWeights:
+        """Access to the weights of a plan that was built with refit: all."""
+        if self.options.refit != "all":
+            raise Unsupported(
+                f"the engine of {self.spec.name} cannot take other weights",
+                slug="refit-unsupported",
+                received=f"refit: {self.options.refit}",
+                expected="refit: all",
+                hint=f"rebuild with options: {{refit: all}}: {self.context.rebuild}",
+            )
+        if self._weights is None:
+            self._weights = TrtWeights(self.session, self.folder / MODEL, self.options.refit_check)
+        return self._weights
 
     def close(self) -> None:
         """Free the plan, its contexts and graphs."""

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sdtrt import registry
 from sdtrt.errors import ModelError
 from sdtrt.models._family import ModelFamily, read_json
+from sdtrt.spec import ComponentSpec
 
-__all__ = ["ModelError", "ModelFamily", "family_of", "load", "names", "read_json"]
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = ["ModelError", "ModelFamily", "family_of", "load", "names", "read_json", "skeleton"]
 
 
 def names() -> tuple[str, ...]:
@@ -35,3 +40,10 @@ def family_of(folder: Path) -> ModelFamily:
         expected="; ".join(f"{n} ({load(n).prefix}...)" for n in names()),
         hint="use a Stable Diffusion 1.x, 2.x or XL checkpoint",
     )
+
+
+def skeleton(spec: ComponentSpec, folder: Path) -> nn.Module:
+    """A U-Net or text encoder without weights, by the configs in `folder`: every parameter is on the meta device."""
+    from sdtrt.models import _skeleton
+
+    return _skeleton.make(spec, folder)

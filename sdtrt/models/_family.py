@@ -13,7 +13,8 @@ from sdtrt.models import _text, _unet, _vae
 from sdtrt.spec import ComponentSpec, ShapeProfile
 
 Configs = Mapping[str, Mapping[str, Any]]
-DTYPES = {"fp32": "float32", "fp16": "float16"}
+# Quantised layers give and take half precision.
+DTYPES = {"fp32": "float32", "fp16": "float16", "fp8": "float16", "int8": "float16"}
 
 
 @dataclass(frozen=True)

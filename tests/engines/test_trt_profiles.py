@@ -11,7 +11,7 @@ from sdtrt.errors import ConfigError, ShapeError
 from sdtrt.models import _unet
 from sdtrt.spec import ShapeProfile
 
-RECIPES = sorted((Path(__file__).parents[2] / "configs").glob("*_tensorrt_*.yaml"))
+RECIPES = sorted((Path(__file__).parents[2] / "configs").glob("*_tensorrt_fp16.yaml"))
 SD21 = {"in_channels": 4, "out_channels": 4, "cross_attention_dim": 1024, "block_out_channels": (320, 640, 1280, 1280)}
 SPEC = _unet.spec(SD21, "float16", 8, {}, 1024)
 

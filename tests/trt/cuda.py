@@ -93,6 +93,9 @@ class CpuCuda(Cuda):
         finally:
             self._current.stream = before
 
+    def synchronize(self, device: torch.device) -> None:
+        pass
+
     def new_event(self) -> Event:
         return Event()
 

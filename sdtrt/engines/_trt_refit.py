@@ -1,0 +1,114 @@
+"""Other weights in a built engine, and back to the very ones that it was built with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sdtrt.engines import _trt_device, _trt_errors
+from sdtrt.engines._contract import EngineWeights
+from sdtrt.engines._onnx_weights import Initialisers
+from sdtrt.engines._trt_log import errors, logger
+from sdtrt.engines._trt_session import Session, torch_type
+from sdtrt.errors import EngineError
+
+if TYPE_CHECKING:
+    import tensorrt as trt
+    from torch import Tensor
+
+_THREADS = 8
+
+
+class TrtWeights(EngineWeights):
+    """The weights of a session's engine; `model` is the ONNX file that it was built from."""
+
+    def __init__(self, session: Session, model: Path, checked: bool) -> None:
+        self.checked = checked
+        self._session, self._model = session, model
+        self._base: Initialisers | None = None
+        self._changed: frozenset[str] = frozenset()
+
+    @property
+    def changed(self) -> frozenset[str]:
+        """Parameters that differ from those of the build."""
+        return self._changed
+
+    def read(self, parameters: Iterable[str]) -> dict[str, Tensor]:
+        """Weights of the build by parameter; those that the exporter merged are that of the one that stands for it."""
+        names, base = list(parameters), self._initialisers()
+        merged = base.merged(names)
+        return {name: base[merged.get(name, name)] for name in names}
+
+    def shared(self, parameters: Iterable[str]) -> frozenset[str]:
+        """Those that are one tensor in the engine, so that none of them can change alone."""
+        merged = self._initialisers().merged(parameters)
+        return frozenset(merged) | frozenset(merged.values())
+
+    def put(self, weights: Mapping[str, Tensor]) -> None:
+        """Give these parameters new values and all others those of the build.
+
+        No thread may run the engine meanwhile. EngineError leaves the engine as it was, except for one with the slug
+        "refit-failed", after which it must be loaded anew.
+        """
+        base = self._initialisers()
+        wanted = {**{n: base[n] for n in self._changed if n not in weights}, **weights}
+        if not wanted:
+            return
+        import tensorrt as trt
+
+        engine = self._session.engine
+        with errors() as logged:
+            refitter = trt.Refitter(engine, logger())
+            refitter.max_threads = _THREADS
+            known, alive = set(refitter.get_all_weights()), []
+            for name, tensor in wanted.items():
+                if name not in known:
+                    raise self._error([], "refit-fixed", name, "a weight that the engine lets be replaced")
+                alive.append(self._set(refitter, name, tensor, logged))
+            # The neighbours in a fused kernel must be given again, and giving them may ask for more.
+            while missing := refitter.get_missing_weights():
+                for name in missing:
+                    if name not in base:
+                        raise self._error(logged, "refit-missing", name, "a weight of the kept ONNX file")
+                    alive.append(self._set(refitter, name, base[name], logged))
+            _trt_device.cuda.synchronize(self._session.device)  # memory that kernels read is written to
+            done = refitter.refit_cuda_engine()
+            self._session.weights_changed()
+            if hasattr(refitter, "release_refit_resources"):
+                refitter.release_refit_resources()
+        self._changed = frozenset(weights)
+        if not done:
+            raise self._error(logged, "refit-failed", "no message", "new weights in the engine")
+
+    def _set(self, refitter: trt.Refitter, name: str, tensor: Tensor, logged: list[str]) -> Tensor:
+        """Hand one weight over; what is returned must live until the refit is done."""
+        import tensorrt as trt
+
+        prototype = refitter.get_weights_prototype(name)
+        kind, size = prototype.dtype, prototype.size
+        dtype = torch_type(kind, name, self._session.what)
+        if tensor.numel() != size or tensor.dtype != dtype:
+            received, expected = f"{name}: {tensor.numel()} of {tensor.dtype}", f"{size} of {dtype}"
+            raise self._error(logged, "refit-weight", received, expected)
+        ready = tensor.cpu().contiguous()
+        weights = trt.Weights(kind, ready.data_ptr(), size)
+        if not refitter.set_named_weights(name, weights, trt.TensorLocation.HOST):
+            raise self._error(logged, "refit-weight", name, f"{size} of {dtype}")
+        return ready
+
+    def _initialisers(self) -> Initialisers:
+        if self._base is None:
+            self._base = Initialisers(self._model, self._session.what, self._session.rebuild)
+        return self._base
+
+    def _error(self, logged: list[str], slug: str, received: str, expected: str) -> Exception:
+        what, rebuild = self._session.what, self._session.rebuild
+        otherwise = EngineError(
+            f"weights of {what} cannot be replaced in its engine",
+            slug=slug,
+            received=received,
+            expected=expected,
+            hint=f"rebuild with options: {{refit: all}}: {rebuild} --force",
+        )
+        return _trt_errors.from_log(logged, what, rebuild=rebuild, otherwise=otherwise)

@@ -1,0 +1,13 @@
+"""LoRA: fused into a checkpoint before it is exported, or switched in engines that take other weights.
+
+Files are parsed, scaled and fused by diffusers' and peft's own code, on the modules' structure with the weights mapped
+from the bundle; parameters are found in the engine by name.
+"""
+
+from __future__ import annotations
+
+from sdtrt.lora._bake import BakedLora, bake, baked
+from sdtrt.lora._files import LoraFile, quiet, read, resolve
+from sdtrt.lora._switch import METHODS, LoraSwitch
+
+__all__ = ["METHODS", "BakedLora", "LoraFile", "LoraSwitch", "bake", "baked", "quiet", "read", "resolve"]

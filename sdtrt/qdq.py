@@ -1,0 +1,177 @@
+"""Linear layers and convolutions on quantised numbers: rounded values in PyTorch, Q and DQ nodes in the ONNX graph.
+
+Both operands of a layer pass through a quantiser: its input by one scale, its weight by one per output channel (int8)
+or one (fp8), all symmetric. A layer keeps its name and its weight, so that nodes and initialisers are called as
+before; what it puts out stays in the graph's own type, and so does all that no layer here computes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 (as everybody calls it)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# The largest magnitude of each scheme: int8 from -127, and float8 with 4 exponent and 3 mantissa bits.
+BOUNDS = {"int8": 127.0, "fp8": 448.0}
+# The least scale: below it a half-precision number loses bits. What it costs is less than half precision itself does.
+LEAST_SCALE = 2.0**-14
+
+
+@dataclass(frozen=True)
+class Scales:
+    """What calibration found for one layer: the largest magnitude of its input, and factors that even it out.
+
+    The input is multiplied by `smooth` and the weight divided by it, channel by channel, before both are quantised.
+    """
+
+    input_amax: float
+    smooth: tuple[float, ...] | None = None
+
+
+@torch.library.custom_op("sdtrt::quantize_input", mutates_args=())
+def quantize_input(values: Tensor, scale: float, scheme: str) -> Tensor:
+    """Round to the steps of a scheme; the scale is a constant of the graph."""
+    return _rounded(values, torch.tensor(scale), scheme)
+
+
+@torch.library.custom_op("sdtrt::quantize_weight", mutates_args=())
+def quantize_weight(values: Tensor, scale: Tensor, scheme: str) -> Tensor:
+    """The same with one scale for each index of axis 0, or a single one."""
+    return _rounded(values, scale.reshape(-1, *[1] * (values.ndim - 1)) if scale.ndim else scale, scheme)
+
+
+@quantize_input.register_fake
+def _(values: Tensor, scale: float, scheme: str) -> Tensor:
+    return torch.empty_like(values)
+
+
+@quantize_weight.register_fake
+def _(values: Tensor, scale: Tensor, scheme: str) -> Tensor:
+    return torch.empty_like(values)
+
+
+def _rounded(values: Tensor, scale: Tensor, scheme: str) -> Tensor:
+    scale = scale.float()
+    steps = (values.float() / scale).clamp(-BOUNDS[scheme], BOUNDS[scheme])
+    steps = steps.to(torch.float8_e4m3fn).float() if scheme == "fp8" else steps.round()
+    return (steps * scale).to(values.dtype)
+
+
+class _Quantised(nn.Module):
+    """What both kinds of layers share; one that is not `active` computes as it did before."""
+
+    weight: Any  # nn.Linear and nn.Conv2d declare it
+    weight_scale: Tensor
+    smooth: Tensor | None
+    scheme: str
+    input_scale: float
+    active: bool
+
+    def _operands(self, values: Tensor, channel_axis: int) -> tuple[Tensor, Tensor]:
+        weight: Tensor = self.weight
+        if not self.active:
+            return values, weight
+        if self.smooth is not None:
+            values = values * self.smooth.reshape(-1, *[1] * (-1 - channel_axis))
+            weight = weight / self.smooth.reshape(1, -1, *[1] * (weight.ndim - 2))
+        return (
+            quantize_input(values, self.input_scale, self.scheme),
+            quantize_weight(weight, self.weight_scale, self.scheme),
+        )
+
+
+class QuantLinear(_Quantised, nn.Linear):
+    """A linear layer."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """As nn.Linear."""
+        values, weight = self._operands(input, -1)
+        return F.linear(values, weight, self.bias)
+
+
+class QuantConv2d(_Quantised, nn.Conv2d):
+    """A convolution."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """As nn.Conv2d."""
+        values, weight = self._operands(input, -3)
+        out: Tensor = self._conv_forward(values, weight, self.bias)
+        return out
+
+
+LAYERS: Mapping[type[nn.Module], type[_Quantised]] = {nn.Linear: QuantLinear, nn.Conv2d: QuantConv2d}
+
+
+def insert(root: nn.Module, scales: Mapping[str, Scales], scheme: str) -> None:
+    """Make the layers of `root` that `scales` names quantised ones, in place; KeyError when one is no such layer."""
+    for name, found in scales.items():
+        layer: Any = root.get_submodule(name)
+        layer.__class__ = LAYERS[type(layer)]
+        smooth = None if found.smooth is None else torch.tensor(found.smooth, dtype=layer.weight.dtype)
+        layer.scheme, layer.active = scheme, True
+        layer.input_scale = _scale(torch.tensor(found.input_amax), scheme, layer.weight.dtype).item()
+        weight = (
+            layer.weight if smooth is None else layer.weight / smooth.reshape(1, -1, *[1] * (layer.weight.ndim - 2))
+        )
+        per_channel = weight.flatten(1).abs().amax(dim=1)
+        amax = per_channel if scheme == "int8" else per_channel.amax()
+        layer.register_buffer("smooth", smooth)
+        layer.register_buffer("weight_scale", _scale(amax, scheme, layer.weight.dtype))
+
+
+def _scale(amax: Tensor, scheme: str, dtype: torch.dtype) -> Tensor:
+    """In the graph's type, as Q and DQ want it, so that PyTorch rounds by the same number."""
+    return (amax.float() / BOUNDS[scheme]).clamp(min=LEAST_SCALE).to(dtype)
+
+
+def layers(root: nn.Module) -> dict[str, _Quantised]:
+    """The quantised layers by name."""
+    return {name: m for name, m in root.named_modules() if isinstance(m, _Quantised)}
+
+
+@contextmanager
+def switched_off(root: nn.Module) -> Iterator[None]:
+    """Meanwhile all layers compute without rounding."""
+    found = layers(root).values()
+    for layer in found:
+        layer.active = False
+    try:
+        yield
+    finally:
+        for layer in found:
+            layer.active = True
+
+
+def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
+    """For torch's exporter: how the two operators are written in ONNX."""
+    import onnx
+    from onnxscript import opset20
+
+    op: Any = opset20
+
+    types = {"int8": onnx.TensorProto.INT8, "fp8": onnx.TensorProto.FLOAT8E4M3FN}
+
+    def pair(values: Any, scale: Any, scheme: str, shape: list[int], axis: int) -> Any:
+        size = shape[0] if shape else 1
+        zero = op.Constant(value=onnx.helper.make_tensor("", types[scheme], shape, bytes(size), raw=True))
+        return op.DequantizeLinear(op.QuantizeLinear(values, scale, zero, axis=axis), scale, zero, axis=axis)
+
+    def quantize_input(values: Any, scale: float, scheme: str) -> Any:
+        constant = op.Constant(value=onnx.helper.make_tensor("", int(values.dtype), [], [scale]))
+        return pair(values, constant, scheme, [], 1)
+
+    def quantize_weight(values: Any, scale: Any, scheme: str) -> Any:
+        return pair(values, scale, scheme, [int(d) for d in scale.shape], 0)
+
+    return {
+        torch.ops.sdtrt.quantize_input.default: quantize_input,
+        torch.ops.sdtrt.quantize_weight.default: quantize_weight,
+    }

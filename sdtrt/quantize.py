@@ -1,0 +1,194 @@
+"""Quantising the U-Net after training: NVIDIA's ModelOpt measures, `sdtrt.qdq` writes what it found into the layers.
+
+The checkpoint's own pipeline makes a few images while ModelOpt watches the inputs of all layers that will be
+quantised. It works on a copy: the module that is exported only gets the ranges, so that its parameters keep their names
+and no code of ModelOpt is traced. Linear layers are quantised, for int8 convolutions too; attention itself (two
+products and a softmax) stays in half precision with nothing in between, which is the form that TensorRT fuses.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import io
+import json
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sdtrt import env, parity
+from sdtrt.config import BuildConfig, Calibration
+from sdtrt.errors import BackendUnavailable, BuildError, ConfigError
+from sdtrt.store import Quantisation
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from sdtrt.qdq import Scales
+
+PACKAGE = "nvidia-modelopt"
+COMPONENTS = ("unet",)
+# ONNX has had float8 since opset 19.
+LEAST_OPSET = {"int8": 18, "fp8": 19}
+# How much of an outlier moves from a layer's input into its weight: NVIDIA's figure for U-Nets.
+_ALPHA = 0.8
+_BITS = {"int8": 8, "fp8": (4, 3)}
+_KINDS = {"int8": ("nn.Linear", "nn.Conv2d"), "fp8": ("nn.Linear",)}
+
+
+def check(config: BuildConfig, consumes: str, opset: int) -> None:
+    """BackendUnavailable without ModelOpt; ConfigError for a backend, an option or an opset that does not suit it."""
+    if consumes != "onnx":
+        raise ConfigError(
+            f"the backend {config.backend} cannot run quantised layers",
+            slug="config-precision",
+            received=f"precision: {config.precision}",
+            expected="fp32 or fp16, or a backend that is built from ONNX",
+        )
+    if config.options.get("refit", "none") == "all":
+        raise ConfigError(
+            "the weights of quantised layers cannot be replaced in an engine: their ranges are those of the build",
+            slug="config-precision",
+            received=f"precision: {config.precision}, options: {{refit: all}}",
+            expected="one of the two",
+            hint="build LoRAs in with `lora:`, or leave refit out",
+        )
+    if not env.importable("modelopt"):
+        raise BackendUnavailable(
+            f"precision {config.precision} needs NVIDIA's ModelOpt, which is not installed",
+            slug="modelopt-missing",
+            received=f"precision: {config.precision}",
+            expected=PACKAGE,
+            hint="pip install 'sdtrt[quantize]'",
+        )
+    if opset < LEAST_OPSET[config.precision]:
+        raise ConfigError(
+            f"ONNX has no {config.precision} in this opset",
+            slug="config-opset",
+            received=opset,
+            expected=f"{LEAST_OPSET[config.precision]} or higher",
+        )
+
+
+def key(config: BuildConfig) -> str:
+    """What a quantised engine depends on, for its key."""
+    settings = json.dumps(config.calibration.model_dump(mode="json"), sort_keys=True)
+    return f"{PACKAGE} {env.version(PACKAGE)}, calibration {hashlib.sha256(settings.encode()).hexdigest()[:16]}"
+
+
+def quantise(
+    module: nn.Module,
+    config: BuildConfig,
+    folder: Path,
+    sizes: Mapping[str, int],
+    report: Callable[[str, float], None] = lambda label, share: None,
+) -> Quantisation:
+    """Calibrate the U-Net in `module.inner` with the checkpoint in `folder` and make its layers quantised ones.
+
+    `sizes` are those of the images that are made for it. Raises BuildError when a range is not a number.
+    """
+    from sdtrt import qdq
+
+    unet: Any = module.inner
+    scales = calibrate(unet, config.precision, config.calibration, folder, sizes, report)
+    qdq.insert(unet, scales, config.precision)
+    return Quantisation(
+        scheme=config.precision,
+        by=f"{PACKAGE} {env.version(PACKAGE)}",
+        calibration=config.calibration.model_dump(mode="json"),
+        layers={name: found.input_amax for name, found in scales.items()},
+        digest=digest(scales),
+    )
+
+
+@contextmanager
+def without(module: nn.Module) -> Iterator[None]:
+    """Meanwhile `module` computes as if it had never been quantised: what its engine is compared with."""
+    from sdtrt import qdq
+
+    with qdq.switched_off(module):
+        yield
+
+
+def digest(scales: Mapping[str, Scales]) -> str:
+    """sha256 of all that calibration found."""
+    text = json.dumps({n: [s.input_amax, s.smooth] for n, s in scales.items()}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def recipe(scheme: str, calibration: Calibration) -> dict[str, Any]:
+    """ModelOpt's configuration: nothing, then weights and inputs by kind of layer, then without what is kept."""
+    bits, rows = _BITS[scheme], 0 if scheme == "int8" else None
+    wanted = [
+        {"quantizer_name": f"*{operand}_quantizer", "parent_class": kind, "cfg": {"num_bits": bits, "axis": axis}}
+        for kind in _KINDS[scheme]
+        for operand, axis in (("weight", rows), ("input", None))
+    ]
+    kept = [{"quantizer_name": f"*{name}*", "enable": False} for name in calibration.keep]
+    method = {"method": "smoothquant", "alpha": _ALPHA} if calibration.algorithm == "smoothquant" else "max"
+    return {"quant_cfg": [{"quantizer_name": "*", "enable": False}, *wanted, *kept], "algorithm": method}
+
+
+def calibrate(
+    unet: nn.Module,
+    scheme: str,
+    calibration: Calibration,
+    folder: Path,
+    sizes: Mapping[str, int],
+    report: Callable[[str, float], None] = lambda label, share: None,
+) -> dict[str, Scales]:
+    """Ranges by layer name, measured while the pipeline in `folder` makes images with a copy of `unet`."""
+    import torch
+
+    with _quiet():
+        import modelopt.torch.quantization as mtq
+
+        pipe = parity.eager(folder, unet=copy.deepcopy(unet).float())
+        pipe.to("cuda" if torch.cuda.is_available() else "cpu")
+
+        def make_images(_: nn.Module) -> None:
+            for number in range(calibration.images):
+                report(f"calibrating, image {number + 1} of {calibration.images}", number / calibration.images)
+                pipe(
+                    calibration.prompts[number % len(calibration.prompts)],
+                    height=sizes["H"],
+                    width=sizes["W"],
+                    num_inference_steps=calibration.steps,
+                    generator=torch.Generator().manual_seed(number),
+                    output_type="latent",
+                )
+
+        mtq.quantize(pipe.unet, recipe(scheme, calibration), make_images)
+    return read(pipe.unet)
+
+
+def read(unet: nn.Module) -> dict[str, Scales]:
+    """What ModelOpt's quantisers of inputs have found, by the name of their layer."""
+    from sdtrt.qdq import Scales
+
+    found = {}
+    for name, layer in unet.named_modules():
+        quantizer: Any = getattr(layer, "input_quantizer", None)
+        if quantizer is None or not quantizer.is_enabled or quantizer.amax is None:
+            continue  # one that no image has reached has no range, and stays as it is
+        amax, smooth = float(quantizer.amax), quantizer.pre_quant_scale
+        if not 0 < amax < float("inf"):
+            raise BuildError(
+                f"the range of {name} is not a number",
+                slug="calibration-range",
+                received=amax,
+                expected="a positive finite number",
+                hint="calibrate on other prompts, or name the layer under calibration: keep",
+            )
+        found[name] = Scales(amax, None if smooth is None else tuple(smooth.flatten().tolist()))
+    return found
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """ModelOpt warns of versions that it was not tested with and prints what it inserts."""
+    with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        yield

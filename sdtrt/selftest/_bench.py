@@ -1,0 +1,91 @@
+"""The subject of the checks: two parts of the embedded model, exported once, built and loaded as often as asked."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sdtrt import demo, engines, export, graph, models
+from sdtrt.engines import Backend, Engine, EngineContext, Source
+from sdtrt.spec import ComponentSpec, ShapeProfile
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+COMPONENTS = ("text_encoder", "unet")
+# Two sizes that share no batch optimum: which of the two serves a call can be told.
+PROFILES = ("B=1:1:2,H=64,W=64", "B=1:2:2,H=128,W=128")
+
+
+class Bench:
+    """Engines of one backend in a folder of their own."""
+
+    def __init__(self, backend: Backend, precision: str, folder: Path) -> None:
+        self.backend, self.precision, self.folder = backend, precision, folder
+        family = models.family_of(demo.MODEL)
+        self.specs: dict[str, ComponentSpec] = family.components(demo.MODEL, precision)
+        self._float = family.components(demo.MODEL, "fp32")
+        default = family.default_profile(demo.MODEL)
+        self.profiles = tuple(ShapeProfile.parse(p).with_defaults(default) for p in PROFILES)
+        self._modules: dict[str, nn.Module] = {}
+        self._engines: list[Engine] = []
+        self.built: list[Path] = []
+
+    def eager(self, name: str) -> nn.Module:
+        """The module in float32."""
+        if name not in self._modules:
+            self._modules[name] = self._float[name].load(demo.MODEL)
+        return self._modules[name]
+
+    def onnx(self, name: str) -> Path:
+        """The exported graph after the backend's passes."""
+        folder = self.folder / f"{name}.onnx"
+        path = folder / export.MODEL
+        if not path.exists():
+            spec = self.specs[name]
+            made = export.capture(spec, spec.load(demo.MODEL), self.profiles, self.backend.opset, folder / "work")
+            graph.optimise(made, self.backend.passes)
+            for file in made.parent.iterdir():
+                file.replace(folder / file.name)
+        return path
+
+    def build(self, name: str, variant: str = "plain", **options: Any) -> Path:
+        """Build into a folder named after the component and the variant, and return it."""
+        target = self.folder / f"{name}.{variant}"
+        shutil.rmtree(target, ignore_errors=True)
+        source = self.onnx(name)
+        shutil.copytree(source.parent, target / "work")
+        given = Source(self.specs[name], self.eager(name), self.profiles, target / "work" / source.name)
+        self.backend.build(given, self.backend.check_options(options), target)
+        shutil.rmtree(target / "work", ignore_errors=True)
+        self.built.append(target)
+        return target
+
+    def load(self, name: str, variant: str = "plain", **options: Any) -> Engine:
+        """Load what was built; the bench closes it in the end."""
+        chosen = self.backend.check_options(options)
+        context = EngineContext(self.specs[name], self.profiles, chosen, "sdtrt doctor --self-test")
+        engine = self.backend.load(self.folder / f"{name}.{variant}", context)
+        self._engines.append(engine)
+        return engine
+
+    def inputs(self, engine: Engine, sizes: Mapping[str, int]) -> dict[str, Tensor]:
+        """Noise of these sizes, where the engine is."""
+        return {n: t.to(engine.device) for n, t in export.sample_inputs(engine.spec, sizes).items()}
+
+    def sizes(self, profile: int = 0, point: str = "opt") -> dict[str, int]:
+        """Sizes of a profile."""
+        return self.profiles[profile].sizes(point)
+
+    def close(self) -> None:
+        """Free all engines."""
+        for engine in self._engines:
+            engine.close()
+        self._engines.clear()
+
+
+def bench(backend: str, folder: Path) -> Bench:
+    """Half precision where engines are made for it, else float32."""
+    return Bench(engines.load(backend), "fp16" if backend == "tensorrt" else "fp32", folder)

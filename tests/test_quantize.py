@@ -1,0 +1,253 @@
+"""Quantised layers in PyTorch, what a build asks of ModelOpt, and what it records."""
+
+import copy
+import json
+
+import pytest
+import small_checkpoint
+import torch
+from torch import nn
+
+from sdtrt import builder, config, env, forecast, qdq, quantize
+from sdtrt.errors import BackendUnavailable, BuildError, ConfigError
+
+KEPT = config.Calibration().keep
+PROFILE = "B=1:1:2,H=64,W=64"
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.first = nn.Conv2d(3, 8, 3)
+        self.second = nn.Linear(8, 4)
+
+    def forward(self, x):
+        return self.second(self.first(x).mean(dim=(2, 3)))
+
+
+@pytest.fixture
+def net():
+    return Net().eval().requires_grad_(False)
+
+
+# ------------------------------------------------------------------------------------ layers
+
+
+@pytest.mark.parametrize(("scheme", "bound"), [("int8", 127.0), ("fp8", 448.0)])
+def test_a_layer_computes_on_values_that_its_scheme_can_hold(net, scheme, bound):
+    x, before = torch.randn(5, 8), copy.deepcopy(net.second)
+    amax = float(x.abs().max())
+    qdq.insert(net, {"second": qdq.Scales(amax)}, scheme)
+
+    def held(values, scale):
+        steps = values / scale
+        return (steps.round() if scheme == "int8" else steps.to(torch.float8_e4m3fn).float()) * scale
+
+    rows = before.weight.abs().amax(dim=1, keepdim=True)
+    weight = held(before.weight, (rows if scheme == "int8" else rows.max()) / bound)
+    expected = held(x, amax / bound) @ weight.T + before.bias
+    assert torch.allclose(net.second(x), expected, rtol=1e-6, atol=1e-6)
+    assert not torch.equal(net.second(x), before(x))
+
+
+def test_switched_off_the_layers_are_what_they_were(net):
+    x = torch.randn(2, 3, 6, 6)
+    before = net(x)
+    qdq.insert(net, {"first": qdq.Scales(3.0), "second": qdq.Scales(1.0, tuple(range(1, 9)))}, "int8")
+    with qdq.switched_off(net):
+        assert torch.equal(net(x), before)
+    assert not torch.equal(net(x), before)
+
+
+@pytest.mark.parametrize("name", ["first", "second"])
+def test_smoothing_alone_changes_nothing_but_rounding(net, name):
+    x = torch.randn(2, 3, 6, 6)
+    before, channels = net(x), getattr(net, name).weight.shape[1]
+    qdq.insert(net, {name: qdq.Scales(40.0, tuple(0.5 + 0.25 * i for i in range(channels)))}, "int8")
+    assert torch.allclose(net(x), before, atol=0.2)
+    assert not torch.allclose(net(x), before, atol=1e-5)
+
+
+def test_parameters_keep_their_names(net):
+    before = set(net.state_dict())
+    qdq.insert(net, {"first": qdq.Scales(1.0)}, "int8")
+    assert before <= set(net.state_dict())
+    assert set(qdq.layers(net)) == {"first"}
+
+
+def test_a_scale_is_never_below_what_half_precision_holds(net):
+    half = net.half()
+    half.second.weight[0] = 0
+    qdq.insert(half, {"second": qdq.Scales(1e-6)}, "int8")
+    assert half.second.input_scale == qdq.LEAST_SCALE
+    assert float(half.second.weight_scale.min()) == qdq.LEAST_SCALE
+    assert half.second(torch.randn(2, 8).half()).isfinite().all()
+
+
+# ------------------------------------------------------------------------------------ what is asked of ModelOpt
+
+
+def test_without_modelopt_the_error_has_the_command(monkeypatch, models, tmp_path):
+    monkeypatch.setattr(env, "importable", lambda module: module != "modelopt")
+    with pytest.raises(BackendUnavailable) as caught:
+        builder.build(models["sd1"], tmp_path / "out", precision="int8")
+    assert caught.value.slug == "modelopt-missing"
+    assert "pip install 'sdtrt[quantize]'" in caught.value.hint
+
+
+def test_fp8_needs_an_opset_that_has_it(with_ranges, models, tmp_path):
+    with pytest.raises(ConfigError) as caught:
+        builder.build(models["sd1"], tmp_path / "out", precision="fp8", opset=18)
+    assert caught.value.slug == "config-opset"
+
+
+def test_quantised_layers_and_refits_exclude_each_other():
+    chosen = config.load(model="m", backend="tensorrt", precision="fp8", options={"refit": "all"})
+    with pytest.raises(ConfigError) as caught:
+        quantize.check(chosen, "onnx", 20)
+    assert "lora:" in caught.value.hint
+
+
+@pytest.mark.parametrize("backend", ["eager", "fake"])
+def test_a_backend_that_reads_no_onnx_is_refused(with_ranges, models, tmp_path, backend):
+    """It would save the layers as they were, in silence."""
+    with pytest.raises(ConfigError) as caught:
+        builder.build(models["sd1"], tmp_path / "out", precision="int8", backend=backend)
+    assert caught.value.slug == "config-precision"
+
+
+def test_the_recipe_names_kinds_of_layers_and_what_is_kept():
+    entries = quantize.recipe("fp8", config.Calibration(keep=("proj_out",)))["quant_cfg"]
+    assert entries[0] == {"quantizer_name": "*", "enable": False}
+    assert {e["parent_class"] for e in entries if "parent_class" in e} == {"nn.Linear"}
+    assert entries[-1] == {"quantizer_name": "*proj_out*", "enable": False}
+    entries = quantize.recipe("int8", config.Calibration())["quant_cfg"]
+    assert {e["parent_class"] for e in entries if "parent_class" in e} == {"nn.Linear", "nn.Conv2d"}
+
+
+@pytest.fixture
+def calibrated(models):
+    """calibrate(scheme, algorithm): with the real ModelOpt, on one image of one step."""
+    pytest.importorskip("modelopt", reason="nvidia-modelopt is not installed")
+    from sdtrt import parity
+
+    unet = parity.eager(models["sd1"]).unet
+
+    def run(scheme, algorithm="max", **settings):
+        chosen = config.Calibration(images=1, steps=1, algorithm=algorithm, **settings)
+        return unet, quantize.calibrate(unet, scheme, chosen, models["sd1"], {"H": 64, "W": 64})
+
+    return run
+
+
+@pytest.mark.parametrize("scheme", ["int8", "fp8"])
+def test_modelopt_measures_the_layers_that_are_meant(calibrated, scheme):
+    unet, scales = calibrated(scheme)
+    kinds = (nn.Linear, nn.Conv2d) if scheme == "int8" else (nn.Linear,)
+    meant = {n for n, m in unet.named_modules() if isinstance(m, kinds) and not any(k in n for k in KEPT)}
+    assert set(scales) == meant
+    assert not qdq.layers(unet)  # ModelOpt worked on a copy
+    assert type(unet.conv_in) is nn.Conv2d
+
+
+def test_modelopt_scales_weights_as_the_layers_do(calibrated, models):
+    """Its ranges of weights are not taken over: they follow from the weights, smoothed or not."""
+    import modelopt.torch.quantization as mtq
+
+    unet, scales = calibrated("int8", "smoothquant")
+    name = next(n for n, s in scales.items() if s.smooth is not None)
+    layer = copy.deepcopy(unet.get_submodule(name))
+    qdq.insert(layer_in := nn.ModuleDict({"x": layer}), {"x": scales[name]}, "int8")
+    smoothed = unet.get_submodule(name).weight / torch.tensor(scales[name].smooth)
+    theirs = mtq.quantize(
+        nn.Sequential(nn.Linear(smoothed.shape[1], smoothed.shape[0])).requires_grad_(False),
+        quantize.recipe("int8", config.Calibration(keep=())),
+        lambda m: (m[0].weight.copy_(smoothed), m(torch.ones(1, smoothed.shape[1]))),
+    )[0]
+    assert torch.allclose(layer_in["x"].weight_scale * 127, theirs.weight_quantizer.amax.flatten(), rtol=1e-5)
+
+
+# ------------------------------------------------------------------------------------ what a build does with it
+
+
+@pytest.fixture(scope="module")
+def with_ranges():
+    """Builds that need no ModelOpt: every layer that its recipe names has the range 4."""
+    monkeypatch = pytest.MonkeyPatch()
+    importable = env.importable
+    monkeypatch.setattr(env, "importable", lambda module: module == "modelopt" or importable(module))
+
+    def calibrate(unet, scheme, calibration, folder, sizes, report):
+        kinds = (nn.Linear, nn.Conv2d) if scheme == "int8" else (nn.Linear,)
+        names = [n for n, m in unet.named_modules() if isinstance(m, kinds)]
+        return {n: qdq.Scales(4.0) for n in names if not any(k in n for k in calibration.keep)}
+
+    monkeypatch.setattr(quantize, "calibrate", calibrate)
+    yield
+    monkeypatch.undo()
+
+
+@pytest.fixture(scope="module")
+def checkpoint(models, tmp_path_factory):
+    return small_checkpoint.make(models["sd2"], tmp_path_factory.mktemp("quantised") / "model")
+
+
+def asked(checkpoint, **settings):
+    chosen = {"precision": "int8", "components": ["unet"]} | settings
+    return config.load(model=str(checkpoint), profiles=[PROFILE], profile_runs=1, **chosen)
+
+
+@pytest.fixture(scope="module")
+def built(with_ranges, checkpoint):
+    return builder.build(checkpoint, checkpoint.with_name("out"), config=asked(checkpoint))
+
+
+def to_build(config, bundle):
+    return {s.spec.name: s.reasons[0] for s in forecast.forecast(config, bundle.path).steps if s.action == "build"}
+
+
+def test_a_build_records_what_was_quantised(built):
+    unet = built.manifest.components["unet"]
+    assert (unet.quantisation.scheme, unet.quantisation.calibration["steps"]) == ("int8", 20)
+    assert unet.quantisation.layers["mid_block.attentions.0.transformer_blocks.0.attn1.to_q"] == 4.0
+    assert not any(k in name for name in unet.quantisation.layers for k in KEPT)
+    assert len(unet.quantisation.digest) == 64
+    assert unet.key["precision"] == "int8"
+    assert "quantisation" in unet.key
+    assert unet.parity["relative_error_opt"] > 1e-3  # against the layers as they were
+    assert json.loads((built.path / "manifest.json").read_text())["components"]["unet"]["quantisation"]
+
+
+def test_all_but_the_unet_is_fp16(built, checkpoint):
+    every = forecast.forecast(asked(checkpoint, components=None), built.path).steps
+    keys = {s.spec.name: s.key for s in every}
+    assert {n: k["precision"] for n, k in keys.items() if n != "unet"} == dict.fromkeys(
+        ("text_encoder", "vae_decoder", "vae_encoder"), "fp16"
+    )
+    half = {
+        s.spec.name: s.key
+        for s in forecast.forecast(asked(checkpoint, precision="fp16", components=None), built.path).steps
+    }
+    assert {n for n in keys if keys[n] != half[n]} == {"unet"}
+
+
+def test_another_calibration_builds_the_unet_anew_and_nothing_else(built, checkpoint):
+    other = asked(checkpoint, calibration={"steps": 30})
+    assert [(n, r.split(":")[0]) for n, r in to_build(other, built).items()] == [("unet", "quantisation")]
+
+
+def test_a_digest_tells_ranges_apart():
+    assert quantize.digest({"a": qdq.Scales(1.0)}) != quantize.digest({"a": qdq.Scales(1.5)})
+    assert quantize.digest({"a": qdq.Scales(1.0)}) != quantize.digest({"a": qdq.Scales(1.0, (1.0,))})
+
+
+def test_a_range_that_is_no_number_is_an_error():
+    class Quantizer:
+        is_enabled, amax, pre_quant_scale = True, torch.tensor(float("nan")), None
+
+    layer = nn.Linear(2, 2)
+    layer.input_quantizer = Quantizer()
+    with pytest.raises(BuildError) as caught:
+        quantize.read(nn.ModuleDict({"bad": layer}))
+    assert "bad" in caught.value.message
