@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Any
 
 # What decides whether an engine made elsewhere, or yesterday, is still valid; `sdtrt doctor` prints them all.
-PACKAGES = ("torch", "diffusers", "transformers", "onnx", "onnxruntime", "onnx-graphsurgeon", "polygraphy", "tensorrt")
-PACKAGES += ("nvidia-modelopt",)
+PACKAGES = (
+    *("torch", "diffusers", "transformers", "onnx", "onnxruntime", "onnx-graphsurgeon", "polygraphy", "tensorrt"),
+    "nvidia-modelopt",
+)
 
 
 @dataclass(frozen=True)
