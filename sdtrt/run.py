@@ -13,6 +13,7 @@ from pydantic import Field, PositiveInt
 from sdtrt.errors import SdtrtError
 from sdtrt.plan import Milliseconds
 from sdtrt.records import Record, read
+from sdtrt.store import write_text
 
 FORMAT_VERSION = 1
 FILE = "image.json"
@@ -47,7 +48,7 @@ class ImageRun(Record):
 
     def save(self, path: Path) -> None:
         """Write as JSON."""
-        path.write_text(self.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        write_text(path, self.model_dump_json(indent=1) + "\n")
 
     @classmethod
     def load(cls, path: Path) -> ImageRun:
