@@ -7,8 +7,14 @@ default value of diffusers or transformers.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from torch import nn
+
+from sdtrt.models import _modules
+from sdtrt.spec import ComponentSpec
 
 Config = dict[str, Any]
 
@@ -111,3 +117,18 @@ def write(model: str, folder: Path) -> None:
     for name, config in parts.items():
         (folder / name).mkdir()
         (folder / name / "config.json").write_text(json.dumps(config), encoding="utf-8")
+
+
+def module_of(spec: ComponentSpec, config: Mapping[str, Any]) -> nn.Module:
+    """The module of a component with the weights that diffusers or transformers draw, on torch's default device."""
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+    if spec.attribute == "unet":
+        return _modules.UNet(UNet2DConditionModel.from_config(config))
+    if spec.attribute == "vae":
+        wrapper = _modules.VaeDecoder if spec.name == "vae_decoder" else _modules.VaeEncoder
+        return wrapper(AutoencoderKL.from_config(config))
+    projected = config["architectures"] == ["CLIPTextModelWithProjection"]
+    cls = CLIPTextModelWithProjection if projected else CLIPTextModel
+    return _modules.TextEncoder(cls(CLIPTextConfig(**config)))

@@ -31,7 +31,6 @@ from torch.utils.flop_counter import FlopCounterMode
 import configs
 from sdtrt import engines, export, graph, models
 from sdtrt.costs import graph_costs
-from sdtrt.models import _modules
 from sdtrt.spec import ComponentSpec, ShapeProfile
 
 PROFILES = {
@@ -94,20 +93,9 @@ def _sizes(profile: ShapeProfile, size: int) -> dict[str, int]:
 
 
 def _on_meta(spec: ComponentSpec, config: Mapping[str, Any]) -> nn.Module:
-    from diffusers import AutoencoderKL, UNet2DConditionModel
-    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
-
     torch.set_default_dtype(getattr(torch, spec.dtype))
     with torch.device("meta"):
-        if spec.attribute == "unet":
-            module: nn.Module = _modules.UNet(UNet2DConditionModel.from_config(config))
-        elif spec.attribute == "vae":
-            wrapper = _modules.VaeDecoder if spec.name == "vae_decoder" else _modules.VaeEncoder
-            module = wrapper(AutoencoderKL.from_config(config))
-        else:
-            projected = config["architectures"] == ["CLIPTextModelWithProjection"]
-            cls = CLIPTextModelWithProjection if projected else CLIPTextModel
-            module = _modules.TextEncoder(cls(CLIPTextConfig(**config)))
+        module = configs.module_of(spec, config)
     torch.set_default_dtype(torch.float32)
     return module.eval().requires_grad_(False)
 

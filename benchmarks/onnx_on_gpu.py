@@ -34,7 +34,6 @@ from torch.utils.flop_counter import FlopCounterMode
 import configs
 from sdtrt import engines, export, graph, models
 from sdtrt.engines import EngineContext, Source
-from sdtrt.models import _modules
 from sdtrt.spec import ComponentSpec, ShapeProfile
 
 PROFILES = {
@@ -60,20 +59,9 @@ def specs_of(model: str, folder: Path) -> tuple[dict[str, ComponentSpec], ShapeP
 
 def make(spec: ComponentSpec, folder: Path, device: str) -> nn.Module:
     """The module with weights drawn as diffusers and transformers draw them, rounded to fp16, in the spec's type."""
-    from diffusers import AutoencoderKL, UNet2DConditionModel
-    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
-
     config = models.read_json(folder / spec.attribute / "config.json")
     torch.manual_seed(0)
-    if spec.attribute == "unet":
-        module: nn.Module = _modules.UNet(UNet2DConditionModel.from_config(config))
-    elif spec.attribute == "vae":
-        wrapper = _modules.VaeDecoder if spec.name == "vae_decoder" else _modules.VaeEncoder
-        module = wrapper(AutoencoderKL.from_config(config))
-    else:
-        projected = config["architectures"] == ["CLIPTextModelWithProjection"]
-        cls = CLIPTextModelWithProjection if projected else CLIPTextModel
-        module = _modules.TextEncoder(cls(CLIPTextConfig(**config)))
+    module = configs.module_of(spec, config)
     module = module.half().to(getattr(torch, spec.dtype))
     return module.eval().requires_grad_(False).to(device)
 

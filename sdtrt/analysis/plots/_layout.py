@@ -69,3 +69,18 @@ def finish(figure: go.Figure, height: int, missing: str = "") -> go.Figure:
         figure.update_layout(xaxis_visible=False, yaxis_visible=False, height=120)
         figure.add_annotation(text=missing, showarrow=False, x=0.5, y=0.5, xref="paper", yref="paper")
     return figure
+
+
+def stack_bars(sums: pd.DataFrame, parts: Sequence[tuple[str, str, str]], value: str, title: str) -> go.Figure:
+    """One horizontal bar per row of `sums`, of `parts` as (name, column, colour); `value` is how a part is written."""
+    figure = go.Figure()
+    for name, column, color in parts:
+        figure.add_bar(
+            name=name,
+            x=sums[column].tolist(),
+            y=list(range(len(sums))),
+            marker={"color": color},
+            hovertemplate=f"{name}: {value}<extra></extra>",
+        )
+    name_bars(figure, [label(block, 44) for block in sums.index], title)
+    return figure.update_layout(barmode="stack")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import plotly.graph_objects as go
 
-from sdtrt.analysis.plots._layout import finish, label, name_bars
+from sdtrt.analysis.plots._layout import finish, stack_bars
 from sdtrt.analysis.plots._modules import blocks_of
 from sdtrt.analysis.plots.footprint_per_layer import PARTS
 from sdtrt.analysis.session import Analysis
@@ -22,16 +22,5 @@ def draw(analysis: Analysis) -> go.Figure:
     sums = frame.groupby("block", sort=False)[columns].sum() / 1e6
     sums = sums.loc[sums.sum(axis=1).sort_values(ascending=False).index]
     sums = sums[sums.sum(axis=1) > 0].head(TOP)
-    figure = go.Figure()
-    if len(sums):
-        for name, column, color in PARTS:
-            figure.add_bar(
-                name=name,
-                x=sums[column].tolist(),
-                y=list(range(len(sums))),
-                marker={"color": color},
-                hovertemplate=f"{name}: %{{x:,.4g}} MB<extra></extra>",
-            )
-        name_bars(figure, [label(block, 44) for block in sums.index], "footprint, MB")
-        figure.update_layout(barmode="stack")
+    figure = stack_bars(sums, PARTS, "%{x:,.4g} MB", "footprint, MB") if len(sums) else go.Figure()
     return finish(figure, 110 + 38 * len(sums), "" if len(sums) else "The size of no layer is known.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import plotly.graph_objects as go
 
 from sdtrt.analysis._colors import LINE, LOST, WEIGHTS
-from sdtrt.analysis.plots._layout import finish, label, name_bars
+from sdtrt.analysis.plots._layout import finish, stack_bars
 from sdtrt.analysis.plots._modules import blocks_of
 from sdtrt.analysis.session import Analysis
 
@@ -32,16 +32,5 @@ def draw(analysis: Analysis) -> go.Figure:
     sums = frame.groupby("block", sort=False)[[column for _, column, _ in PARTS]].sum()
     sums = sums.sort_values(["headroom_ms", "unknown_ms"], ascending=False).head(TOP)
     known = bool(frame["ideal_ms"].notna().any())
-    figure = go.Figure()
-    if known:
-        for name, column, color in PARTS:
-            figure.add_bar(
-                name=name,
-                x=sums[column].tolist(),
-                y=list(range(len(sums))),
-                marker={"color": color},
-                hovertemplate=f"{name}: %{{x:.4g}} ms<extra></extra>",
-            )
-        name_bars(figure, [label(block, 44) for block in sums.index], "time of one run, ms")
-        figure.update_layout(barmode="stack")
+    figure = stack_bars(sums, PARTS, "%{x:.4g} ms", "time of one run, ms") if known else go.Figure()
     return finish(figure, 110 + 38 * len(sums), "" if known else "No layer has a known time and limit.")
