@@ -1,7 +1,7 @@
-"""The configs of two real checkpoints, so that modules of their true size can be made without their weights.
+"""The configs of three real checkpoints, so that modules of their true size can be made without their weights.
 
-As published in stabilityai/stable-diffusion-2-1 and stabilityai/stable-diffusion-xl-base-1.0: what is left out has the
-default value of diffusers or transformers.
+As published in stable-diffusion-v1-5/stable-diffusion-v1-5, stabilityai/stable-diffusion-2-1 and
+stabilityai/stable-diffusion-xl-base-1.0: what is left out has the default value of diffusers or transformers.
 """
 
 from __future__ import annotations
@@ -48,10 +48,33 @@ def _vae(**values: Any) -> Config:
 
 
 def _unet(**values: Any) -> Config:
-    return {"in_channels": 4, "layers_per_block": 2, "out_channels": 4, "use_linear_projection": True, **values}
+    return {"in_channels": 4, "layers_per_block": 2, "out_channels": 4, "use_linear_projection": True} | values
 
+
+_CLIP_L = _text(
+    hidden_act="quick_gelu",
+    hidden_size=768,
+    intermediate_size=3072,
+    num_attention_heads=12,
+    num_hidden_layers=12,
+    projection_dim=768,
+)
 
 CHECKPOINTS: dict[str, dict[str, Config]] = {
+    "sd15": {
+        "model_index": {"_class_name": "StableDiffusionPipeline"},
+        "text_encoder": _CLIP_L,
+        "unet": _unet(
+            attention_head_dim=8,
+            block_out_channels=[320, 640, 1280, 1280],
+            cross_attention_dim=768,
+            down_block_types=[_DOWN, _DOWN, _DOWN, "DownBlock2D"],
+            sample_size=64,
+            up_block_types=["UpBlock2D", _UP, _UP, _UP],
+            use_linear_projection=False,
+        ),
+        "vae": _vae(sample_size=512, scaling_factor=0.18215),
+    },
     "sd21": {
         "model_index": {"_class_name": "StableDiffusionPipeline"},
         "text_encoder": _text(
@@ -75,14 +98,7 @@ CHECKPOINTS: dict[str, dict[str, Config]] = {
     },
     "sdxl": {
         "model_index": {"_class_name": "StableDiffusionXLPipeline"},
-        "text_encoder": _text(
-            hidden_act="quick_gelu",
-            hidden_size=768,
-            intermediate_size=3072,
-            num_attention_heads=12,
-            num_hidden_layers=12,
-            projection_dim=768,
-        ),
+        "text_encoder": _CLIP_L,
         "text_encoder_2": _text(
             projected=True,
             hidden_act="gelu",

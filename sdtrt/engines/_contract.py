@@ -39,7 +39,8 @@ class Unavailable:
 class Source:
     """What an engine is built from. `onnx` is set for a backend that consumes ONNX; `module` is the checkpoint's.
 
-    `report` is told what a long build is at, and the share of it that is done.
+    `report` is told what a long build is at, and the share of it that is done. `ranges` has the largest input magnitude
+    of each layer that a backend is to quantise by itself.
     """
 
     spec: ComponentSpec
@@ -47,6 +48,7 @@ class Source:
     profiles: tuple[ShapeProfile, ...]
     onnx: Path | None
     report: Callable[[str, float], None] = lambda label, share: None
+    ranges: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,258 @@
+"""Images per second on one GPU: diffusers eager, diffusers with torch.compile, and our Inductor engines, in one run.
+
+    python benchmarks/h200.py sdxl|sd21|sd15 [--folder FOLDER] [--out FILE] [--runs 5]
+
+True architectures with random weights, fp16, from token ids to decoded pixels, with guidance, Euler steps; batch 1 and
+8. All engines are built in processes of their own at once, into FOLDER, where another run finds them. Then the peers
+take turns in one process. Each engine is compared with its module in fp32 and fp16 first, and each image with eager's.
+Times are host times of whole images after a synchronisation; the ceilings are measured on the same card. torch.compile
+is used as diffusers recommends: channels_last, fused QKV, mode="reduce-overhead", U-Net and VAE decoder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from h200_pipes import PipeParts, images_of, loop_ranges, timed_runs
+from torch import Tensor, nn
+
+import configs
+from sdtrt import engines, models
+from sdtrt.engines import Engine, EngineContext, Source
+from sdtrt.engines._inductor import buckets
+from sdtrt.measure import measure_ceilings
+from sdtrt.spec import ComponentSpec, ShapeProfile
+
+SIZES = {"sdxl": (1024, 20), "sd21": (512, 50), "sd15": (512, 50)}
+BATCHES = (1, 8)
+# What an engine is built as: its options, and whether linear layers of the U-Net are rounded to FP8.
+OURS: dict[str, tuple[dict[str, Any], bool]] = {
+    "ours fp16": ({}, False),
+    "ours fp8": ({"bf16_vae": True}, True),
+}
+RESULTS = Path(__file__).parent / "results"
+
+
+def specs_of(model: str, folder: Path) -> tuple[dict[str, ComponentSpec], ShapeProfile]:
+    """Components in fp16, and sizes of the workload."""
+    size = SIZES[model][0]
+    family = models.family_of(folder)
+    profile = ShapeProfile.parse(f"B=1:1:8,H={size},W={size}").with_defaults(family.default_profile(folder))
+    specs = family.components(folder, "fp16")
+    specs.pop("vae_encoder")
+    return specs, profile
+
+
+def make(spec: ComponentSpec, folder: Path) -> nn.Module:
+    """The module with random weights, the same in every process."""
+    torch.manual_seed(0)
+    with torch.device("cuda"):
+        module = configs.module_of(spec, models.read_json(folder / spec.attribute / "config.json"))
+    # Rounded to half precision where the pipeline computes in it, so that all peers have the same weights.
+    return module.half().to(getattr(torch, spec.dtype)).eval().requires_grad_(False).cuda()
+
+
+def jobs(specs: dict[str, ComponentSpec]) -> list[tuple[str, str, tuple[int, ...]]]:
+    """(component, variant, rows) of every engine; the U-Net's rows are apart so that they are built at once."""
+    found: list[tuple[str, str, tuple[int, ...]]] = []
+    for name, spec in specs.items():
+        if name == "unet":
+            found += [(name, v, (2 * b,)) for v in OURS for b in BATCHES]
+        elif name == "vae_decoder" and spec.dtype == "float32":
+            found += [(name, v, BATCHES) for v in OURS]
+        else:
+            found.append((name, "ours fp16", BATCHES))
+    return found
+
+
+def place(folder: Path, component: str, variant: str, rows: tuple[int, ...]) -> Path:
+    """Where an engine lies."""
+    return folder / "engines" / f"{component}-{variant.replace(' ', '-')}-{'-'.join(map(str, rows))}"
+
+
+def build(model: str, component: str, variant: str, rows: tuple[int, ...], folder: Path) -> None:
+    """In a process of its own: one engine, with the seconds and the memory it took."""
+    specs, profile = specs_of(model, folder)
+    spec, (options, fp8) = specs[component], OURS[variant]
+    started = time.perf_counter()
+    module = make(spec, folder)
+    ranges = loop_ranges(module, spec, profile, SIZES[model][1]) if fp8 and component == "unet" else {}
+    made = time.perf_counter()
+    target = place(folder, component, variant, rows)
+    work = target.with_name(f".{target.name}")
+    work.mkdir(parents=True, exist_ok=True)
+    backend = engines.load("inductor")
+    checked = backend.check_options({**options, "rows": rows, "device": "cuda"})
+    backend.build(Source(spec, module, (profile,), None, ranges=ranges), checked, work)
+    facts = {"build_s": time.perf_counter() - made, "make_s": made - started}
+    facts |= {"peak_gpu_bytes": torch.cuda.max_memory_allocated(), "options": checked}
+    (work / "facts.json").write_text(json.dumps(facts), encoding="utf-8")
+    work.rename(target)
+
+
+def load(model: str, component: str, variant: str, rows: tuple[int, ...], folder: Path) -> tuple[Engine, float]:
+    """An engine and the seconds that loading took."""
+    specs, profile = specs_of(model, folder)
+    target = place(folder, component, variant, rows)
+    options = json.loads((target / "facts.json").read_text(encoding="utf-8"))["options"]
+    started = time.perf_counter()
+    context = EngineContext(specs[component], (profile,), options)
+    engine = engines.load("inductor").load(target, context)
+    torch.cuda.synchronize()
+    return engine, time.perf_counter() - started
+
+
+def error(got: Any, truth: Any) -> float:
+    """Relative error of the first output; infinite when it is not finite."""
+    a, b = got.double(), truth.double()
+    return float((a - b).norm() / b.norm()) if torch.isfinite(a).all() else float("inf")
+
+
+def engine_ms(engine: Engine, inputs: dict[str, Tensor], runs: int = 20) -> dict[str, float]:
+    """Time of one call by CUDA events."""
+    times = []
+    for _ in range(runs + 3):
+        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        start.record()
+        engine(**inputs)
+        end.record()
+        torch.cuda.synchronize()
+        times.append(start.elapsed_time(end))
+    return spread(times[3:])
+
+
+def spread(times: list[float]) -> dict[str, float]:
+    """Median, and half the distance of the quartiles."""
+    low, middle, high = statistics.quantiles(times, n=4)
+    return {"median": middle, "spread": (high - low) / 2}
+
+
+def check(model: str, folder: Path, modules: dict[str, nn.Module], loaded: dict[Any, Engine]) -> dict[str, Any]:
+    """Errors of every engine against fp32, beside those of the fp16 module; and the engine's own time."""
+    specs, profile = specs_of(model, folder)
+    found: dict[str, Any] = {}
+    for (component, variant, rows), engine in loaded.items():
+        for count in rows:
+            bucket = buckets.of(specs[component], (profile,), (count,))[0]
+            inputs = {n: t.cuda() for n, t in buckets.example(specs[component], bucket).items()}
+            with torch.no_grad():
+                half = modules[component](**inputs)[0]
+                got = next(iter(engine(**inputs).values()))
+                row = {"error_to_module": error(got, half)}
+                if count <= 2:
+                    module = modules[component].float()
+                    truth = module(**{n: t.float() if t.is_floating_point() else t for n, t in inputs.items()})[0]
+                    modules[component] = module.to(getattr(torch, specs[component].dtype))
+                    row |= {"error": error(got, truth), "error_of_module": error(half, truth)}
+                row["time_ms"] = engine_ms(engine, inputs)  # type: ignore[assignment]
+            found[f"{component} {variant} x{count}"] = row
+            print(component, variant, count, json.dumps(row), flush=True)
+    return found
+
+
+def main() -> int:
+    """Build what is not there, check, then measure; 1 when an engine is wrong."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", choices=SIZES)
+    parser.add_argument("--folder", type=Path, help="keep engines here; a temporary folder by default")
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
+    parser.add_argument("--build", nargs="+", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.build:
+        component, variant, *rows = args.build
+        build(args.model, component, variant, tuple(map(int, rows)), args.folder)
+        return 0
+    with tempfile.TemporaryDirectory() as temporary:
+        record = run(args.model, args.folder or Path(temporary), args.runs, not args.no_compile)
+    out = args.out or RESULTS / f"h200_{args.model}.json"
+    out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    return 0 if all(row["error_to_module"] < 0.1 for row in record["engines"].values()) else 1
+
+
+def run(model: str, folder: Path, runs: int, compiled: bool) -> dict[str, Any]:
+    """The whole record of one model."""
+    started = time.perf_counter()
+
+    def report(text: str) -> None:
+        print(f"{time.perf_counter() - started:6.0f} s  {text}", flush=True)
+
+    if not (folder / "model_index.json").exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        configs.write(model, folder)
+    specs, _ = specs_of(model, folder)
+    wanted = jobs(specs)
+    command = [sys.executable, __file__, model, "--folder", str(folder), "--build"]
+    workers = {
+        job: subprocess.Popen([*command, job[0], job[1], *map(str, job[2])])
+        for job in wanted
+        if not place(folder, *job).exists()
+    }
+    size, steps = SIZES[model]
+    modules = {name: make(spec, folder) for name, spec in specs.items()}
+    parts = PipeParts(model, folder, modules, size, steps)
+    peers: dict[str, Callable[[int], Tensor]] = {"eager": images_of(parts.eager())}
+    record: dict[str, Any] = {"model": model, "size": size, "steps": steps, "machine": machine(), "compile_s": {}}
+    if compiled:
+        peers["torch.compile"] = images_of(parts.compiled())
+        for batch in BATCHES:
+            began = time.perf_counter()
+            peers["torch.compile"](batch)
+            record["compile_s"][batch] = time.perf_counter() - began
+            report(f"torch.compile, batch {batch}")
+    for job, worker in workers.items():
+        if worker.wait() != 0:
+            raise SystemExit(f"the build of {job} failed")
+    report("all built")
+    loaded, record["load_s"] = {}, {}
+    for job in wanted:
+        loaded[job], record["load_s"][" ".join(map(str, job[:2]))] = load(model, *job, folder)
+    record["built"] = {place(folder, *job).name: facts(place(folder, *job)) for job in wanted}
+    record["engines"] = check(model, folder, modules, loaded)
+    report("checked")
+    for variant in OURS:
+        peers[variant] = images_of(parts.accelerated(loaded, variant))
+    record["images"] = timed_runs(peers, BATCHES, runs, report)
+    record["ceilings"] = measure_ceilings("cuda").model_dump(mode="json")
+    record["memory_bytes"] = torch.cuda.max_memory_allocated()
+    gc.collect()
+    return record
+
+
+def facts(target: Path) -> dict[str, Any]:
+    """What the build noted, and the size of its files."""
+    found: dict[str, Any] = json.loads((target / "facts.json").read_text(encoding="utf-8"))
+    code = sum(f.stat().st_size for f in target.glob("*.inductor"))
+    changes = json.loads((target / "engine.json").read_text(encoding="utf-8"))["changes"]
+    return {**found, "code_bytes": code, "changes": changes}
+
+
+def machine() -> dict[str, Any]:
+    """Card, driver, clocks and versions."""
+    query = "name,driver_version,clocks.sm,clocks.max.sm,memory.total,temperature.gpu"
+    done = subprocess.run(
+        ["nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader"], capture_output=True, text=True, check=False
+    )
+    return {
+        "gpu": dict(zip(query.split(","), done.stdout.strip().split(", "), strict=False)),
+        "versions": {p: version(p) for p in ("torch", "triton", "diffusers", "transformers")},
+        "python": platform.python_version(),
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,147 @@
+"""From a module to an engine's files: traced, rewritten and compiled once per bucket, all weights in one file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sdtrt.engines._contract import Source
+from sdtrt.engines._inductor import (
+    attention,
+    buckets,
+    fp8,
+    fp8_conv,
+    fuse_linears,
+    gelu,
+    group_norm,
+    package,
+    split_prompt,
+)
+from sdtrt.engines._inductor.capture import Graph, capture
+from sdtrt.engines._inductor.record import BucketRecord, EngineRecord, PartRecord
+from sdtrt.errors import EngineError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+WEIGHTS = "weights.safetensors"
+
+
+def build(source: Source, options: Any, device: torch.device, folder: Path) -> None:
+    """Write packages, weights and their record into `folder`; the module is moved to `device` and back."""
+    from safetensors.torch import save_file
+
+    spec, module = source.spec, _in_bfloat16(source) if options.bf16_vae else source.module
+    found = buckets.of(spec, source.profiles, options.rows)
+    record = EngineRecord(component=spec.name, switches=options.switches(), buckets=())
+    weights: dict[str, Tensor] = {}
+    home = next(module.parameters()).device
+    module.to(device)
+    try:
+        if device.type == "cuda":
+            _channels_last(module)
+        for number, bucket in enumerate(found):
+            share = number / len(found)
+            source.report(f"compiling {bucket.name}, {number + 1} of {len(found)}", share)
+            inputs = {n: t.to(device) for n, t in buckets.example(spec, bucket).items()}
+            graph = capture(spec, module, inputs)
+            changes = rewrite(graph, options, device)
+            prompt, step = (options.prompt_once and split_prompt.split(graph)) or (None, graph)
+            changes |= quantise(step, options, source.ranges)
+            made, kept = _compile(prompt, step, inputs, options, bucket, folder)
+            record = record.model_copy(
+                update={
+                    "buckets": (*record.buckets, made),
+                    "changes": changes,
+                    "sources": record.sources | {n: s for n, s in graph.sources.items() if n in kept},
+                }
+            )
+            weights |= {n: t.cpu().contiguous() for n, t in kept.items() if n not in weights}
+    finally:
+        module.to(home)
+    save_file(weights, folder / WEIGHTS)
+    record.save(folder)
+
+
+def rewrite(graph: Graph, options: Any, device: torch.device) -> dict[str, int]:
+    """Apply the passes that the options leave on; returns how often each applied."""
+    changes = {}
+    if options.fuse_linears:
+        changes["fuse_linears"] = fuse_linears.run(graph)
+    if options.cudnn_attention and device.type == "cuda":
+        changes["cudnn_attention"] = attention.run(graph)
+    if options.group_norm and device.type == "cuda":
+        changes["group_norm"] = group_norm.run(graph)
+    return changes
+
+
+def quantise(step: Graph, options: Any, ranges: Mapping[str, float]) -> dict[str, int]:
+    """FP8 for what runs in every step: what runs once per prompt would gain nothing."""
+    if not ranges:
+        return {}
+    changes = {"fp8": fp8.run(step, ranges)}
+    if options.fp8_convolutions and fp8.device_of(step).type == "cuda":
+        changes["fp8_convolutions"] = fp8_conv.run(step, ranges)
+    if options.fast_gelu:
+        changes["fast_gelu"] = gelu.run(step)
+    return changes
+
+
+def _compile(
+    prompt: Graph | None,
+    step: Graph,
+    inputs: Mapping[str, Tensor],
+    options: Any,
+    bucket: buckets.Bucket,
+    folder: Path,
+) -> tuple[BucketRecord, dict[str, Tensor]]:
+    """Write the packages of one bucket; returns their record and all weights that they take."""
+    weights = {**step.weights, **(prompt.weights if prompt else {})}
+    handed: dict[str, Tensor] = {}
+    parts: dict[str, PartRecord] = {}
+    for name, part in (("prompt", prompt), ("step", step)):
+        if part is None:
+            continue
+        given = {part.inputs[n]: {**inputs, **handed}[n] for n in part.inputs}
+        file = f"{bucket.name}.{name}.inductor"
+        call = package.compile_to(part, given, folder / file, options.settings())
+        arguments = package.arguments(part)
+        back = {placeholder: n for n, placeholder in part.inputs.items()}
+        parts[name] = PartRecord(file=file, arguments=tuple(back.get(a, a) for a in arguments))
+        if part is prompt:
+            made = call(*[{**part.weights, **given}[a] for a in arguments])
+            handed = dict(zip([n for n in step.inputs if n not in inputs], made, strict=True))
+    record = BucketRecord(
+        sizes=dict(bucket.sizes), rows=bucket.rows, step=parts["step"], prompt=parts.get("prompt"), handed=tuple(handed)
+    )
+    return record, weights
+
+
+def _in_bfloat16(source: Source) -> Any:
+    """A VAE that must not be float16 (SDXL's) computing in bfloat16, which has float32's range; others as they are."""
+    import copy
+
+    from sdtrt.engines._inductor.bf16 import InBfloat16
+
+    wanted = source.spec.attribute == "vae" and source.spec.dtype == "float32"
+    return InBfloat16(copy.deepcopy(source.module)) if wanted else source.module
+
+
+def _channels_last(module: Any) -> None:
+    """Convolutions of a GPU's tensor cores want the channels of a pixel side by side."""
+    import torch
+
+    module.to(memory_format=torch.channels_last)
+
+
+def missing(what: str, name: str, rebuild: str) -> EngineError:
+    """The error for a parameter that no weight of the engine holds."""
+    return EngineError(
+        f"the compiled graph of {what} has no weight for a parameter",
+        slug="refit-merged",
+        received=name,
+        expected="a parameter that the model uses",
+        hint=f"rebuild: {rebuild} --force",
+    )

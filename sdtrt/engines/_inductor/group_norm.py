@@ -1,0 +1,63 @@
+"""GroupNorm and the SiLU behind it by one hand-written operation, with the time embedding and a bias added on the way.
+
+In a residual block a convolution's bias and the time embedding are added only to be normalised: the kernel adds them as
+it reads, so that the sum is never written.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sdtrt.engines._inductor.capture import Graph
+
+if TYPE_CHECKING:
+    Node = Any  # of torch.fx, whose own types say too little of arguments
+
+
+def run(graph: Graph) -> int:
+    """Replace all GroupNorms over images; returns how many."""
+    import torch
+
+    from sdtrt.engines._inductor.group_norm_kernel import group_norm
+
+    del group_norm  # importing it registered the operation
+    aten, changed = torch.ops.aten, 0
+    for node in list(graph.nodes.find_nodes(op="call_function", target=aten.group_norm.default)):
+        if node.meta["val"].dim() != 4:
+            continue
+        last = node
+        (user, *others) = node.users
+        if not others and user.target is aten.silu.default:
+            last = user
+        source, groups, weight, bias, eps = (*node.args, 1e-5)[:5]
+        with graph.nodes.inserting_before(node):
+            source, add = _added(graph, source)
+            arguments = (source, add, weight, bias, groups, eps, last is user)
+            made = graph.nodes.call_function(torch.ops.sdtrt.group_norm.default, arguments)
+        made.meta = dict(last.meta)
+        last.replace_all_uses_with(made)
+        changed += 1
+    graph.finish()
+    return changed
+
+
+def _added(graph: Graph, source: Any) -> tuple[Any, Any]:
+    """(tensor, vector per image and channel): what is added on the way, taken apart when nothing else needs it."""
+    import torch
+
+    aten, add = torch.ops.aten, None
+    value = source.meta["val"]
+    images, channels = value.shape[:2]
+    if source.target is aten.add.Tensor and len(source.users) == 1 and not source.kwargs:
+        left, right = source.args
+        if getattr(right, "meta", {}).get("val") is not None and right.meta["val"].shape == (images, channels, 1, 1):
+            add = graph.nodes.call_function(aten.reshape.default, (right, [images, channels]))
+            source = left
+    if source.target is aten.conv2d.default and len(source.users) == 1 and len(source.args) > 2 and source.args[2]:
+        bias = source.args[2]
+        source.args = (*source.args[:2], None, *source.args[3:])
+        if add is None:
+            add = graph.nodes.call_function(aten.expand.default, (bias, [images, channels]))
+        else:
+            add = graph.nodes.call_function(aten.add.Tensor, (add, bias))
+    return source, add

@@ -1,0 +1,50 @@
+"""engine.json of a compiled engine: which package serves which sizes, and whose parameters lie in which weight."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sdtrt import store
+from sdtrt.errors import EngineError
+from sdtrt.records import Record, read
+
+FILE = "engine.json"
+# 1: first version.
+FORMAT_VERSION = 1
+
+
+class PartRecord(Record):
+    """One file of compiled code and what its arguments are called."""
+
+    file: str
+    arguments: tuple[str, ...]
+
+
+class BucketRecord(Record):
+    """The packages of one size. `handed` is what the prompt's part gives to each step."""
+
+    sizes: dict[str, int]
+    rows: int
+    step: PartRecord
+    prompt: PartRecord | None = None
+    handed: tuple[str, ...] = ()
+
+
+class EngineRecord(Record):
+    """All of an engine. `sources` has, by weight, the parameters in it and the row at which each begins."""
+
+    format: int = FORMAT_VERSION
+    component: str
+    switches: dict[str, bool] = {}
+    changes: dict[str, int] = {}
+    buckets: tuple[BucketRecord, ...]
+    sources: dict[str, tuple[tuple[str, int], ...]] = {}
+
+    def save(self, folder: Path) -> None:
+        """Write it beside the packages."""
+        store.write_text(folder / FILE, self.model_dump_json(indent=1))
+
+    @classmethod
+    def load(cls, folder: Path) -> EngineRecord:
+        """Read it; EngineError when it is missing, damaged or of another version."""
+        return read(folder / FILE, cls, FORMAT_VERSION, EngineError, "rebuild the bundle with --force")
