@@ -1,18 +1,18 @@
 """Images per second on one GPU: diffusers eager, diffusers with torch.compile, and our Inductor engines, in one run.
 
-    python benchmarks/h200.py sdxl|sd21|sd15 [--folder FOLDER] [--out FILE] [--runs 5]
+    python benchmarks/h200.py sdxl sd21 sd15 [--folder FOLDER] [--out FOLDER] [--runs 5]
 
 True architectures with random weights, fp16, from token ids to decoded pixels, with guidance, Euler steps; batch 1 and
-8. All engines are built in processes of their own at once, into FOLDER, where another run finds them. Then the peers
-take turns in one process. Each engine is compared with its module in fp32 and fp16 first, and each image with eager's.
-Times are host times of whole images after a synchronisation; the ceilings are measured on the same card. torch.compile
-is used as diffusers recommends: channels_last, fused QKV, mode="reduce-overhead", U-Net and VAE decoder.
+8. All engines are built in processes of their own at once, into FOLDER, where another run finds them. When nothing is
+being compiled any more, the peers take turns in one process per model, one model after the other. Each engine is
+compared with its module in fp32 and fp16 first, and each image with eager's. Times are host times of whole images after
+a synchronisation; the ceilings are measured on the same card. torch.compile is used as diffusers recommends:
+channels_last, fused QKV, mode="reduce-overhead", U-Net and VAE decoder.
 """
 
 from __future__ import annotations
 
 import argparse
-import gc
 import json
 import platform
 import statistics
@@ -20,12 +20,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock
 from h200_pipes import PipeParts, images_of, loop_ranges, timed_runs
 from torch import Tensor, nn
 
@@ -43,6 +45,7 @@ OURS: dict[str, tuple[dict[str, Any], bool]] = {
     "ours fp16": ({}, False),
     "ours fp8": ({"bf16_vae": True}, True),
 }
+Job = tuple[str, str, tuple[int, ...]]  # component, variant, rows
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -65,14 +68,14 @@ def make(spec: ComponentSpec, folder: Path) -> nn.Module:
     return module.half().to(getattr(torch, spec.dtype)).eval().requires_grad_(False).cuda()
 
 
-def jobs(specs: dict[str, ComponentSpec]) -> list[tuple[str, str, tuple[int, ...]]]:
+def jobs(specs: dict[str, ComponentSpec]) -> list[Job]:
     """(component, variant, rows) of every engine; the U-Net's rows are apart so that they are built at once."""
-    found: list[tuple[str, str, tuple[int, ...]]] = []
+    found: list[Job] = []
     for name, spec in specs.items():
         if name == "unet":
             found += [(name, v, (2 * b,)) for v in OURS for b in BATCHES]
-        elif name == "vae_decoder" and spec.dtype == "float32":
-            found += [(name, v, BATCHES) for v in OURS]
+        elif name == "vae_decoder":
+            found += [(name, v, (1,)) for v in OURS if spec.dtype == "float32" or v == "ours fp16"]
         else:
             found.append((name, "ours fp16", BATCHES))
     return found
@@ -97,7 +100,7 @@ def build(model: str, component: str, variant: str, rows: tuple[int, ...], folde
     backend = engines.load("inductor")
     checked = backend.check_options({**options, "rows": rows, "device": "cuda"})
     backend.build(Source(spec, module, (profile,), None, ranges=ranges), checked, work)
-    facts = {"build_s": time.perf_counter() - made, "make_s": made - started}
+    facts: dict[str, Any] = {"build_s": time.perf_counter() - made, "make_s": made - started}
     facts |= {"peak_gpu_bytes": torch.cuda.max_memory_allocated(), "options": checked}
     (work / "facts.json").write_text(json.dumps(facts), encoding="utf-8")
     work.rename(target)
@@ -134,6 +137,17 @@ def engine_ms(engine: Engine, inputs: dict[str, Tensor], runs: int = 20) -> dict
     return spread(times[3:])
 
 
+def kernels(engine: Engine, inputs: dict[str, Tensor]) -> list[tuple[str, int, float]]:
+    """(name, launches, microseconds) of one call, dearest first."""
+    from torch.profiler import ProfilerActivity, profile
+
+    with profile(activities=[ProfilerActivity.CUDA]) as seen:
+        engine(**inputs)
+        torch.cuda.synchronize()
+    found = [(k.key, k.count, k.device_time_total) for k in seen.key_averages() if k.device_time_total]
+    return sorted(found, key=lambda k: -k[2])
+
+
 def spread(times: list[float]) -> dict[str, float]:
     """Median, and half the distance of the quartiles."""
     low, middle, high = statistics.quantiles(times, n=4)
@@ -151,40 +165,69 @@ def check(model: str, folder: Path, modules: dict[str, nn.Module], loaded: dict[
             with torch.no_grad():
                 half = modules[component](**inputs)[0]
                 got = next(iter(engine(**inputs).values()))
-                row = {"error_to_module": error(got, half)}
+                row: dict[str, Any] = {"error_to_module": error(got, half)}
                 if count <= 2:
                     module = modules[component].float()
                     truth = module(**{n: t.float() if t.is_floating_point() else t for n, t in inputs.items()})[0]
                     modules[component] = module.to(getattr(torch, specs[component].dtype))
                     row |= {"error": error(got, truth), "error_of_module": error(half, truth)}
-                row["time_ms"] = engine_ms(engine, inputs)  # type: ignore[assignment]
+                row["time_ms"] = engine_ms(engine, inputs)
+                row["kernels"] = kernels(engine, inputs)
             found[f"{component} {variant} x{count}"] = row
-            print(component, variant, count, json.dumps(row), flush=True)
+            print(component, variant, count, json.dumps({**row, "kernels": len(row["kernels"])}), flush=True)
+            torch.cuda.empty_cache()
     return found
 
 
 def main() -> int:
     """Build what is not there, check, then measure; 1 when an engine is wrong."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", choices=SIZES)
+    parser.add_argument("models", nargs="+", choices=SIZES)
     parser.add_argument("--folder", type=Path, help="keep engines here; a temporary folder by default")
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--out", type=Path, default=RESULTS)
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
     parser.add_argument("--build", nargs="+", help=argparse.SUPPRESS)
+    parser.add_argument("--turns", type=int, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.build:
         component, variant, *rows = args.build
-        build(args.model, component, variant, tuple(map(int, rows)), args.folder)
+        build(args.models[0], component, variant, tuple(map(int, rows)), args.folder)
         return 0
     with tempfile.TemporaryDirectory() as temporary:
-        record = run(args.model, args.folder or Path(temporary), args.runs, not args.no_compile)
-    out = args.out or RESULTS / f"h200_{args.model}.json"
-    out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        folder = args.folder or Path(temporary)
+        if args.turns is None:
+            return all_models(args, folder)
+        record = run(args.models[0], folder, args)
+    (args.out / f"h200_{args.models[0]}.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     return 0 if all(row["error_to_module"] < 0.1 for row in record["engines"].values()) else 1
 
 
-def run(model: str, folder: Path, runs: int, compiled: bool) -> dict[str, Any]:
+def all_models(args: argparse.Namespace, folder: Path) -> int:
+    """One process per model; the worst of their results is the whole's."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.glob("*.ready"):
+        old.unlink()
+    shared = ["--out", str(args.out), "--runs", str(args.runs), "--turns", str(len(args.models))]
+    shared += ["--no-compile"] * args.no_compile
+    workers = [
+        subprocess.Popen([sys.executable, __file__, model, "--folder", str(folder / model), *shared])
+        for model in args.models
+    ]
+    return max([worker.wait() for worker in workers])
+
+
+@contextmanager
+def turn(folder: Path, count: int) -> Iterator[None]:
+    """Wait until all models are compiled, then measure alone."""
+    folder.with_suffix(".ready").touch()
+    while len(list(folder.parent.glob("*.ready"))) < count:
+        time.sleep(0.2)
+    with FileLock(folder.parent / "turn.lock"):
+        yield
+
+
+def run(model: str, folder: Path, args: argparse.Namespace) -> dict[str, Any]:
     """The whole record of one model."""
     started = time.perf_counter()
 
@@ -207,30 +250,44 @@ def run(model: str, folder: Path, runs: int, compiled: bool) -> dict[str, Any]:
     parts = PipeParts(model, folder, modules, size, steps)
     peers: dict[str, Callable[[int], Tensor]] = {"eager": images_of(parts.eager())}
     record: dict[str, Any] = {"model": model, "size": size, "steps": steps, "machine": machine(), "compile_s": {}}
-    if compiled:
+    if not args.no_compile:
         peers["torch.compile"] = images_of(parts.compiled())
         for batch in BATCHES:
             began = time.perf_counter()
             peers["torch.compile"](batch)
             record["compile_s"][batch] = time.perf_counter() - began
             report(f"torch.compile, batch {batch}")
-    for job, worker in workers.items():
-        if worker.wait() != 0:
-            raise SystemExit(f"the build of {job} failed")
-    report("all built")
+    record["failed"] = [" ".join(map(str, job)) for job, worker in workers.items() if worker.wait() != 0]
+    wanted = [job for job in wanted if place(folder, *job).exists()]
+    report(f"all built, failed: {record['failed']}")
+    with turn(folder, args.turns):
+        measure(model, folder, args.runs, wanted, parts, peers, record, report)
+    return record
+
+
+def measure(
+    model: str,
+    folder: Path,
+    runs: int,
+    wanted: list[Job],
+    parts: PipeParts,
+    peers: dict[str, Callable[..., Tensor]],
+    record: dict[str, Any],
+    report: Callable[[str], None],
+) -> None:
+    """Load and check all engines, then time the images; everything goes into `record`."""
     loaded, record["load_s"] = {}, {}
     for job in wanted:
         loaded[job], record["load_s"][" ".join(map(str, job[:2]))] = load(model, *job, folder)
     record["built"] = {place(folder, *job).name: facts(place(folder, *job)) for job in wanted}
-    record["engines"] = check(model, folder, modules, loaded)
+    record["engines"] = check(model, folder, parts.modules, loaded)
     report("checked")
     for variant in OURS:
-        peers[variant] = images_of(parts.accelerated(loaded, variant))
+        if all(job in wanted for job in jobs(specs_of(model, folder)[0]) if job[:2] == ("unet", variant)):
+            peers[variant] = images_of(parts.accelerated(loaded, variant))
     record["images"] = timed_runs(peers, BATCHES, runs, report)
     record["ceilings"] = measure_ceilings("cuda").model_dump(mode="json")
     record["memory_bytes"] = torch.cuda.max_memory_allocated()
-    gc.collect()
-    return record
 
 
 def facts(target: Path) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from sdtrt.engines._inductor.capture import Graph
 from sdtrt.engines._inductor.fp8 import LARGEST, constant, device_of, round_weight, rounded
+from sdtrt.engines._inductor.group_norm import in_memory
 
 if TYPE_CHECKING:
     Node = Any  # of torch.fx, whose own types say too little of arguments
@@ -68,24 +69,28 @@ def _product(graph: Graph, node: Node, scale: float) -> Node:
     images, columns, height, width = value.shape
     matrix, scales = round_weight(graph.weights[weight.name].permute(0, 2, 3, 1).reshape(columns, -1))
     rows = images * height * width
-    neighbours = call(torch.ops.sdtrt.unfold3x3.default, (_rounded(graph, source, scale),))
+    taken = call(torch.ops.sdtrt.unfold3x3.default, (_rounded(graph, source, scale),))
+    neighbours = call(aten.view.dtype, (taken, torch.float8_e4m3fn))
     turned = call(aten.t.default, (constant(graph, f"{weight.name}_fp8", matrix),))
     left = constant(graph, f"{weight.name}_rows_{rows}", torch.full((rows, 1), scale, device=device_of(graph)))
     right = constant(graph, f"{weight.name}_channels", scales.reshape(1, -1))
     product = call(aten._scaled_mm.default, (neighbours, turned, left, right, bias, None, value.dtype, True))
     pixels = call(aten.reshape.default, (product, [images, height, width, columns]))
     image = call(aten.permute.default, (pixels, [0, 3, 1, 2]))
-    for made in (neighbours, turned, product, pixels, image):
+    for made in (taken, neighbours, turned, product, pixels, image):
         made.meta = {**node.meta, "val": value}
     return image
 
 
 def _rounded(graph: Graph, source: Node, scale: float) -> Node:
-    """The input in FP8, by the GroupNorm that makes it when it makes it for this convolution alone."""
+    """The input's bits in FP8, by the GroupNorm that makes it when it makes it for this convolution alone."""
     import torch
 
     if source.target is torch.ops.sdtrt.group_norm.default and len(source.users) == 1:
         factor = constant(graph, f"{source.name}_factor", torch.tensor(1 / scale, device=device_of(graph)))
         source.args = (*source.args[:7], factor)
         return source
-    return rounded(graph, source, scale)
+    narrow = rounded(graph, source, scale)
+    bits = graph.nodes.call_function(torch.ops.aten.view.dtype, (narrow, torch.uint8))
+    bits.meta = dict(narrow.meta)
+    return in_memory(graph, bits, source.meta["val"])

@@ -32,6 +32,8 @@ def run(graph: Graph) -> int:
         source, groups, weight, bias, eps = (*node.args, 1e-5)[:5]
         with graph.nodes.inserting_before(node):
             source, add = _added(graph, source)
+            if source.target is not aten.conv2d.default or source.args[2] is not None:
+                source = in_memory(graph, source, source.meta["val"])
             arguments = (source, add, weight, bias, groups, eps, last is user)
             made = graph.nodes.call_function(torch.ops.sdtrt.group_norm.default, arguments)
         made.meta = dict(last.meta)
@@ -39,6 +41,26 @@ def run(graph: Graph) -> int:
         changed += 1
     graph.finish()
     return changed
+
+
+def in_memory(graph: Graph, source: Node, value: Any) -> Node:
+    """Write a tensor out, channels_last, once and for all who read it.
+
+    Inductor computes what is pointwise again for each reader, and writes it anew for each argument of a kernel that is
+    not its own.
+    """
+    import torch
+
+    for user in source.users:
+        if user.target is torch.ops.prims.inductor_force_stride_order.default:
+            return user
+    _, channels, height, width = value.shape
+    strides = [channels * height * width, 1, channels * width, channels]
+    with graph.nodes.inserting_after(source):  # before all of its readers
+        made = graph.nodes.call_function(torch.ops.prims.inductor_force_stride_order.default, (source, strides))
+    made.meta = dict(source.meta)
+    source.replace_all_uses_with(made, delete_user_cb=lambda user: user is not made)
+    return made
 
 
 def _added(graph: Graph, source: Any) -> tuple[Any, Any]:

@@ -96,8 +96,10 @@ def _apply(
     if SILU:
         values = values * tl.sigmoid(values)
     if ROUND:
-        values = tl.clamp(values * tl.load(round_by), -448.0, 448.0)
-    tl.store(y + where, values.to(y.dtype.element_ty), mask=known)
+        values = tl.clamp(values * tl.load(round_by), -448.0, 448.0).to(tl.float8e4nv)
+        tl.store(y + where, values.to(tl.uint8, bitcast=True), mask=known)
+    else:
+        tl.store(y + where, values.to(y.dtype.element_ty), mask=known)
 
 
 @triton_op("sdtrt::group_norm", mutates_args={})
@@ -114,19 +116,18 @@ def group_norm(
     """GroupNorm of `x + add` over `groups`, then SiLU if asked, then rounding to FP8 if asked.
 
     Args:
-        x: (N, C, H, W), channels_last.
+        x: (N, C, H, W), with the strides of channels_last.
         add: (N, C) or None.
         weight: (C,).
         bias: (C,).
         groups: how many groups; C is a multiple of it.
         eps: added to the variance.
         silu: whether SiLU follows.
-        round_by: factor before rounding to float8_e4m3fn, or None to return the type of `x`.
+        round_by: factor before rounding to float8_e4m3fn, or None.
 
     Returns:
-        (N, C, H, W), channels_last.
+        (N, C, H, W), channels_last, of the type of `x`, or as uint8 the bits of FP8.
     """
-    x = x.contiguous(memory_format=torch.channels_last)
     images, channels, height, width = x.shape
     pixels = height * width
     narrow = min(_LANES, triton.next_power_of_2(channels))
@@ -136,9 +137,12 @@ def group_norm(
     steps = triton.cdiv(triton.cdiv(pixels, parts), deep)
     sums = torch.empty((images, parts, 2, channels), dtype=torch.float32, device=x.device)
     factors = torch.empty((images, 2, channels), dtype=torch.float32, device=x.device)
-    kind = x.dtype if round_by is None else torch.float8_e4m3fn
-    y = torch.empty_like(x, dtype=kind, memory_format=torch.channels_last)
-    added = x if add is None else add.contiguous()
+    kind = x.dtype if round_by is None else torch.uint8
+    # With its strides said, for otherwise Inductor fills the new tensor before the kernel does.
+    strides = (pixels * channels, 1, width * channels, channels)
+    y = torch.empty_strided(x.shape, strides, dtype=kind, device=x.device)
+    # What a kernel does not read is any tensor: one that is there already, or Inductor would write it out for that.
+    added = weight if add is None else add.contiguous()
     wrap_triton(_sums)[(images, parts, blocks)](
         x, added, sums, pixels, parts, STEPS=steps, C=channels, BC=narrow, BP=deep, ADD=add is not None, num_warps=8
     )
@@ -147,7 +151,7 @@ def group_norm(
         BG=triton.next_power_of_2(channels // groups), ADD=add is not None, num_warps=4,
     )  # fmt: skip
     wrap_triton(_apply)[(images, triton.cdiv(pixels, tall))](
-        x, factors, x if round_by is None else round_by, y, pixels, C=channels, BC=wide, BP=tall, SILU=silu,
+        x, factors, weight if round_by is None else round_by, y, pixels, C=channels, BC=wide, BP=tall, SILU=silu,
         ROUND=round_by is not None, num_warps=8,
     )  # fmt: skip
     return y

@@ -97,7 +97,7 @@ class Runner:
                 self._step.run(*given)
             side.synchronize()
             graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph, pool=self._pool, stream=side):
+            with torch.cuda.graph(graph, pool=self._pool, stream=side, capture_error_mode="thread_local"):
                 self._outputs = self._step.run(*given)
         torch.cuda.synchronize(self._device)
         self._graph = graph

@@ -34,17 +34,16 @@ def unfold3x3(x: Tensor) -> Tensor:
     """Neighbourhoods of all pixels, zeros around the image.
 
     Args:
-        x: (N, C, H, W), channels_last, one byte per number; N * H * W is a multiple of 64.
+        x: (N, C, H, W), uint8, with the strides of channels_last; N * H * W is a multiple of 64.
 
     Returns:
-        (N * H * W, 9 * C): for each pixel the channels of its neighbours, row by row.
+        (N * H * W, 9 * C), uint8: for each pixel the channels of its neighbours, row by row.
     """
     images, channels, height, width = x.shape
-    bytes_of = x.contiguous(memory_format=torch.channels_last).view(torch.uint8)
     pixels, wide = images * height * width, min(512, triton.next_power_of_2(channels))
     tall = min(64, _TILE // wide)
     y = torch.empty((pixels, 9 * channels), dtype=torch.uint8, device=x.device)
     wrap_triton(_unfold)[(pixels // tall, 9, triton.cdiv(channels, wide))](
-        bytes_of, y, height, width, C=channels, BC=wide, BP=tall, num_warps=8
+        x, y, height, width, C=channels, BC=wide, BP=tall, num_warps=8
     )
-    return y.view(x.dtype)
+    return y
