@@ -15,20 +15,18 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from sdtrt import compare, costs, env, export, graph, lora, models, parity, quantize, store
+from sdtrt import compare, costs, env, export, gate, graph, lora, models, parity, quantize, reference, rescue, store
 from sdtrt import config as configs
 from sdtrt.config import BuildConfig
-from sdtrt.engines import EngineContext, Source
+from sdtrt.engines import Engine, EngineContext, Source
 from sdtrt.errors import BuildError, SdtrtError, VerifyError
 from sdtrt.forecast import Forecast, Step, forecast
+from sdtrt.reference import Reference
+from sdtrt.rescue import Checked, Spare
 from sdtrt.run import FILE as RUN
-from sdtrt.spec import ComponentSpec
 from sdtrt.store import Bundle, Change, Component, Manifest, Staging
-
-if TYPE_CHECKING:
-    from torch import nn
 
 Progress = Callable[[str, float], None]
 # Shares of a build and where its stages begin, measured on SD pipelines: they only drive the progress bar.
@@ -70,10 +68,11 @@ def run(plan: Forecast, out: Path, progress: Progress = lambda label, done: None
     if all(s.action == "reuse" for s in plan.steps) and Bundle.open(out).manifest.options == plan.options:
         progress("up to date", 1.0)
         return Bundle.open(out)
+    progress = _forward(progress)
     with store.staging(out) as stage:
         _check_space(out, plan)
         total = sum(_SHARES.get(s.spec.name, 1.0) for s in plan.steps) + 2.0
-        done, components = 0.0, {}
+        done, components, made = 0.0, {}, _reference(plan, progress)
         for step in plan.steps:
             share = _SHARES.get(step.spec.name, 1.0)
             name, start = step.spec.name, done
@@ -81,31 +80,55 @@ def run(plan: Forecast, out: Path, progress: Progress = lambda label, done: None
             def report(label: str, part: float, name: str = name, start: float = start, share: float = share) -> None:
                 progress(f"{name}: {label}", (start + part * share) / total)
 
-            components[name] = _component(plan, step, stage, out, report)
+            components[name] = _component(plan, step, stage, out, report, made)
             done += share
         _copy_pipeline(plan, stage.path / store.PIPELINE)
         manifest = _manifest(plan, components)
-        progress("image: comparing with eager", done / total)
-        manifest = _check_image(plan, stage, manifest)
+        at = done / total
+        manifest = _check_image(plan, stage, manifest, lambda label: progress(f"image: {label}", at), made)
         bundle = stage.commit(manifest)
     progress("done", 1.0)
     return bundle
 
 
-def _component(plan: Forecast, step: Step, stage: Staging, out: Path, report: Progress) -> Component:
+def _forward(progress: Progress) -> Progress:
+    """A share that never falls, though an engine may have to be built more than once."""
+    highest = 0.0
+
+    def report(label: str, share: float) -> None:
+        nonlocal highest
+        highest = max(highest, share)
+        progress(label, highest)
+
+    return report
+
+
+def _reference(plan: Forecast, progress: Progress) -> Reference | None:
+    """Images of eager before anything is built, for the inputs at which half precision engines are compared."""
+    half = any(s.action == "build" and s.spec.dtype == "float16" for s in plan.steps)
+    if not (half and plan.config.verify_steps and plan.backend.computes):
+        return None
+    sizes = plan.profiles[0].sizes("opt")
+    steps, loras = plan.config.verify_steps, plan.loras
+    return reference.make(plan.folder, sizes, steps, loras, lambda label: progress(f"image: {label}", 0.0))
+
+
+def _component(
+    plan: Forecast, step: Step, stage: Staging, out: Path, report: Progress, made: Reference | None
+) -> Component:
     if step.present is not None:
         report(step.reasons[0], 0.0)
         if step.action == "reuse":
             stage.adopt(step.present, out.resolve() / step.spec.name)
         return step.present
     with stage.component(step.spec.name) as folder:
-        component = _build(plan, step, folder, report)
+        component = _build(plan, step, folder, report, made)
         store.write_text(folder / store.RECORD, component.model_dump_json(indent=1))
     gc.collect()
     return component
 
 
-def _build(plan: Forecast, step: Step, folder: Path, report: Progress) -> Component:
+def _build(plan: Forecast, step: Step, folder: Path, report: Progress, made: Reference | None) -> Component:
     """Everything that happens to one component, in order; times of the stages go into its record."""
     spec, backend, seconds = step.spec, plan.backend, {}
 
@@ -123,6 +146,15 @@ def _build(plan: Forecast, step: Step, folder: Path, report: Progress) -> Compon
     context = EngineContext(spec, plan.profiles, plan.options)
     sizes = plan.profiles[0].sizes("opt")
     module: Any = None
+
+    def price(graph_file: Path) -> costs.GraphCosts:
+        return costs.graph_costs(graph_file, {t.name: t.resolve(sizes) for t in spec.inputs})
+
+    def make(graph_file: Path | None) -> Engine:
+        backend.build(Source(spec, module, plan.profiles, graph_file, within("build")), plan.options, folder)
+        shutil.rmtree(folder / "work", ignore_errors=True)
+        return backend.load(folder, context)
+
     changes: tuple[Change, ...] = ()
     onnx, priced = None, None
     with stage("load", "loading weights"):
@@ -138,16 +170,18 @@ def _build(plan: Forecast, step: Step, folder: Path, report: Progress) -> Compon
             opset = plan.config.opset or backend.opset
             onnx = export.capture(spec, module, plan.profiles, opset, folder / "work")
         with stage("optimise", "optimising the graph"):
-            changes = graph.optimise(onnx, plan.passes)
-            priced = costs.graph_costs(onnx, {t.name: t.resolve(sizes) for t in spec.inputs})
+            changes = graph.optimise(onnx, plan.passes, plan.config.float32 if spec.dtype == "float16" else ())
+            priced = price(onnx)
     with stage("build", "building the engine"):
-        backend.build(Source(spec, module, plan.profiles, onnx, within("build")), plan.options, folder)
-        shutil.rmtree(folder / "work", ignore_errors=True)
         _save_norm(module, folder)
-        engine = backend.load(folder, context)
+        spare = Spare(onnx, folder) if onnx is not None and spec.dtype == "float16" else None
+        engine = make(onnx)
     with stage("verify", "comparing with eager"):
-        figures = _parity(plan, spec, engine, module) if backend.computes else {}
-    del module
+        checked = _checked(plan, engine, module, spare, make, within("verify"), made)
+        changes, engine = (*changes, *checked.changes), checked.engine
+        priced = price(checked.onnx) if checked.onnx else priced
+        shutil.rmtree(folder / rescue.SPARE, ignore_errors=True)
+    module = None
     with stage("profile", "profiling"):
         inputs = {n: t.to(engine.device) for n, t in export.sample_inputs(spec, sizes).items()}
         profiled = engine.profile(inputs, sizes, plan.config.profile_runs, folder)
@@ -158,30 +192,31 @@ def _build(plan: Forecast, step: Step, folder: Path, report: Progress) -> Compon
         key=step.key,
         files=store.describe_files(folder),
         passes=changes,
-        parity=figures,
+        parity=checked.verdict.figures,
+        notes=checked.verdict.notes,
         seconds=seconds,
         weight_bytes=step.weight_bytes,
         quantisation=quantisation,
     )
 
 
-def _parity(plan: Forecast, spec: ComponentSpec, engine: Any, module: nn.Module) -> dict[str, float]:
-    """Relative error at the least and the best size; VerifyError when it is above the limit."""
-    limit = compare.LIMITS[plan.config.precision][0]
-    oracle, figures = module.float(), {}
-    for point in ("min", "opt"):
-        with quantize.without(oracle):
-            error = compare.component_error(engine, oracle, plan.profiles[0].sizes(point))
-        figures[f"relative_error_{point}"] = error
-        if not error <= limit:
-            raise VerifyError(
-                f"the engine of {spec.name} differs from eager PyTorch",
-                slug="verify-component",
-                received=f"relative error {error:.3g} at {point} size",
-                expected=f"at most {limit:g}",
-                hint="build with --precision fp32, or with fewer passes, and report what helped",
-            )
-    return figures
+def _checked(
+    plan: Forecast,
+    engine: Engine,
+    module: Any,
+    spare: Spare | None,
+    make: rescue.Make,
+    report: Progress,
+    made: Reference | None,
+) -> Checked:
+    """The engine that passed the gate: this one, or one with parts in float32."""
+    limit = compare.LIMITS[plan.config.precision].error
+    if not plan.backend.computes:
+        return Checked(engine, gate.Verdict({}, (), limit))
+    oracle = module.float()
+    with quantize.without(oracle):
+        given = made.inputs.get(engine.spec.name) if made else None
+        return rescue.checked(engine, oracle, plan.profiles, limit, spare, make, report, given)
 
 
 def _save_norm(module: Any, folder: Path) -> None:
@@ -223,22 +258,25 @@ def _manifest(plan: Forecast, components: Mapping[str, Component]) -> Manifest:
     )
 
 
-def _check_image(plan: Forecast, stage: Staging, manifest: Manifest) -> Manifest:
-    """Make one image with the staged engines and with eager; VerifyError when they differ too much."""
+def _check_image(
+    plan: Forecast, stage: Staging, manifest: Manifest, report: Callable[[str], None], made: Reference | None
+) -> Manifest:
+    """Make images with the staged engines and with eager; VerifyError when they differ too much or are none."""
     steps = plan.config.verify_steps
     if not (steps and plan.backend.computes and {"unet", "vae_decoder"} <= manifest.components.keys()):
         return manifest
-    row, run = parity.image_row(Bundle(stage.path, manifest), plan.folder, steps, plan.loras)
-    if not row.passed:
+    check = parity.check_images(Bundle(stage.path, manifest), plan.folder, steps, plan.loras, report, made)
+    if failed := [row for row in check.rows() if not row.passed]:
         raise VerifyError(
             "the image differs from that of eager PyTorch",
             slug="verify-image",
-            received=f"PSNR {row.value:.1f} dB",
-            expected=f"at least {row.limit:g} dB",
-            hint="build with --precision fp32; the components are kept, and a new build resumes",
+            received="; ".join(dict.fromkeys(r.note or f"{r.metric} {r.value:.3g} of {r.what}" for r in failed)),
+            expected="; ".join(dict.fromkeys(f"{r.metric} of at least {r.limit:g}" for r in failed)),
+            hint="build with --precision fp32, or name modules under `float32:` in the config (docs/black-images.md)",
         )
-    run.save(stage.path / RUN)
-    return manifest.model_copy(update={"image": {"psnr_db": min(row.value, 999.0), "steps": steps}})
+    if check.run is not None:
+        check.run.save(stage.path / RUN)
+    return manifest.model_copy(update={"image": check.figures()})
 
 
 def _check_space(out: Path, plan: Forecast) -> None:

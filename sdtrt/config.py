@@ -73,6 +73,9 @@ class BuildConfig(Record):
     components: tuple[str, ...] | None = Field(None, description="build only these; the rest of the bundle is kept")
     opset: int | None = Field(None, ge=18, le=23, description="ONNX opset; the backend knows its best")
     passes: tuple[str, ...] | None = Field(None, description="graph passes, in order; the backend knows its own")
+    float32: tuple[str, ...] = Field(
+        (), description='modules that stay float32 in a half precision graph, such as "mid_block" or "*.attn1.sdpa"'
+    )
     lora: tuple[LoraEntry, ...] = Field((), description='LoRAs to build in: "FILE:SCALE", or path and scale')
     options: dict[str, Any] = Field(default_factory=dict, description="options of the backend")
     profile_runs: int = Field(10, ge=1, description="runs per component for the layer times in plan.json")

@@ -52,6 +52,21 @@ def memory_bytes() -> int | None:
         return None
 
 
+def free_memory_bytes() -> int | None:
+    """Memory that programs may still take, within the container's limit; None where Linux does not say."""
+    try:
+        lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines())
+        free = int(lines["MemAvailable"].split()[0]) << 10
+    except (OSError, ValueError, KeyError):
+        return None
+    try:
+        group = Path("/sys/fs/cgroup")
+        limit, used = (int((group / f"memory.{what}").read_text(encoding="ascii")) for what in ("max", "current"))
+    except (OSError, ValueError):  # no limit: it says "max"
+        return free
+    return min(free, max(0, limit - used))
+
+
 def cpu_name() -> str:
     """The processor's model name where Linux tells it, else the architecture."""
     try:

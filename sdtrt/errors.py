@@ -10,6 +10,7 @@ SdtrtError
 ├── BackendUnavailable  the backend does not exist, or cannot run on this machine
 ├── BuildError          an engine could not be built
 ├── EngineError         an engine could not be loaded or failed while running
+│   └── NonFiniteError  an engine gave NaN or Inf: the image would be black
 ├── BundleError         a bundle is missing, damaged, locked or of another format
 ├── PlanError           a plan.json cannot be read
 └── VerifyError         an engine's result is too far from eager PyTorch
@@ -101,6 +102,19 @@ class EngineError(SdtrtError):
     """An engine could not be loaded, or failed while running."""
 
     slug = "engine"
+
+
+class NonFiniteError(EngineError):
+    """An engine gave NaN or Inf: `component`, the step from 1 on and the timestep at which it arose, where known."""
+
+    slug = "engine-nonfinite"
+    component: str
+    step: int | None = None
+    timestep: float | None = None
+
+
+class NonFiniteWarning(UserWarning):
+    """The same as NonFiniteError, where a warning was asked for."""
 
 
 class BundleError(SdtrtError):

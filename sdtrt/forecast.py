@@ -79,6 +79,8 @@ def forecast(config: BuildConfig, out: Path, force: bool = False) -> Forecast:
             key["precision"] = "fp16"
         elif config.quantised:
             key["quantisation"] = quantize.key(config)
+        if config.float32 and spec.dtype == "float16":
+            key["float32"] = ", ".join(config.float32)
         if mine := [str(entry) for entry in loras if spec.attribute in entry.parts]:
             key["lora"] = ", ".join(mine)
         built = bundle.manifest.components.get(name) if bundle else None

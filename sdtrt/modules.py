@@ -27,6 +27,7 @@ from transformers.models.clip.modeling_clip import CLIPTextModelOutput
 
 from sdtrt.engines import Engine
 from sdtrt.errors import Unsupported
+from sdtrt.watch import Watch
 
 NORM = "final_layer_norm.safetensors"
 # Attributes of the replaced modules that pipelines and users reach for in vain.
@@ -44,10 +45,14 @@ _REFUSED = {
 
 
 class EngineModule(nn.Module):
-    """Base: one or two engines, the config of the module they replace, their dtype and device."""
+    """Base: one or two engines, the config of the module they replace, their dtype and device.
 
-    def __init__(self, engines: Mapping[str, Engine], config: Any) -> None:
+    `watch` is told of every call: the modules of a pipeline share one.
+    """
+
+    def __init__(self, engines: Mapping[str, Engine], config: Any, watch: Watch | None = None) -> None:
         super().__init__()
+        self.watch = watch or Watch()
         self.engines = dict(engines)
         self.config = config
         first = next(iter(self.engines.values()))
@@ -75,6 +80,12 @@ class EngineModule(nn.Module):
     def _apply(self, *args: Any, **kwargs: Any) -> Any:
         raise self._refuse("half(), cuda() and the like", "precision and device are part of an engine")
 
+    def _saw(
+        self, component: str, given: dict[str, Tensor], made: dict[str, Tensor], timestep: Tensor | None = None
+    ) -> None:
+        half, waits = self.dtype == torch.float16, self.device.type != "cpu"
+        self.watch.saw(component, given, made, timestep, half=half, waits=waits)
+
     def _refuse(self, what: str, reason: str) -> Unsupported:
         return Unsupported(f"{type(self).__name__} cannot do {what}: {reason}")
 
@@ -87,8 +98,8 @@ class EngineModule(nn.Module):
 class EngineTextEncoder(EngineModule):
     """CLIPTextModel and CLIPTextModelWithProjection."""
 
-    def __init__(self, engines: Mapping[str, Engine], folder: Path, norm: Path) -> None:
-        super().__init__(engines, CLIPTextConfig.from_pretrained(folder))
+    def __init__(self, engines: Mapping[str, Engine], folder: Path, norm: Path, watch: Watch | None = None) -> None:
+        super().__init__(engines, CLIPTextConfig.from_pretrained(folder), watch)
         layer = nn.LayerNorm(self.config.hidden_size, eps=self.config.layer_norm_eps, dtype=self.dtype)
         if norm.is_file():
             layer.load_state_dict(load_file(norm))
@@ -108,6 +119,7 @@ class EngineTextEncoder(EngineModule):
         self._refuse_given({}, {"attention_mask": attention_mask, **unknown})
         (engine,) = self.engines.values()
         out = engine(input_ids=input_ids)
+        self._saw(next(iter(self.engines)), {}, {"last_hidden_state": out["last_hidden_state"]})
         states = out.pop("hidden_states")
         cls = CLIPTextModelOutput if "text_embeds" in out else BaseModelOutputWithPooling
         result = cls(**out, hidden_states=tuple(states) if output_hidden_states else None)
@@ -117,8 +129,8 @@ class EngineTextEncoder(EngineModule):
 class EngineUNet(EngineModule):
     """UNet2DConditionModel."""
 
-    def __init__(self, engines: Mapping[str, Engine], folder: Path) -> None:
-        super().__init__(engines, _config(UNet2DConditionModel, folder))
+    def __init__(self, engines: Mapping[str, Engine], folder: Path, watch: Watch | None = None) -> None:
+        super().__init__(engines, _config(UNet2DConditionModel, folder), watch)
         if self.config.get("projection_class_embeddings_input_dim"):
             linear = SimpleNamespace(in_features=self.config.projection_class_embeddings_input_dim)
             self.add_embedding = SimpleNamespace(linear_1=linear)
@@ -159,24 +171,25 @@ class EngineUNet(EngineModule):
                 "encoder_attention_mask": encoder_attention_mask,
             },
         )
-        steps = torch.as_tensor(timestep, dtype=torch.float32, device=sample.device)
+        steps = torch.as_tensor(timestep, dtype=torch.float32, device=sample.device).reshape(-1)
         inputs = {
             "sample": sample,
-            "timestep": steps.reshape(-1).expand(sample.shape[0]),  # (2B,)
+            "timestep": steps.expand(sample.shape[0]),  # (2B,)
             "encoder_hidden_states": encoder_hidden_states,
             **added,
         }
         if timestep_cond is not None:
             inputs["timestep_cond"] = timestep_cond
         out = engine(**inputs)["out_sample"]
+        self._saw("unet", inputs, {"out_sample": out}, steps[0])
         return UNet2DConditionOutput(sample=out) if return_dict else (out,)
 
 
 class EngineVae(EngineModule):
     """AutoencoderKL: decoder and encoder are two engines; the encoder may be left out of a bundle."""
 
-    def __init__(self, engines: Mapping[str, Engine], folder: Path) -> None:
-        super().__init__(engines, _config(AutoencoderKL, folder))
+    def __init__(self, engines: Mapping[str, Engine], folder: Path, watch: Watch | None = None) -> None:
+        super().__init__(engines, _config(AutoencoderKL, folder), watch)
         self.use_slicing = False
 
     def enable_slicing(self) -> None:
@@ -189,6 +202,7 @@ class EngineVae(EngineModule):
 
     def decode(self, z: Tensor, return_dict: bool = True, generator: Any = None) -> Any:
         """Latents (B, 4, H/8, W/8) to images (B, 3, H, W); `generator` is accepted and unused, as in AutoencoderKL."""
+        self.watch.finish()
         out = self._call("vae_decoder", "latent_sample", z)
         return DecoderOutput(sample=out) if return_dict else (out,)
 
@@ -202,7 +216,10 @@ class EngineVae(EngineModule):
             raise self._refuse(name.removeprefix("vae_"), f"the bundle was built without {name}")
         parts = tensor.split(1) if self.use_slicing else (tensor,)
         outputs = [next(iter(self.engines[name](**{argument: part}).values())) for part in parts]
-        return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+        whole = outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+        self._saw(name, {argument: tensor}, {"result": whole})
+        self.watch.look()
+        return whole
 
 
 def _config(cls: Any, folder: Path) -> FrozenDict:

@@ -1,35 +1,78 @@
-"""Engines against eager PyTorch: each component on the same inputs, and the whole image from the same seed."""
+"""Engines against eager PyTorch: each component on the same inputs, and whole images from the same seeds."""
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from sdtrt import lora, models, source
-from sdtrt.compare import LIMITS, component_error
-from sdtrt.config import LoraEntry
-from sdtrt.errors import VerifyError
-from sdtrt.pipeline import load, load_engines, timed
+from sdtrt import config as configs
+from sdtrt import gate, images, lora, models, reference, source
+from sdtrt.compare import LIMITS
+from sdtrt.errors import NonFiniteError, VerifyError
+from sdtrt.images import psnr
+from sdtrt.pipeline import engines_of, load, load_engines, timed
+from sdtrt.reference import Reference, eager, image
 from sdtrt.run import ImageRun
 from sdtrt.store import Bundle
 
+if TYPE_CHECKING:
+    from sdtrt.engines import Engine
+
+__all__ = ["ImageCheck", "Row", "check_images", "eager", "psnr", "verify"]
+
 Progress = Callable[[str, float], None]
-PROMPT = "a photograph of a lighthouse at dusk"
 
 
 @dataclass(frozen=True)
 class Row:
-    """One comparison: what was compared, the figure, its limit, and whether it holds."""
+    """One comparison: what was compared, the figure, its limit, and whether it holds; `note` says what else to know.
+
+    The figure is NaN for what was left out.
+    """
 
     what: str
     metric: str
     value: float
     limit: float
     passed: bool
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class ImageCheck:
+    """Images of the engines against those of eager, one per seed, and where the time of the first went."""
+
+    steps: int
+    images: tuple[images.Likeness, ...]
+    precision: str
+    run: ImageRun | None
+
+    def rows(self) -> list[Row]:
+        """PSNR and SSIM of every image."""
+        limits, found = LIMITS[self.precision], list[Row]()
+        for seed, likeness in enumerate(self.images):
+            what, note = f"image, {self.steps} steps, seed {seed}", "; ".join(likeness.faults)
+            values = (
+                ("PSNR (dB)", likeness.psnr_db, limits.psnr_db),
+                ("SSIM", likeness.ssim, limits.ssim),
+            )
+            found += [Row(what, m, value, limit, value >= limit and not note, note) for m, value, limit in values]
+        return found
+
+    def figures(self) -> dict[str, float]:
+        """The worst of all images, for the manifest."""
+        return {
+            "psnr_db": min(999.0, *(i.psnr_db for i in self.images)),
+            "ssim": min(i.ssim for i in self.images),
+            "least_std": min(i.std for i in self.images),
+            "images": len(self.images),
+            "steps": self.steps,
+        }
 
 
 def verify(
@@ -39,12 +82,13 @@ def verify(
     full: bool = False,
     progress: Progress = lambda label, done: None,
 ) -> list[Row]:
-    """Compare every component, at the least and the best size of every profile, and one image with eager PyTorch.
+    """Compare every component, at both ends and the best size of every profile, and images with eager PyTorch.
 
-    `full` adds the largest size, which may need many times the memory.
+    The largest sizes are left out where an estimate says that they take too long or too much memory; `full` compares
+    them all the same.
 
     `model` is where the checkpoint lies now, by default where it was built from. Raises VerifyError only when the
-    checkpoint is another one; rows that do not pass are for the caller to judge.
+    checkpoint is another one or gives NaN itself; rows that do not pass are for the caller to judge.
     """
     bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
     manifest = bundle.manifest
@@ -52,87 +96,74 @@ def verify(
     folder = source.resolve(model or manifest.model, config.get("revision"), config.get("variant"))
     family = models.load(manifest.family)
     oracle = family.components(folder, "fp32")
-    loras = lora.baked([LoraEntry.model_validate(e) for e in config.get("lora", ())], oracle, folder)
+    loras = lora.baked([configs.LoraEntry.model_validate(e) for e in config.get("lora", ())], oracle, folder)
     loaded = load_engines(bundle)
-    limit, rows = LIMITS[manifest.precision][0], []
+    progress("eager: making images", 0.0)
+    made = reference.make(folder, manifest.shape_profiles[0].sizes("opt"), steps, loras)
+    rows: list[Row] = []
     for index, (name, engine) in enumerate(loaded.items()):
-        progress(f"{name}: comparing", index / (len(loaded) + 1))
         bundle.check_files(name)
-        part = engine.spec.attribute
-        built, found = manifest.components[name].key["weights"], source.weights_digest(folder, part)
-        if built != found:
-            raise VerifyError(
-                f"the weights of {part} are not those that the bundle was built from",
-                slug="verify-other-weights",
-                received=f"{found} in {folder}",
-                expected=built,
-                hint="name the right checkpoint with --model, or rebuild",
-            )
+        _check_weights(bundle, name, engine, folder)
         module = oracle[name].load(folder)
         lora.bake(module, oracle[name], loras, folder)
-        points = [(p, point) for p in manifest.shape_profiles for point in ("min", "opt", *["max"][:full])]
-        for sizes in {tuple(sorted(p.sizes(point).items())): p.sizes(point) for p, point in points}.values():
-            error = component_error(engine, module, sizes)
-            at = ",".join(f"{k}={v}" for k, v in sizes.items())
-            rows.append(Row(f"{name} at {at}", "relative error", error, limit, error <= limit))
+
+        def report(label: str, share: float, name: str = name, index: int = index) -> None:
+            progress(f"{name}: {label}", (index + share) / (len(loaded) + 1))
+
+        limit, profiles = LIMITS[manifest.precision].error, manifest.shape_profiles
+        given = made.inputs.get(name)
+        rows += _rows(name, gate.judge(engine, module, profiles, limit, full=full, given=given, report=report))
     progress("image: comparing", len(loaded) / (len(loaded) + 1))
-    rows.append(image_row(bundle, folder, steps, loras)[0])
+    rows += check_images(bundle, folder, steps, loras, made=made).rows()
     progress("done", 1.0)
     return rows
 
 
-def image_row(bundle: Bundle, folder: Path, steps: int, loras: Sequence[lora.BakedLora] = ()) -> tuple[Row, ImageRun]:
-    """PSNR of an image of `steps` steps against eager, same seed and prompt, at the first profile's optimum.
+def _check_weights(bundle: Bundle, name: str, engine: Engine, folder: Path) -> None:
+    part = engine.spec.attribute
+    built, found = bundle.manifest.components[name].key["weights"], source.weights_digest(folder, part)
+    if built != found:
+        raise VerifyError(
+            f"the weights of {part} are not those that the bundle was built from",
+            slug="verify-other-weights",
+            received=f"{found} in {folder}",
+            expected=built,
+            hint="name the right checkpoint with --model, or rebuild",
+        )
 
-    Also where the time of the engines' image went.
+
+def _rows(name: str, verdict: gate.Verdict) -> list[Row]:
+    limit = verdict.limit
+    rows = [Row(f"{name} at {p}", "relative error", e, limit, e <= limit) for p, e in verdict.figures.items()]
+    return rows + [Row(name, "relative error", math.nan, limit, True, note) for note in verdict.notes]
+
+
+def check_images(
+    bundle: Bundle,
+    folder: Path,
+    steps: int,
+    loras: Sequence[lora.BakedLora] = (),
+    progress: Callable[[str], None] = lambda label: None,
+    made: Reference | None = None,
+) -> ImageCheck:
+    """Make images of `steps` steps with the engines and compare them with eager's, at the first best size.
+
+    `made` is what eager made before, with the same sizes and steps. NaN in a latent is a fault of its image like any
+    other: the message of the pipeline stands with it.
     """
     sizes = bundle.manifest.shape_profiles[0].sizes("opt")
-    limit = LIMITS[bundle.manifest.precision][1]
-    pipe = load(bundle)
+    made = made or reference.make(folder, sizes, steps, loras, progress)
+    pipe, found, first = load(bundle), list[images.Likeness](), None
     size = {"height": sizes["H"], "width": sizes["W"]}
-    image, run = timed(pipe, lambda: _image(pipe, sizes, steps), steps=steps, images=1, **size)
-    value = psnr(image, _image(eager(folder, loras), sizes, steps))
-    return Row(f"image, {steps} steps", "PSNR (dB)", value, limit, value >= limit), run
-
-
-def psnr(image: Any, reference: Any) -> float:
-    """10 log10(1 / mean squared error) of arrays in 0..1; infinite for equal ones, -infinite for NaN."""
-    error = float(((image - reference) ** 2).mean())
-    if math.isnan(error):
-        return -math.inf
-    return math.inf if error == 0 else 10 * math.log10(1 / error)
-
-
-def eager(folder: Path, loras: Sequence[lora.BakedLora] = (), **parts: Any) -> Any:
-    """The stock pipeline of a checkpoint in float32 on the CPU, with LoRAs as diffusers loads them: the reference."""
-    import diffusers
-    import torch
-
-    family = models.family_of(folder)
-    cls = getattr(diffusers, family.pipelines["txt2img"])
-    index = models.read_json(folder / "model_index.json")
-    if "safety_checker" in index:
-        parts |= {"safety_checker": None, "requires_safety_checker": False}
-    pipe = cls.from_pretrained(folder, dtype=torch.float32, use_safetensors=True, local_files_only=True, **parts)
-    pipe.set_progress_bar_config(disable=True)
-    names = [f"lora_{number}" for number in range(len(loras))]
-    with lora.quiet():
-        for name, entry in zip(names, loras, strict=True):
-            pipe.load_lora_weights(str(entry.path), adapter_name=name)
-    if loras:
-        pipe.set_adapters(names, [entry.scale for entry in loras])
-    return pipe
-
-
-def _image(pipe: Any, sizes: Mapping[str, int], steps: int) -> Any:
-    import torch
-
-    pipe.set_progress_bar_config(disable=True)
-    return pipe(
-        PROMPT,
-        height=sizes["H"],
-        width=sizes["W"],
-        num_inference_steps=steps,
-        generator=torch.Generator().manual_seed(0),
-        output_type="np",
-    ).images
+    for seed, expected in enumerate(made.images):
+        progress(f"comparing with eager, seed {seed}")
+        try:
+            got, run = timed(pipe, partial(image, pipe, sizes, steps, seed), steps=steps, images=1, **size)
+        except NonFiniteError as exc:
+            found.append(images.Likeness(-math.inf, math.nan, math.nan, (exc.message,)))
+        else:
+            found.append(images.likeness(got, expected))
+            first = first or run
+    for engine in engines_of(pipe).values():
+        engine.close()
+    return ImageCheck(steps, tuple(found), bundle.manifest.precision, first)

@@ -12,6 +12,7 @@ from sdtrt import engines, lora, models
 from sdtrt.errors import BundleError, ConfigError, Unsupported
 from sdtrt.run import EngineCalls, ImageRun
 from sdtrt.store import Bundle
+from sdtrt.watch import OnNonFinite, Watch
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -45,12 +46,15 @@ def load(
     task: Task = "txt2img",
     *,
     options: Mapping[str, Any] | None = None,
+    on_nonfinite: OnNonFinite = "raise",
     **parts: Any,
 ) -> DiffusionPipeline:
     """Open a bundle as the stock diffusers pipeline of `task`; every scheduler, callback and output type works.
 
     `options` override the backend's options; `parts` replace or add pipeline parts, such as `scheduler=` or
-    `safety_checker=` (a bundle holds none). Raises BundleError, EngineError, BackendUnavailable.
+    `safety_checker=` (a bundle holds none). A call whose engines give NaN or Inf raises NonFiniteError with the step;
+    `on_nonfinite` "warn" makes that a NonFiniteWarning, "ignore" nothing. Raises BundleError, EngineError,
+    BackendUnavailable.
     """
     import diffusers
     import transformers
@@ -61,7 +65,7 @@ def load(
         raise ConfigError("no such task", slug="task", received=task, expected=", ".join(family.pipelines))
     cls = getattr(diffusers, family.pipelines[task])
     index = models.read_json(bundle.pipeline_folder / "model_index.json")
-    given: dict[str, Any] = {**load_modules(bundle, options), **parts}
+    given: dict[str, Any] = {**load_modules(bundle, options, on_nonfinite), **parts}
     for name, parameter in inspect.signature(cls.__init__).parameters.items():
         entry = index.get(name)
         if name in given or name == "self":
@@ -83,13 +87,15 @@ def accelerate(
     bundle: str | os.PathLike[str] | Bundle,
     *,
     options: Mapping[str, Any] | None = None,
+    on_nonfinite: OnNonFinite = "raise",
 ) -> DiffusionPipeline:
     """Put the bundle's engines into a pipeline that you already have, in place, and return it.
 
+    `on_nonfinite` is as in `load`.
     Raises BundleError when a module's config differs from the one that the bundle was built from.
     """
     bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
-    modules = load_modules(bundle, options)
+    modules = load_modules(bundle, options, on_nonfinite)
     for name, module in modules.items():
         old = getattr(pipe, name, None)
         if old is None:
@@ -109,21 +115,24 @@ def accelerate(
     return _adapt_methods(pipe, bundle)
 
 
-def load_modules(bundle: Bundle, options: Mapping[str, Any] | None = None) -> dict[str, EngineModule]:
+def load_modules(
+    bundle: Bundle, options: Mapping[str, Any] | None = None, on_nonfinite: OnNonFinite = "raise"
+) -> dict[str, EngineModule]:
     """The bundle's engines as modules, by the diffusers attribute that each serves."""
     from sdtrt.modules import NORM, EngineTextEncoder, EngineUNet, EngineVae
 
+    watch = Watch(on_nonfinite)
     loaded = load_engines(bundle, options)
     modules: dict[str, EngineModule] = {}
     for attribute in dict.fromkeys(e.spec.attribute for e in loaded.values()):
         mine = {n: e for n, e in loaded.items() if e.spec.attribute == attribute}
         folder = bundle.pipeline_folder / attribute
         if attribute == "unet":
-            modules[attribute] = EngineUNet(mine, folder)
+            modules[attribute] = EngineUNet(mine, folder, watch)
         elif attribute == "vae":
-            modules[attribute] = EngineVae(mine, folder)
+            modules[attribute] = EngineVae(mine, folder, watch)
         else:
-            modules[attribute] = EngineTextEncoder(mine, folder, bundle.path / attribute / NORM)
+            modules[attribute] = EngineTextEncoder(mine, folder, bundle.path / attribute / NORM, watch)
     return modules
 
 
@@ -191,6 +200,7 @@ def _adapt_methods(pipe: DiffusionPipeline, bundle: Bundle) -> DiffusionPipeline
     from sdtrt.modules import EngineModule
 
     _refuse_methods(pipe)
+    _look_at_the_end(pipe)
     parts = {n: m for n in _LORA_PARTS if (m := getattr(pipe, n, None)) is not None}
     mine = {n: m.engines[n] for n, m in parts.items() if isinstance(m, EngineModule)}
     eager = {n: m for n, m in parts.items() if n not in mine}
@@ -203,6 +213,20 @@ def _adapt_methods(pipe: DiffusionPipeline, bundle: Bundle) -> DiffusionPipeline
     for name in lora.METHODS:
         setattr(pipe, name, getattr(switch, name))
     return pipe
+
+
+def _look_at_the_end(pipe: DiffusionPipeline) -> None:
+    """Every call of a pipeline ends with this method, also one that decodes no image."""
+    from sdtrt.modules import EngineModule
+
+    free = pipe.maybe_free_model_hooks
+    watch = next(m.watch for m in pipe.components.values() if isinstance(m, EngineModule))
+
+    def look_and_free() -> None:
+        free()
+        watch.finish()
+
+    pipe.maybe_free_model_hooks = look_and_free
 
 
 def _refuse_methods(pipe: DiffusionPipeline) -> DiffusionPipeline:

@@ -58,13 +58,17 @@ class Quantisation(Record):
 
 
 class Component(Record):
-    """Everything known about one built engine. `key` holds, field by field, what it depends on."""
+    """Everything known about one built engine. `key` holds, field by field, what it depends on.
+
+    `parity` is the worst relative error against eager PyTorch by size, `notes` say which sizes were left out and why.
+    """
 
     name: str
     key: dict[str, str]
     files: dict[str, FileRecord]
     passes: tuple[Change, ...] = ()
     parity: dict[str, float] = {}
+    notes: tuple[str, ...] = ()
     seconds: dict[str, float] = {}
     weight_bytes: int | None = None
     quantisation: Quantisation | None = None
@@ -186,7 +190,7 @@ class Staging:
     def adopt(self, component: Component, source: Path) -> None:
         """Take a finished component from the present bundle, by hard links where the disk allows."""
         with self.component(component.name) as folder:
-            shutil.copytree(source, folder, dirs_exist_ok=True, copy_function=_link)
+            shutil.copytree(source, folder, dirs_exist_ok=True, copy_function=link)
             write_text(folder / RECORD, component.model_dump_json(indent=1))
 
     def commit(self, manifest: Manifest) -> Bundle:
@@ -263,7 +267,8 @@ def differences(built: Mapping[str, str], asked: Mapping[str, str]) -> tuple[str
     )
 
 
-def _link(source: str, target: str) -> None:
+def link(source: str | Path, target: str | Path) -> None:
+    """A hard link where the disk allows, else a copy."""
     try:
         os.link(source, target)
     except OSError:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import sdtrt
-from sdtrt import builder, config, engines, parity, run
+from sdtrt import builder, config, engines, images, parity, run
 from sdtrt.errors import BuildError, BundleError, ConfigError, ModelError, ShapeError, VerifyError
 from sdtrt.forecast import forecast
 from sdtrt.run import ImageRun
@@ -202,7 +202,7 @@ def test_an_engine_that_computes_nonsense_is_never_put_in_place(models, tmp_path
 
 
 def test_an_image_that_differs_keeps_the_bundle_out(models, tmp_path, monkeypatch):
-    monkeypatch.setattr(parity, "psnr", lambda image, reference: 12.0)
+    monkeypatch.setattr(images, "psnr", lambda image, reference: 12.0)
     with pytest.raises(VerifyError) as caught:
         sdtrt.build(models["sd1"], tmp_path / "bundle", backend="eager", profile_runs=1, verify_steps=1)
     assert caught.value.slug == "verify-image"
@@ -237,6 +237,8 @@ def test_verify_passes_a_good_bundle_and_finds_other_weights(bundles, retrained)
     rows = sdtrt.verify(bundles("sd1"), steps=2)
     assert all(r.passed for r in rows)
     assert {r.what.split()[0] for r in rows} == COMPONENTS | {"image,"}
+    assert any("guidance off" in r.what for r in rows)  # the sizes of the build's own gate
+    assert {f"unet at an image, seed {seed}, call 2" for seed in (0, 1)} <= {r.what for r in rows}
     with pytest.raises(VerifyError, match="not those"):
         sdtrt.verify(bundles("sd1"), model=str(retrained))
 

@@ -215,7 +215,7 @@ def test_a_build_records_what_was_quantised(built):
     assert len(unet.quantisation.digest) == 64
     assert unet.key["precision"] == "int8"
     assert "quantisation" in unet.key
-    assert unet.parity["relative_error_opt"] > 1e-3  # against the layers as they were
+    assert max(unet.parity.values()) > 1e-3  # against the layers as they were
     assert json.loads((built.path / "manifest.json").read_text())["components"]["unet"]["quantisation"]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from sdtrt.forecast import Forecast
     from sdtrt.store import Bundle
 
+# A finding may name a hundred modules: the manifest holds them all.
+NOTE_CHARS = 200
 EXAMPLES = (
     "Examples:\n\n"
     "[bold]sdtrt build stabilityai/stable-diffusion-xl-base-1.0 --out xl --config configs/sdxl_onnxruntime.yaml[/]\n\n"
@@ -116,7 +119,13 @@ def show_bundle(bundle: Bundle) -> None:
         error = f"{max(c.parity.values()):.1e}" if c.parity else "-"
         grid.add_row(name, size(c.weight_bytes), nodes, error, f"{sum(c.seconds.values()):.1f}")
     out.print(grid)
+    for name, c in bundle.manifest.components.items():
+        for note in (*(n for p in c.passes if p.name == "fp32_islands" for n in p.notes), *c.notes):
+            out.print(f"{name}: {note if len(note) < NOTE_CHARS else note[:NOTE_CHARS] + ' ...'}", markup=False)
     image = bundle.manifest.image
     if image:
-        out.print(f"image against eager: PSNR {image['psnr_db']:.1f} dB after {image['steps']:.0f} steps")
+        out.print(
+            f"image against eager: PSNR {image['psnr_db']:.1f} dB, SSIM {image.get('ssim', math.nan):.3f}, "
+            f"the worst of {image.get('images', 1):.0f} after {image['steps']:.0f} steps"
+        )
     out.print(f"bundle: [bold]{bundle.path}[/]", soft_wrap=True)

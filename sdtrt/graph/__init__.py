@@ -13,6 +13,7 @@ import onnx
 
 from sdtrt import registry
 from sdtrt.errors import GraphError
+from sdtrt.graph import fp32_islands
 from sdtrt.graph._result import Result
 from sdtrt.store import Change
 
@@ -24,8 +25,11 @@ def versions(passes: Sequence[str]) -> str:
     return " ".join(f"{name}@{registry.load(__name__, name, GraphError).VERSION}" for name in passes)
 
 
-def optimise(path: Path, passes: Sequence[str]) -> tuple[Change, ...]:
-    """Run `passes` in order on the ONNX file at `path`, in place; GraphError names the pass that failed."""
+def optimise(path: Path, passes: Sequence[str], float32: Sequence[str] = ()) -> tuple[Change, ...]:
+    """Run `passes` in order on the ONNX file at `path`, in place; GraphError names the pass that failed.
+
+    Modules that `float32` names, of a half precision graph, compute in float32 after that.
+    """
     model = onnx.load(path, load_external_data=False)
     weights = _detach_weights(model)
     changes = []
@@ -53,6 +57,9 @@ def optimise(path: Path, passes: Sequence[str]) -> tuple[Change, ...]:
         )
     _attach_weights(model, weights)
     onnx.save(model, path)
+    if float32:
+        widened = fp32_islands.widen_file(path, lambda graph: fp32_islands.nodes_in(graph, float32))
+        changes.append(widened.model_copy(update={"notes": (f"asked for: {', '.join(float32)}",)}))
     return tuple(changes)
 
 

@@ -60,7 +60,7 @@ def test_the_bundle_says_what_it_was_built_with(bundle, trt):
         assert component.key["device"] == str(_trt_device.cuda.describe(0))
         record = json.loads((bundle.folder(name) / "engine.json").read_text())
         assert record["tensorrt"] == trt.__version__
-        assert 0 <= component.parity["relative_error_opt"] < 1e-3
+        assert 0 <= max(component.parity.values()) < 1e-3
 
 
 def test_an_image_is_that_of_eager_pytorch(pipe, bundle, models):

@@ -1,0 +1,73 @@
+"""What one run of an eager module takes, and what a larger one would: an estimate before memory or time is spent."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from sdtrt import env
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+class Effort:
+    """Seconds and bytes of the latest run.
+
+    The bytes are those of all results of all layers, and of all attention scores, which an engine may write out: more
+    than are alive at once.
+    """
+
+    def __init__(self) -> None:
+        self.sizes: dict[str, int] = {}
+        self.seconds = 0.0
+        self.bytes = 0
+
+    @contextmanager
+    def measuring(self, module: nn.Module, sizes: Mapping[str, int]) -> Iterator[None]:
+        """Time what runs meanwhile, and add up what the layers of `module` put out."""
+        made = 0
+
+        def count(layer: nn.Module, given: tuple[Any, ...], result: Any) -> None:
+            nonlocal made
+            if heads := getattr(layer, "heads", 0):
+                batch, tokens = _tokens(result)
+                made += batch * int(heads) * tokens**2 * 4
+            elif hasattr(result, "nbytes"):
+                made += result.nbytes
+
+        layers = [m for m in module.modules() if hasattr(m, "heads") or not list(m.children())]
+        hooks = [m.register_forward_hook(count) for m in layers]
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+        seconds = time.perf_counter() - started
+        # The first run of a size also warms up what the next ones use.
+        self.seconds = min(self.seconds, seconds) if self.sizes == sizes else seconds
+        self.sizes, self.bytes = dict(sizes), made
+
+    def too_large(self, sizes: Mapping[str, int], limit_s: float) -> str | None:
+        """Why a run at `sizes`, of the symbols measured, would take too long or too much memory, or None.
+
+        Time and memory are taken to grow with the batch and with the square of the area, as attention does.
+        """
+        area = math.prod(sizes[s] / self.sizes[s] for s in sizes.keys() & {"H", "W"})
+        growth = sizes["B"] / self.sizes["B"] * area**2
+        if (seconds := self.seconds * growth) > limit_s:
+            return f"it would take about {seconds:.2g} s"
+        free = env.free_memory_bytes()
+        if free is not None and self.bytes * growth > free:
+            return f"it would take up to {self.bytes * growth / 1e9:.1f} GB of memory, {free / 1e9:.1f} are free"
+        return None
+
+
+def _tokens(result: Any) -> tuple[int, int]:
+    """Batch and tokens of an attention's result: (B, T, C), or (B, C, H, W) in a VAE."""
+    shape = tuple(result.shape)
+    return shape[0], shape[1] if len(shape) == 3 else math.prod(shape[2:])
