@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from sdtrt import engines, lora, models
+from sdtrt import engines, lora, models, threads
 from sdtrt.errors import BundleError, ConfigError, Unsupported
 from sdtrt.run import EngineCalls, ImageRun
 from sdtrt.store import Bundle
@@ -51,10 +51,10 @@ def load(
 ) -> DiffusionPipeline:
     """Open a bundle as the stock diffusers pipeline of `task`; every scheduler, callback and output type works.
 
-    `options` override the backend's options; `parts` replace or add pipeline parts, such as `scheduler=` or
-    `safety_checker=` (a bundle holds none). A call whose engines give NaN or Inf raises NonFiniteError with the step;
-    `on_nonfinite` "warn" makes that a NonFiniteWarning, "ignore" nothing. Raises BundleError, EngineError,
-    BackendUnavailable.
+    Several threads may call it at once, see `sdtrt.threads`. `options` override the backend's options; `parts` replace
+    or add pipeline parts, such as `scheduler=` or `safety_checker=` (a bundle holds none). A call whose engines give NaN
+    or Inf raises NonFiniteError with the step; `on_nonfinite` "warn" makes that a NonFiniteWarning, "ignore" nothing.
+    Raises BundleError, EngineError, BackendUnavailable.
     """
     import diffusers
     import transformers
@@ -166,40 +166,38 @@ def engines_of(pipe: DiffusionPipeline) -> dict[str, engines.Engine]:
 def timed(
     pipe: DiffusionPipeline, call: Callable[[], T], *, steps: int, images: int, height: int, width: int
 ) -> tuple[T, ImageRun]:
-    """Call and record the wall time and every engine's part of it.
+    """Call and record the wall time and every engine's part of it; what other threads do meanwhile is not in it.
 
     On a GPU each engine waits for its own end meanwhile, so that its time is its own: the call takes a little longer.
     """
     used = engines_of(pipe)
-    before = {n: (e.calls, e.seconds) for n, e in used.items()}
-    for engine in used.values():
-        engine.waits = True
-    started = time.perf_counter()
-    try:
+    with engines.tallying() as tally:
+        started = time.perf_counter()
         result = call()
         wall_ms = (time.perf_counter() - started) * 1e3
-    finally:
-        for engine in used.values():
-            engine.waits = False
-    spent = {n: (e.calls - before[n][0], e.seconds - before[n][1]) for n, e in used.items()}
+    ran: Any = tally.pipe or pipe
     return result, ImageRun(
         steps=steps,
         images=images,
         height=height,
         width=width,
-        guidance_scale=getattr(pipe, "guidance_scale", None),
-        scheduler=type(pipe.scheduler).__name__,
+        guidance_scale=getattr(ran, "guidance_scale", None),
+        scheduler=type(ran.scheduler).__name__,
         device=next((e.backend.device(e.context.options) for e in used.values()), None),
         wall_ms=wall_ms,
-        engines={n: EngineCalls(count=c, total_ms=s * 1e3) for n, (c, s) in sorted(spent.items()) if c},
+        engines={n: _calls(*tally.spent[e]) for n, e in sorted(used.items()) if e in tally.spent},
     )
+
+
+def _calls(count: int, seconds: float) -> EngineCalls:
+    return EngineCalls(count=count, total_ms=seconds * 1e3)
 
 
 def _adapt_methods(pipe: DiffusionPipeline, bundle: Bundle) -> DiffusionPipeline:
     """Refuse what engines cannot do; LoRA works where the weights in the engines can be replaced."""
     from sdtrt.modules import EngineModule
 
-    _refuse_methods(pipe)
+    _refuse_methods(threads.thread_safe(pipe))
     _look_at_the_end(pipe)
     parts = {n: m for n in _LORA_PARTS if (m := getattr(pipe, n, None)) is not None}
     mine = {n: m.engines[n] for n, m in parts.items() if isinstance(m, EngineModule)}

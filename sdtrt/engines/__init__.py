@@ -4,9 +4,22 @@ from __future__ import annotations
 
 from sdtrt import registry
 from sdtrt.engines._contract import Backend, Engine, EngineContext, EngineWeights, Source, Unavailable
+from sdtrt.engines._tally import note_run, tallying
 from sdtrt.errors import BackendUnavailable
 
-__all__ = ["Backend", "Engine", "EngineContext", "EngineWeights", "Source", "Unavailable", "load", "names", "require"]
+__all__ = [
+    "Backend",
+    "Engine",
+    "EngineContext",
+    "EngineWeights",
+    "Source",
+    "Unavailable",
+    "load",
+    "names",
+    "note_run",
+    "require",
+    "tallying",
+]
 
 
 def names() -> tuple[str, ...]:

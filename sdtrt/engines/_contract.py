@@ -6,6 +6,7 @@ constructed, owns its buffers, and may be called from several threads.
 
 from __future__ import annotations
 
+import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import ValidationError
 
+from sdtrt.engines import _tally
 from sdtrt.errors import EngineError, ShapeError, Unsupported
 from sdtrt.plan import Layer, Plan
 from sdtrt.records import Record, config_error
@@ -99,8 +101,7 @@ class Engine(ABC):
         self.device = device
         self.calls = 0
         self._seconds = 0.0
-        # While an image is timed, a call ends when the device is done: its time is then the engine's own.
-        self.waits = False
+        self._counting = threading.Lock()
 
     def __call__(self, **tensors: Tensor) -> dict[str, Tensor]:
         """Check the tensors against the spec and the built sizes, run, and return the outputs by name.
@@ -110,15 +111,20 @@ class Engine(ABC):
         """
         started = time.perf_counter()
         outputs = self._run(self._prepare(tensors))
-        if self.waits:
+        tally = _tally.current()
+        if tally is not None:
             self._wait()
-        self.calls += 1
-        self._seconds += time.perf_counter() - started
+        seconds = time.perf_counter() - started
+        with self._counting:
+            self.calls += 1
+            self._seconds += seconds
+        if tally is not None:
+            tally.add(self, seconds)
         return outputs
 
     @property
     def seconds(self) -> float:
-        """Time of all calls so far."""
+        """Time of all calls so far, of all threads."""
         return self._seconds
 
     def notes(self) -> tuple[str, ...]:
@@ -160,11 +166,11 @@ class Engine(ABC):
         )
 
     def _wait(self) -> None:
-        """Until the device has done what it was given."""
+        """Until the device has done what this thread gave it: results are ready in the order of the caller's stream."""
         if self.device.type == "cuda":
             import torch
 
-            torch.cuda.synchronize(self.device)
+            torch.cuda.current_stream(self.device).synchronize()
 
     @abstractmethod
     def _layers(self, tensors: Mapping[str, Tensor], runs: int) -> tuple[Layer, ...]:

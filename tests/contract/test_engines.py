@@ -2,12 +2,9 @@
 
 import shutil
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 
 import pytest
 import torch
-from trt import use
-from trt.bindings import NEWEST, Unreachable
 
 from sdtrt import engines, export, parity
 from sdtrt import models as families
@@ -29,20 +26,6 @@ READING_ONNX = [n for n in engines.names() if engines.load(n).consumes == "onnx"
 
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-@pytest.fixture(scope="module", params=engines.names())
-def backend(request, cache):
-    with ExitStack() as stack:
-        if request.param == "tensorrt":
-            try:
-                stack.enter_context(use.tensorrt(NEWEST, cache))  # the double: see tests/trt
-            except Unreachable as exc:
-                pytest.skip(str(exc))
-        found = engines.load(request.param)
-        if (why := found.unavailable()) is not None:
-            pytest.skip(f"{request.param}: {why.reason}")
-        yield found
 
 
 @pytest.fixture(scope="module")
