@@ -241,6 +241,9 @@ def _copy_pipeline(plan: Forecast, target: Path) -> None:
                 if file.suffix in {".json", ".txt"} and "index.json" not in file.name:
                     shutil.copyfile(file, target / part / file.name)
     shutil.copyfile(plan.folder / "model_index.json", target / "model_index.json")
+    for name, folder in (plan.controlnets or {}).items():
+        (target / name).mkdir(exist_ok=True)
+        shutil.copyfile(folder / "config.json", target / name / "config.json")
 
 
 def _manifest(plan: Forecast, components: Mapping[str, Component]) -> Manifest:

@@ -77,6 +77,9 @@ class BuildConfig(Record):
         (), description='modules that stay float32 in a half precision graph, such as "mid_block" or "*.attn1.sdpa"'
     )
     lora: tuple[LoraEntry, ...] = Field((), description='LoRAs to build in: "FILE:SCALE", or path and scale')
+    controlnet: tuple[str, ...] | None = Field(
+        None, description="ControlNets to build in, hub ids or folders; [] builds a U-Net that takes those of diffusers"
+    )
     options: dict[str, Any] = Field(default_factory=dict, description="options of the backend")
     profile_runs: int = Field(10, ge=1, description="runs per component for the layer times in plan.json")
     verify_steps: int = Field(4, ge=0, description="steps of the test image at the end of a build; 0 leaves it out")

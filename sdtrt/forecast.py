@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
@@ -40,6 +41,7 @@ class Forecast:
     profiles: tuple[ShapeProfile, ...]
     steps: tuple[Step, ...]
     loras: tuple[lora.BakedLora, ...] = ()
+    controlnets: Mapping[str, Path] | None = None
 
     @property
     def new_bytes(self) -> int:
@@ -68,13 +70,15 @@ def forecast(config: BuildConfig, out: Path, force: bool = False) -> Forecast:
         "exporter": f"sdtrt {env.version('sdtrt')}, torch {env.version('torch')}, diffusers {env.version('diffusers')}",
         "format": str(store.FORMAT_VERSION),
     }
-    digest = lru_cache(maxsize=None)(lambda part: source.weights_digest(folder, part))
+    digest = lru_cache(maxsize=None)(lambda part: source.weights_digest(part.parent, part.name))
     bundle, finished = _present(out), Staging(out.resolve()).finished()
     steps = []
     for name, spec in specs.items():
         if name not in wanted and (bundle is None or name not in bundle.manifest.components):
             continue
-        key = {"weights": digest(spec.attribute), **shared}
+        key = {"weights": digest(spec.weights(folder)), **shared}
+        if spec.variant:
+            key["variant"] = spec.variant
         if config.quantised and name not in quantize.COMPONENTS:
             key["precision"] = "fp16"
         elif config.quantised:
@@ -84,9 +88,10 @@ def forecast(config: BuildConfig, out: Path, force: bool = False) -> Forecast:
         if mine := [str(entry) for entry in loras if spec.attribute in entry.parts]:
             key["lora"] = ", ".join(mine)
         built = bundle.manifest.components.get(name) if bundle else None
-        weight_bytes = source.parameter_count(folder / spec.attribute) * (2 if spec.dtype == "float16" else 4)
+        weight_bytes = source.parameter_count(spec.weights(folder)) * (2 if spec.dtype == "float16" else 4)
         steps.append(_step(spec, key, built, finished.get(name), force, weight_bytes))
-    return Forecast(config, folder, family.name, backend, options, passes, profiles, tuple(steps), loras)
+    made = source.controlnets(config.controlnet)
+    return Forecast(config, folder, family.name, backend, options, passes, profiles, tuple(steps), loras, made)
 
 
 def resolve(
@@ -95,7 +100,7 @@ def resolve(
     """The model's folder, its family, all its components and the profiles; no backend is needed."""
     folder = source.resolve(config.model, config.revision, config.variant)
     family = models.family_of(folder)
-    specs = family.components(folder, config.precision)
+    specs = family.components(folder, config.precision, source.controlnets(config.controlnet))
     profiles = _profiles(config, family.default_profile(folder))
     _check(specs, profiles)
     return folder, family, specs, profiles

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -27,6 +27,8 @@ from transformers.models.clip.modeling_clip import CLIPTextModelOutput
 
 from sdtrt.engines import Engine
 from sdtrt.errors import Unsupported
+from sdtrt.models import DOWN, MIDDLE
+from sdtrt.spec import ComponentSpec
 from sdtrt.watch import Watch
 
 NORM = "final_layer_norm.safetensors"
@@ -130,7 +132,7 @@ class EngineUNet(EngineModule):
     """UNet2DConditionModel."""
 
     def __init__(self, engines: Mapping[str, Engine], folder: Path, watch: Watch | None = None) -> None:
-        super().__init__(engines, _config(UNet2DConditionModel, folder), watch)
+        super().__init__(engines, read_config(UNet2DConditionModel, folder), watch)
         if self.config.get("projection_class_embeddings_input_dim"):
             linear = SimpleNamespace(in_features=self.config.projection_class_embeddings_input_dim)
             self.add_embedding = SimpleNamespace(linear_1=linear)
@@ -155,18 +157,22 @@ class EngineUNet(EngineModule):
         (engine,) = self.engines.values()
         known = {t.name for t in engine.spec.inputs}
         added = dict(added_cond_kwargs or {})
+        residuals = self._residuals(down_block_additional_residuals, mid_block_additional_residual)
         self._refuse_given(
             {
                 "cross_attention_kwargs": "attention is compiled; give LoRA scales to set_adapters()",
                 "image_embeds": _REFUSED["encoder_hid_proj"],
+                "down_block_additional_residuals": "build the U-Net with --controlnet",
+                "mid_block_additional_residual": "build the U-Net with --controlnet",
             },
             {
                 **{n: v for n, v in added.items() if n not in known},
                 "class_labels": class_labels,
                 "attention_mask": attention_mask,
                 "cross_attention_kwargs": cross_attention_kwargs,
-                "down_block_additional_residuals": down_block_additional_residuals,
-                "mid_block_additional_residual": mid_block_additional_residual,
+                "down_block_additional_residuals": None if residuals else down_block_additional_residuals,
+                "mid_block_additional_residual": None if residuals else mid_block_additional_residual,
+                "timestep_cond": None if "timestep_cond" in known else timestep_cond,
                 "down_intrablock_additional_residuals": down_intrablock_additional_residuals,
                 "encoder_attention_mask": encoder_attention_mask,
             },
@@ -177,19 +183,27 @@ class EngineUNet(EngineModule):
             "timestep": steps.expand(sample.shape[0]),  # (2B,)
             "encoder_hidden_states": encoder_hidden_states,
             **added,
+            **_additions(engine.spec, sample, timestep_cond, residuals),
         }
-        if timestep_cond is not None:
-            inputs["timestep_cond"] = timestep_cond
         out = engine(**inputs)["out_sample"]
         self._saw("unet", inputs, {"out_sample": out}, steps[0])
         return UNet2DConditionOutput(sample=out) if return_dict else (out,)
+
+    def _residuals(self, down: Sequence[Tensor] | None, middle: Tensor | None) -> tuple[Tensor, ...]:
+        """A ControlNet's residuals; empty when there are none or the graph takes none."""
+        wanted = sum(t.name.startswith((DOWN, MIDDLE)) for t in self.engines["unet"].spec.inputs)
+        if not wanted or down is None or middle is None:
+            return ()
+        if len(down) + 1 != wanted:
+            raise self._refuse(f"{len(down) + 1} residuals", f"a ControlNet for this U-Net gives {wanted}")
+        return (*down, middle)
 
 
 class EngineVae(EngineModule):
     """AutoencoderKL: decoder and encoder are two engines; the encoder may be left out of a bundle."""
 
     def __init__(self, engines: Mapping[str, Engine], folder: Path, watch: Watch | None = None) -> None:
-        super().__init__(engines, _config(AutoencoderKL, folder), watch)
+        super().__init__(engines, read_config(AutoencoderKL, folder), watch)
         self.use_slicing = False
 
     def enable_slicing(self) -> None:
@@ -222,7 +236,24 @@ class EngineVae(EngineModule):
         return whole
 
 
-def _config(cls: Any, folder: Path) -> FrozenDict:
+def _additions(
+    spec: ComponentSpec, sample: Tensor, condition: Tensor | None, residuals: Sequence[Tensor]
+) -> dict[str, Tensor]:
+    """Inputs that are added to something inside the U-Net: what diffusers leaves out is zero, which adds nothing."""
+    given = dict(zip([t.name for t in spec.inputs if t.name.startswith((DOWN, MIDDLE))], residuals, strict=False))
+    given |= {} if condition is None else {"timestep_cond": condition}
+    size = {"H": sample.shape[2] * spec.scale, "W": sample.shape[3] * spec.scale}
+    tensors = {}
+    for t in (t for t in spec.inputs if t.name.startswith(("timestep_cond", DOWN, MIDDLE))):
+        tensor = given.get(t.name)
+        if tensor is None or tuple(tensor.shape[2:]) == (1, 1):  # some ControlNets pool: one value for all pixels
+            tensor = sample.new_zeros(1) if tensor is None else tensor
+            tensor = tensor.expand(len(sample), *t.resolve({"B": 1, **size})[1:])
+        tensors[t.name] = tensor
+    return tensors
+
+
+def read_config(cls: Any, folder: Path) -> FrozenDict:
     """The saved config over the class's defaults: one saved by an older diffusers lacks keys that pipelines read."""
     parameters = inspect.signature(cls.__init__).parameters.items()
     defaults = {n: p.default for n, p in parameters if p.default is not inspect.Parameter.empty}

@@ -21,7 +21,7 @@ from sdtrt.run import ImageRun
 from sdtrt.store import Bundle
 
 if TYPE_CHECKING:
-    from sdtrt.engines import Engine
+    pass
 
 __all__ = ["ImageCheck", "Row", "check_images", "eager", "psnr", "verify"]
 
@@ -95,7 +95,7 @@ def verify(
     config = manifest.config
     folder = source.resolve(model or manifest.model, config.get("revision"), config.get("variant"))
     family = models.load(manifest.family)
-    oracle = family.components(folder, "fp32")
+    oracle = family.components(folder, "fp32", source.controlnets(config.get("controlnet")))
     loras = lora.baked([configs.LoraEntry.model_validate(e) for e in config.get("lora", ())], oracle, folder)
     loaded = load_engines(bundle)
     progress("eager: making images", 0.0)
@@ -103,7 +103,7 @@ def verify(
     rows: list[Row] = []
     for index, (name, engine) in enumerate(loaded.items()):
         bundle.check_files(name)
-        _check_weights(bundle, name, engine, folder)
+        _check_weights(bundle, name, oracle[name].weights(folder))
         module = oracle[name].load(folder)
         lora.bake(module, oracle[name], loras, folder)
 
@@ -119,14 +119,14 @@ def verify(
     return rows
 
 
-def _check_weights(bundle: Bundle, name: str, engine: Engine, folder: Path) -> None:
-    part = engine.spec.attribute
-    built, found = bundle.manifest.components[name].key["weights"], source.weights_digest(folder, part)
+def _check_weights(bundle: Bundle, name: str, weights: Path) -> None:
+    """VerifyError unless the weights in this folder are those of the build."""
+    built, found = bundle.manifest.components[name].key["weights"], source.weights_digest(weights.parent, weights.name)
     if built != found:
         raise VerifyError(
-            f"the weights of {part} are not those that the bundle was built from",
+            f"the weights of {name} are not those that the bundle was built from",
             slug="verify-other-weights",
-            received=f"{found} in {folder}",
+            received=f"{found} in {weights}",
             expected=built,
             hint="name the right checkpoint with --model, or rebuild",
         )

@@ -5,21 +5,20 @@ from __future__ import annotations
 import inspect
 import os
 import time
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from collections.abc import Callable, Container, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from sdtrt import engines, lora, models, threads
-from sdtrt.errors import BundleError, ConfigError, Unsupported
+from sdtrt import engines, lora, models, tasks, threads
+from sdtrt.errors import BundleError, Unsupported
 from sdtrt.run import EngineCalls, ImageRun
 from sdtrt.store import Bundle
+from sdtrt.tasks import Task
 from sdtrt.watch import OnNonFinite, Watch
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
+    from torch import nn
 
-    from sdtrt.modules import EngineModule
-
-Task = Literal["txt2img", "img2img", "inpaint"]
 T = TypeVar("T")
 
 _LORA_PARTS = ("text_encoder", "text_encoder_2", "unet")
@@ -43,7 +42,7 @@ _REFUSED = {
 
 def load(
     bundle: str | os.PathLike[str] | Bundle,
-    task: Task = "txt2img",
+    task: Task | None = None,
     *,
     options: Mapping[str, Any] | None = None,
     on_nonfinite: OnNonFinite = "raise",
@@ -51,21 +50,21 @@ def load(
 ) -> DiffusionPipeline:
     """Open a bundle as the stock diffusers pipeline of `task`; every scheduler, callback and output type works.
 
+    Without a task it is what the checkpoint was trained for: "txt2img", or "inpaint" with a U-Net of nine channels.
     Several threads may call it at once, see `sdtrt.threads`. `options` override the backend's options; `parts` replace
-    or add pipeline parts, such as `scheduler=` or `safety_checker=` (a bundle holds none). A call whose engines give NaN
-    or Inf raises NonFiniteError with the step; `on_nonfinite` "warn" makes that a NonFiniteWarning, "ignore" nothing.
-    Raises BundleError, EngineError, BackendUnavailable.
+    or add pipeline parts, such as `scheduler=`, `controlnet=` or `safety_checker=` (a bundle holds none). A call whose
+    engines give NaN or Inf raises NonFiniteError with the step; `on_nonfinite` "warn" makes that a NonFiniteWarning,
+    "ignore" nothing. Raises ConfigError, BundleError, EngineError, BackendUnavailable.
     """
     import diffusers
     import transformers
 
     bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
-    family = models.load(bundle.manifest.family)
-    if task not in family.pipelines:
-        raise ConfigError("no such task", slug="task", received=task, expected=", ".join(family.pipelines))
-    cls = getattr(diffusers, family.pipelines[task])
+    chosen = tasks.choose(bundle, task, "controlnet" in parts)
+    cls = getattr(diffusers, models.load(bundle.manifest.family).pipelines[chosen])
     index = models.read_json(bundle.pipeline_folder / "model_index.json")
-    given: dict[str, Any] = {**load_modules(bundle, options, on_nonfinite), **parts}
+    controlled = chosen == "controlnet" and "controlnet" not in parts
+    given: dict[str, Any] = {**load_modules(bundle, options, on_nonfinite, controlled), **parts}
     for name, parameter in inspect.signature(cls.__init__).parameters.items():
         entry = index.get(name)
         if name in given or name == "self":
@@ -95,6 +94,8 @@ def accelerate(
     Raises BundleError when a module's config differs from the one that the bundle was built from.
     """
     bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
+    if getattr(pipe, "controlnet", None) is not None:
+        tasks.check_controlnet(bundle, True)  # it stays: no config says what it was trained to follow
     modules = load_modules(bundle, options, on_nonfinite)
     for name, module in modules.items():
         old = getattr(pipe, name, None)
@@ -116,14 +117,21 @@ def accelerate(
 
 
 def load_modules(
-    bundle: Bundle, options: Mapping[str, Any] | None = None, on_nonfinite: OnNonFinite = "raise"
-) -> dict[str, EngineModule]:
-    """The bundle's engines as modules, by the diffusers attribute that each serves."""
+    bundle: Bundle,
+    options: Mapping[str, Any] | None = None,
+    on_nonfinite: OnNonFinite = "raise",
+    controlled: bool = False,
+) -> dict[str, nn.Module]:
+    """The bundle's engines as modules, by the diffusers attribute that each serves; ControlNets if `controlled`."""
+    from sdtrt import controlnet
     from sdtrt.modules import NORM, EngineTextEncoder, EngineUNet, EngineVae
 
     watch = Watch(on_nonfinite)
-    loaded = load_engines(bundle, options)
-    modules: dict[str, EngineModule] = {}
+    nets = bundle.controlnets or {}
+    loaded = load_engines(bundle, options, () if controlled else nets)
+    modules: dict[str, nn.Module] = {}
+    if mine := {n: loaded.pop(n) for n in nets if n in loaded}:
+        modules["controlnet"] = controlnet.load(mine, nets, watch)
     for attribute in dict.fromkeys(e.spec.attribute for e in loaded.values()):
         mine = {n: e for n, e in loaded.items() if e.spec.attribute == attribute}
         folder = bundle.pipeline_folder / attribute
@@ -136,14 +144,16 @@ def load_modules(
     return modules
 
 
-def load_engines(bundle: Bundle, options: Mapping[str, Any] | None = None) -> dict[str, engines.Engine]:
-    """All engines of a bundle by component name."""
+def load_engines(
+    bundle: Bundle, options: Mapping[str, Any] | None = None, without: Container[str] = ()
+) -> dict[str, engines.Engine]:
+    """All engines of a bundle by component name, but those that are named in `without`."""
     manifest = bundle.manifest
     backend = engines.require(manifest.backend)
-    specs = models.load(manifest.family).components(bundle.pipeline_folder, manifest.precision)
+    specs = models.load(manifest.family).components(bundle.pipeline_folder, manifest.precision, bundle.controlnets)
     checked = backend.check_options({**manifest.options, **(options or {})})
     loaded = {}
-    for name in manifest.components:
+    for name in (n for n in manifest.components if n not in without):
         bundle.check_sizes(name)
         context = engines.EngineContext(
             spec=specs[name],
@@ -159,7 +169,8 @@ def engines_of(pipe: DiffusionPipeline) -> dict[str, engines.Engine]:
     """All engines in `pipe` by component name."""
     from sdtrt.modules import EngineModule
 
-    modules = [m for m in pipe.components.values() if isinstance(m, EngineModule)]
+    parts = (net for part in pipe.components.values() for net in getattr(part, "nets", [part]))
+    modules = [m for m in parts if isinstance(m, EngineModule)]
     return {n: e for m in modules for n, e in m.engines.items()}
 
 

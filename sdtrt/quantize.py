@@ -18,7 +18,7 @@ from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sdtrt import env, parity
+from sdtrt import env, parity, tasks
 from sdtrt.config import BuildConfig, Calibration
 from sdtrt.errors import BackendUnavailable, BuildError, ConfigError
 from sdtrt.store import Quantisation
@@ -158,6 +158,7 @@ def calibrate(
                     num_inference_steps=calibration.steps,
                     generator=torch.Generator().manual_seed(number),
                     output_type="latent",
+                    **tasks.sample_call(pipe, sizes),
                 )
 
         mtq.quantize(pipe.unet, recipe(scheme, calibration), make_images)

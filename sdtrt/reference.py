@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sdtrt import config, lora, models
+from sdtrt import config, lora, models, tasks
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -68,6 +68,7 @@ def image(pipe: Any, sizes: Mapping[str, int], steps: int, seed: int) -> Any:
         num_inference_steps=steps,
         generator=torch.Generator().manual_seed(seed),
         output_type="np",
+        **tasks.sample_call(pipe, sizes),
     ).images
 
 
@@ -77,7 +78,7 @@ def eager(folder: Path, loras: Sequence[lora.BakedLora] = (), **parts: Any) -> A
     import torch
 
     family = models.family_of(folder)
-    cls = getattr(diffusers, family.pipelines["txt2img"])
+    cls = getattr(diffusers, family.pipelines[family.own_task(folder)])
     index = models.read_json(folder / "model_index.json")
     if "safety_checker" in index:
         parts |= {"safety_checker": None, "requires_safety_checker": False}

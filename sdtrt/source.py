@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import json
+from collections.abc import Sequence
 from math import prod
 from pathlib import Path
 
@@ -35,6 +37,32 @@ def resolve(model: str, revision: str | None = None, variant: str | None = None)
             expected="a local diffusers folder, a .safetensors checkpoint, or a hub id like owner/name",
         )
     return _download(model, revision, variant)
+
+
+def controlnets(models: Sequence[str] | None) -> dict[str, Path] | None:
+    """Folders of ControlNets by component name ("controlnet", "controlnet_2", ...), downloaded when necessary.
+
+    None stays None: a U-Net that takes no residuals. ModelError for a folder or hub id that is no ControlNet.
+    """
+    if models is None:
+        return None
+    return {f"controlnet_{i + 1}" if i else "controlnet": _controlnet(model) for i, model in enumerate(models)}
+
+
+def _controlnet(model: str) -> Path:
+    folder = Path(model).expanduser()
+    if not folder.is_dir() and model.count("/") == 1 and not model.startswith((".", "/", "~")):
+        folder = _download(model, None, None)
+    config = folder / "config.json"
+    kind = json.loads(config.read_text(encoding="utf-8")).get("_class_name") if config.is_file() else None
+    if kind != "ControlNetModel":
+        raise ModelError(
+            "this is not a ControlNet",
+            slug="controlnet-missing",
+            received=model if kind is None else f"{model}, a {kind}",
+            expected="a hub id or a folder in diffusers' layout, whose config.json says ControlNetModel",
+        )
+    return folder
 
 
 def weights_digest(folder: Path, part: str) -> str:

@@ -171,7 +171,8 @@ class ComponentSpec:
 
     `load(folder, dtype)` gives a module that takes `inputs` as keywords and returns `outputs` as a tuple; `attribute`
     is the diffusers attribute it serves; `scale` is pixels per latent, and `align` the pixels of which a size must be a
-    multiple for its graph to need no odd-size handling.
+    multiple for its graph to need no odd-size handling. `source` is where its weights lie when they are not those of
+    the checkpoint; `variant` says how its graph differs from what the config asks for.
     """
 
     name: str
@@ -182,6 +183,12 @@ class ComponentSpec:
     load: Callable[[Path], nn.Module]
     scale: int = 1
     align: int = 1
+    source: Path | None = None
+    variant: str | None = None
+
+    def weights(self, checkpoint: Path) -> Path:
+        """The folder of its config and weights."""
+        return self.source or checkpoint / self.attribute
 
     def steps(self, profiles: Sequence[ShapeProfile]) -> dict[str, int]:
         """Granularity of height and width, in pixels, that the engine of this component keeps."""

@@ -115,6 +115,13 @@ class Bundle:
         """Configs, tokenizers and scheduler of the pipeline, in diffusers' layout."""
         return self.path / PIPELINE
 
+    @property
+    def controlnets(self) -> dict[str, Path] | None:
+        """Config folders of the ControlNets by component; None when the U-Net takes no residuals."""
+        if self.manifest.config.get("controlnet") is None:
+            return None
+        return {p.name: p for p in sorted(self.pipeline_folder.glob("controlnet*"))}
+
     def folder(self, component: str) -> Path:
         """Folder of one component's engine; BundleError when it was not built."""
         if component not in self.manifest.components:

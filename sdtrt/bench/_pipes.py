@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-from sdtrt import lora, models, parity, source
+from sdtrt import config, lora, models, parity, source
 from sdtrt.config import LoraEntry
 from sdtrt.errors import ModelError
 from sdtrt.pipeline import engines_of, load
@@ -56,7 +56,7 @@ def call_of(pipe: Any, settings: Settings, shape: Shape) -> Call:
     def call(seed: int) -> Any:
         noise = torch.Generator().manual_seed(seed)
         with turn:
-            return pipe([parity.PROMPT] * shape.batch, generator=noise, **given).images
+            return pipe([config.PROMPTS[0]] * shape.batch, generator=noise, **given).images
 
     return call
 

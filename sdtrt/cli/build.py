@@ -38,6 +38,9 @@ def run(
     lora: Annotated[
         list[str] | None, typer.Option(help="LoRA to build in, as FILE or FILE:SCALE; may be repeated.")
     ] = None,
+    controlnet: Annotated[
+        list[str] | None, typer.Option(help="ControlNet to build in, hub id or folder; may be repeated.")
+    ] = None,
     component: Annotated[list[str] | None, typer.Option(help="Build only this component; may be repeated.")] = None,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the hub.")] = None,
     variant: Annotated[str | None, typer.Option(help='Weight variant, such as "fp16".')] = None,
@@ -60,6 +63,7 @@ def run(
         profiles=profile or None,
         components=component or None,
         lora=lora or None,
+        controlnet=controlnet or None,
         revision=revision,
         variant=variant,
     )

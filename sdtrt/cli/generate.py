@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from sdtrt.cli import _inputs
 from sdtrt.cli.console import hush, out, progress, table
 from sdtrt.errors import ConfigError, SdtrtError
 
@@ -33,6 +34,18 @@ def run(
     height: Annotated[int | None, typer.Option(help="Pixels; by default what the bundle is tuned for.")] = None,
     width: Annotated[int | None, typer.Option(help="Pixels; by default what the bundle is tuned for.")] = None,
     num_images: Annotated[int, typer.Option(min=1, help="Images of this prompt.")] = 1,
+    source: Annotated[
+        Path | None, typer.Option("--image", help="Picture to start from; it is scaled to the size asked for.")
+    ] = None,
+    mask: Annotated[Path | None, typer.Option(help="White where --image is to be made anew.")] = None,
+    strength: Annotated[
+        float | None, typer.Option(min=0, max=1, help="How far to leave --image: 0 keeps it, 1 keeps nothing.")
+    ] = None,
+    control: Annotated[
+        list[Path] | None, typer.Option(help="Picture for a ControlNet; one for each that was built in.")
+    ] = None,
+    control_scale: Annotated[float | None, typer.Option(help="How strongly the ControlNet acts.")] = None,
+    clip_skip: Annotated[int | None, typer.Option(min=0, help="Layers of the text encoder to leave out.")] = None,
     scheduler: Annotated[str | None, typer.Option(help="A diffusers scheduler, such as DPMSolverMultistep.")] = None,
     record: Annotated[
         Path | None, typer.Option(help="Write where the time went as JSON, for sdtrt analyze --run.")
@@ -47,20 +60,22 @@ def run(
 
         opened = Bundle.open(bundle)
         hush()
-        pipe = load(opened)
+        pipe = load(opened, _inputs.task_of(source, mask, control or ()))
         if scheduler:
             use_scheduler(pipe, scheduler)
     best = opened.manifest.shape_profiles[0].sizes("opt")
     loaded = time.perf_counter() - started
     seed = secrets.randbits(32) if seed is None else seed
+    pixels = {"height": height or best["H"], "width": width or best["W"]}
     call: dict[str, Any] = {
-        "prompt": prompt,
-        "negative_prompt": negative,
+        **_inputs.prompt_arguments(pipe, prompt, negative, clip_skip),
+        **_inputs.picture_arguments(pipe, source, mask, control or (), (pixels["width"], pixels["height"])),
         "num_inference_steps": steps,
         "guidance_scale": guidance,
-        "height": height or best["H"],
-        "width": width or best["W"],
         "num_images_per_prompt": num_images,
+        "strength": strength,
+        "controlnet_conditioning_scale": control_scale,
+        **pixels,
     }
     call = {name: value for name, value in call.items() if value is not None}
     images, timing = timed_call(pipe, seed, call)
@@ -74,12 +89,17 @@ def run(
             out.print(f"{name}: {note}", markup=False, soft_wrap=True)
     if record:
         timing.save(record)
-    size = f"{call['width']}x{call['height']}"
+    size = "{width}x{height}".format(**pixels)
     out.print(f"[bold]{', '.join(map(str, paths))}[/]  seed {seed}, {size}, {steps} steps", soft_wrap=True)
 
 
 def timed_call(pipe: DiffusionPipeline, seed: int, call: dict[str, Any]) -> tuple[list[Any], ImageRun]:
-    """Run the pipeline with a progress bar over its steps; returns PIL images and where the time went."""
+    """Run the pipeline with a progress bar over its steps; returns PIL images and where the time went.
+
+    The size is given in `call`, also to pipelines that take it from their picture.
+    """
+    import inspect
+
     import torch
 
     from sdtrt.pipeline import timed
@@ -95,10 +115,12 @@ def timed_call(pipe: DiffusionPipeline, seed: int, call: dict[str, Any]) -> tupl
 
         def run() -> list[Any]:
             generator = torch.Generator().manual_seed(seed)
-            images: list[Any] = pipe(generator=generator, callback_on_step_end=on_step, **call).images
+            images: list[Any] = pipe(generator=generator, callback_on_step_end=on_step, **arguments).images
             return images
 
-        prompts = 1 if isinstance(call["prompt"], str) else len(call["prompt"])
+        known = inspect.signature(pipe.__call__).parameters
+        arguments = {n: value for n, value in call.items() if n in known or n not in ("height", "width")}
+        prompts = 1 if isinstance(call.get("prompt", ""), str) else len(call["prompt"])
         count = prompts * call.get("num_images_per_prompt", 1)
         try:
             return timed(pipe, run, steps=steps, images=count, height=call["height"], width=call["width"])

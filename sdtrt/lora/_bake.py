@@ -34,7 +34,8 @@ def baked(entries: Sequence[LoraEntry], specs: Mapping[str, ComponentSpec], fold
     from sdtrt.lora._shadow import Shadow
 
     xl = "text_encoder_2" in specs
-    modules: dict[str, Any] = {n: models.skeleton(s, folder).inner for n, s in specs.items() if s.attribute == n}
+    parts = {n: s for n, s in specs.items() if n == "unet" or n.startswith("text_encoder")}
+    modules: dict[str, Any] = {n: models.skeleton(s, folder).inner for n, s in parts.items()}
     shadow, found = Shadow(modules, xl, ()), []
     for entry in entries:
         path = resolve(entry.path)

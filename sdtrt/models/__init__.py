@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 from sdtrt import registry
 from sdtrt.errors import ModelError
 from sdtrt.models._family import ModelFamily, read_json
+from sdtrt.models._unet import DOWN, MIDDLE
 from sdtrt.spec import ComponentSpec
 
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["ModelError", "ModelFamily", "family_of", "load", "names", "read_json", "skeleton"]
+__all__ = ["DOWN", "MIDDLE", "ModelError", "ModelFamily", "family_of", "load", "names", "read_json", "skeleton"]
 
 
 def names() -> tuple[str, ...]:

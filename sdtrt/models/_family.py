@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sdtrt.errors import ModelError
-from sdtrt.models import _text, _unet, _vae
+from sdtrt.models import _controlnet, _text, _unet, _vae
 from sdtrt.spec import ComponentSpec, ShapeProfile
 
 Configs = Mapping[str, Mapping[str, Any]]
@@ -34,18 +34,34 @@ class ModelFamily:
         """Whether a pipeline class belongs here."""
         return pipeline in self.pipelines.values()
 
-    def components(self, folder: Path, precision: str) -> dict[str, ComponentSpec]:
-        """Specs of all components of the checkpoint in `folder`, read from its configs."""
+    def components(
+        self, folder: Path, precision: str, controlnets: Mapping[str, Path] | None = None
+    ) -> dict[str, ComponentSpec]:
+        """Specs of all components of the checkpoint in `folder`, read from its configs.
+
+        `controlnets` are folders by component name. With them, even with none, the U-Net takes residuals.
+        """
         configs = self.configs(folder)
         dtype = DTYPES[precision]
         scale = vae_scale(configs)
         context = sum(int(configs[e]["hidden_size"]) for e in self.text_encoders if e in configs)
         specs = [_text.spec(name, configs[name], dtype) for name in self.text_encoders if name in configs]
-        specs.append(_unet.spec(configs["unet"], dtype, scale, self.conditioning(configs), context))
+        unet = _unet.spec(configs["unet"], dtype, scale, self.conditioning(configs), context, controlnets is not None)
+        specs.append(unet)
         # Some VAEs overflow in half precision and say so.
         vae_dtype = "float32" if configs["vae"].get("force_upcast") else dtype
         specs += [_vae.decoder(configs["vae"], vae_dtype, scale), _vae.encoder(configs["vae"], vae_dtype, scale)]
+        for name, where in (controlnets or {}).items():
+            config, source = read_json(where / "config.json"), where if where != folder / name else None
+            specs.append(_controlnet.spec(name, config, unet, configs["vae"]["latent_channels"], source, where))
         return {s.name: s for s in specs}
+
+    def own_task(self, folder: Path) -> str:
+        """What the checkpoint in `folder` was trained for: pictures from text, or filling in a mask."""
+        configs = self.configs(folder)
+        # Such a U-Net also takes the masked picture's latents and the mask.
+        filling = configs["unet"]["in_channels"] == 2 * configs["vae"]["latent_channels"] + 1
+        return "inpaint" if filling else "txt2img"
 
     def configs(self, folder: Path) -> dict[str, dict[str, Any]]:
         """The config.json of every part that the checkpoint has; ModelError when one is missing."""

@@ -5,6 +5,8 @@ Each keeps the original as `inner`; the names of the modules inside, minus that 
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,19 +70,73 @@ class UNet(nn.Module):
         text_embeds: Tensor | None = None,
         time_ids: Tensor | None = None,
         timestep_cond: Tensor | None = None,
+        residuals: Sequence[Tensor] = (),
     ) -> tuple[Tensor]:
-        """Return the prediction (2B, C, H/8, W/8)."""
-        # The U-Net joins them with float32 sines: torch promotes, ONNX's Concat takes one type only.
-        added = None if text_embeds is None else {"text_embeds": text_embeds.float(), "time_ids": time_ids}
+        """Return the prediction (2B, C, H/8, W/8); `residuals` are a ControlNet's, that of the middle block last."""
         out = self.inner(
             sample,
             timestep,
             encoder_hidden_states,
             timestep_cond=timestep_cond,
-            added_cond_kwargs=added,
+            added_cond_kwargs=_added(text_embeds, time_ids),
+            down_block_additional_residuals=tuple(residuals[:-1]) if residuals else None,
+            mid_block_additional_residual=residuals[-1] if residuals else None,
             return_dict=False,
         )
         return (out[0],)
+
+
+class ControlledUNet(UNet):
+    """The same with each residual under a name of its own, which is what an exporter takes."""
+
+    def __init__(self, inner: Any, residual_names: Sequence[str]) -> None:
+        super().__init__(inner)
+
+        def forward(*args: Any, **tensors: Any) -> tuple[Tensor]:
+            tensors["residuals"] = [tensors.pop(name) for name in residual_names]
+            return UNet.forward(self, *args, **tensors)
+
+        own = [p for p in inspect.signature(super().forward).parameters.values() if p.name != "residuals"]
+        named = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY) for name in residual_names]
+        # Exporters read the names of the inputs from the signature, and their number is the model's.
+        vars(forward)["__signature__"] = inspect.Signature([*own, *named])
+        vars(self)["forward"] = forward
+
+
+class ControlNet(nn.Module):
+    """ControlNetModel; how strongly it acts is an input."""
+
+    def __init__(self, inner: Any) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(
+        self,
+        sample: Tensor,
+        timestep: Tensor,
+        encoder_hidden_states: Tensor,
+        controlnet_cond: Tensor,
+        conditioning_scale: Tensor,
+        text_embeds: Tensor | None = None,
+        time_ids: Tensor | None = None,
+    ) -> tuple[Tensor, ...]:
+        """Return the residuals of all skip connections and, last, of the middle block."""
+        down, middle = self.inner(
+            sample,
+            timestep,
+            encoder_hidden_states,
+            controlnet_cond,
+            conditioning_scale,
+            added_cond_kwargs=_added(text_embeds, time_ids),
+            return_dict=False,
+        )
+        return (*down, middle)
+
+
+def _added(text_embeds: Tensor | None, time_ids: Tensor | None) -> dict[str, Tensor | None] | None:
+    """SDXL's conditioning as diffusers takes it."""
+    # It is joined with float32 sines: torch promotes, ONNX's Concat takes one type only.
+    return None if text_embeds is None else {"text_embeds": text_embeds.float(), "time_ids": time_ids}
 
 
 class VaeDecoder(nn.Module):

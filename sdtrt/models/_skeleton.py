@@ -10,8 +10,9 @@ from diffusers import UNet2DConditionModel
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
+from sdtrt.models import _unet
 from sdtrt.models._family import read_json
-from sdtrt.models._modules import TextEncoder, UNet
+from sdtrt.models._modules import TextEncoder
 from sdtrt.spec import ComponentSpec
 
 
@@ -20,7 +21,7 @@ def make(spec: ComponentSpec, folder: Path) -> nn.Module:
     module: Any
     with init_empty_weights(include_buffers=False):
         if spec.attribute == "unet":
-            module = UNet(UNet2DConditionModel.from_config(read_json(folder / "unet" / "config.json")))
+            module = _unet.wrap(UNet2DConditionModel.from_config(read_json(folder / "unet" / "config.json")), spec)
         else:
             projected = any(t.name == "text_embeds" for t in spec.outputs)
             cls = CLIPTextModelWithProjection if projected else CLIPTextModel

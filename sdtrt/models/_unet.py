@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,14 +11,22 @@ if TYPE_CHECKING:
 
 from sdtrt.spec import ComponentSpec, TensorSpec
 
+# How the inputs of a U-Net that takes a ControlNet's residuals begin; diffusers' argument for the skips is a tuple.
+DOWN, MIDDLE = "down_block_additional_residual_", "mid_block_additional_residual"
+
 
 def spec(
-    config: Mapping[str, Any], dtype: str, scale: int, conditioning: Mapping[str, int], context: int
+    config: Mapping[str, Any],
+    dtype: str,
+    scale: int,
+    conditioning: Mapping[str, int],
+    context: int,
+    controlled: bool = False,
 ) -> ComponentSpec:
     """Spec of the U-Net; `scale` is pixels per latent, `context` the width of the joined text encoders.
 
-    The timestep is a float32 vector: one per sample, fractional for schedulers that need it, exact in half precision
-    graphs too.
+    One that is `controlled` takes a ControlNet's residuals too. The timestep is a float32 vector: one per sample,
+    fractional for schedulers that need it, exact in half precision graphs too.
     """
     width = config.get("cross_attention_dim") or context
     latent = ("2B", config["in_channels"], f"H/{scale}", f"W/{scale}")
@@ -30,21 +38,51 @@ def spec(
     inputs += [TensorSpec(n, ("2B", w), dtype) for n, w in conditioning.items()]
     if config.get("time_cond_proj_dim"):  # guidance embedded by distillation (LCM)
         inputs.append(TensorSpec("timestep_cond", ("2B", config["time_cond_proj_dim"]), dtype))
+    added = residuals(config, dtype, scale, DOWN, MIDDLE) if controlled else []
     return ComponentSpec(
         name="unet",
         attribute="unet",
-        inputs=tuple(inputs),
+        inputs=(*inputs, *added),
         outputs=(TensorSpec("out_sample", ("2B", config["out_channels"], *latent[2:]), dtype),),
         dtype=dtype,
-        load=lambda folder: _load(folder / "unet", dtype),
+        load=lambda folder: _load(folder / "unet", dtype, [t.name for t in added]),
         scale=scale,
+        variant="ControlNet residuals" if controlled else None,
         align=int(scale * 2 ** (len(config["block_out_channels"]) - 1)),
     )
 
 
-def _load(folder: Path, dtype: str) -> nn.Module:
+def residuals(config: Mapping[str, Any], dtype: str, scale: int, down: str, middle: str) -> list[TensorSpec]:
+    """What a ControlNet adds: a tensor for each skip connection, from `conv_in` on, and one for the middle block.
+
+    `config` may be the U-Net's or the ControlNet's; the tensors are called `down` with a number, and `middle`.
+    """
+    widths, layers = config["block_out_channels"], config.get("layers_per_block", 2)
+    last = len(widths) - 1
+    levels = [(widths[0], 0)]  # channels, and how often height and width were halved
+    for level, width in enumerate(widths):
+        levels += [(width, level)] * (layers if isinstance(layers, int) else layers[level])
+        levels += [(width, level + 1)] * (level < last)
+    levels.append((widths[-1], last))
+    names = [*(f"{down}{i}" for i in range(len(levels) - 1)), middle]
+    shapes = [("2B", w, f"H/{scale * 2**level}", f"W/{scale * 2**level}") for w, level in levels]
+    return [TensorSpec(n, s, dtype) for n, s in zip(names, shapes, strict=True)]
+
+
+def wrap(inner: Any, spec: ComponentSpec) -> nn.Module:
+    """The wrapper of a U-Net that takes the inputs of its spec."""
+    return _wrap(inner, [t.name for t in spec.inputs if t.name.startswith((DOWN, MIDDLE))])
+
+
+def _load(folder: Path, dtype: str, residual_names: Sequence[str]) -> nn.Module:
     from diffusers import UNet2DConditionModel
 
-    from sdtrt.models._modules import UNet, from_pretrained
+    from sdtrt.models._modules import from_pretrained
 
-    return UNet(from_pretrained(UNet2DConditionModel, folder, dtype))
+    return _wrap(from_pretrained(UNet2DConditionModel, folder, dtype), residual_names)
+
+
+def _wrap(inner: Any, residual_names: Sequence[str]) -> nn.Module:
+    from sdtrt.models._modules import ControlledUNet, UNet
+
+    return ControlledUNet(inner, residual_names) if residual_names else UNet(inner)

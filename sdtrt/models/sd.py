@@ -11,6 +11,7 @@ FAMILY = ModelFamily(
         "txt2img": "StableDiffusionPipeline",
         "img2img": "StableDiffusionImg2ImgPipeline",
         "inpaint": "StableDiffusionInpaintPipeline",
+        "controlnet": "StableDiffusionControlNetPipeline",
     },
     text_encoders=("text_encoder",),
     conditioning=lambda configs: {},

@@ -24,6 +24,7 @@ FAMILY = ModelFamily(
         "txt2img": "StableDiffusionXLPipeline",
         "img2img": "StableDiffusionXLImg2ImgPipeline",
         "inpaint": "StableDiffusionXLInpaintPipeline",
+        "controlnet": "StableDiffusionXLControlNetPipeline",
     },
     text_encoders=("text_encoder", "text_encoder_2"),
     conditioning=conditioning,

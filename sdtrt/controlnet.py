@@ -1,0 +1,85 @@
+"""Engine-backed ControlNets for the stock pipelines, one or several."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import ControlNetModel, MultiControlNetModel
+from diffusers.models.controlnets.controlnet import ControlNetOutput
+from torch import Tensor, nn
+
+from sdtrt.engines import Engine
+from sdtrt.modules import EngineModule, read_config
+from sdtrt.watch import Watch
+
+
+class EngineControlNet(EngineModule):
+    """ControlNetModel."""
+
+    def __init__(self, engine: Engine, folder: Path, watch: Watch | None = None) -> None:
+        super().__init__({engine.spec.name: engine}, read_config(ControlNetModel, folder), watch)
+        # MultiControlNetModel takes its type and device from the first tensor that it finds in its parts.
+        self.register_buffer("placement", torch.empty(0, dtype=self.dtype, device=self.device), persistent=False)
+
+    # The pipelines ask `isinstance(net, ControlNetModel)` to tell one ControlNet from several. Inheriting would bring
+    # dozens of methods that act on layers; what stands in for a class may say so.
+    @property  # type: ignore[misc]
+    def __class__(self) -> type:
+        cls: type = ControlNetModel
+        return cls
+
+    def forward(
+        self,
+        sample: Tensor,
+        timestep: Tensor | float,
+        encoder_hidden_states: Tensor,
+        controlnet_cond: Tensor,
+        conditioning_scale: float = 1.0,
+        class_labels: Tensor | None = None,
+        timestep_cond: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        added_cond_kwargs: dict[str, Tensor] | None = None,
+        cross_attention_kwargs: dict[str, Any] | None = None,
+        guess_mode: bool = False,
+        return_dict: bool = True,
+    ) -> Any:
+        """Residuals for latents `sample` (2B, 4, H/8, W/8) and the picture to follow, (2B, 3, H, W) in 0..1."""
+        self._refuse_given(
+            {"cross_attention_kwargs": "attention is compiled"},
+            {
+                "class_labels": class_labels,
+                "timestep_cond": timestep_cond,
+                "attention_mask": attention_mask,
+                "cross_attention_kwargs": cross_attention_kwargs,
+            },
+        )
+        (engine,) = self.engines.values()
+        known = {t.name for t in engine.spec.inputs}
+        steps = torch.as_tensor(timestep, dtype=torch.float32, device=sample.device)
+        inputs = {
+            "sample": sample,
+            "timestep": steps.reshape(-1).expand(sample.shape[0]),
+            "encoder_hidden_states": encoder_hidden_states,
+            "controlnet_cond": controlnet_cond,
+            "conditioning_scale": torch.full((1,), conditioning_scale, device=sample.device),
+            **{n: t for n, t in (added_cond_kwargs or {}).items() if n in known},
+        }
+        out = engine(**inputs)
+        self._saw(engine.spec.name, inputs, out)  # the step is counted by the U-Net
+        *down, middle = out.values()
+        if guess_mode and not self.config.global_pool_conditions:
+            # Without a prompt the deep layers decide: the skips near the pixels get a tenth.
+            *factors, _ = torch.logspace(-1, 0, len(down) + 1).tolist()
+            down = [residual * factor for residual, factor in zip(down, factors, strict=True)]
+        result = ControlNetOutput(down_block_res_samples=tuple(down), mid_block_res_sample=middle)
+        return result if return_dict else (down, middle)
+
+
+def load(engines: Mapping[str, Engine], folders: Mapping[str, Path], watch: Watch | None = None) -> nn.Module:
+    """One ControlNet, or several in the order of the recipe; `folders` hold their configs."""
+    nets = [EngineControlNet(engine, folders[name], watch) for name, engine in engines.items()]
+    several: nn.Module = MultiControlNetModel(nets)
+    return nets[0] if len(nets) == 1 else several
