@@ -34,6 +34,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import configs
 from sdtrt import engines, export, graph, models
 from sdtrt.engines import EngineContext, Source
+from sdtrt.samples import sample_inputs
 from sdtrt.spec import ComponentSpec, ShapeProfile
 
 PROFILES = {
@@ -150,7 +151,7 @@ def measure(model: str, name: str, folder: Path, report: Callable[[str], None]) 
 def inputs_of(spec: ComponentSpec, profile: ShapeProfile, batch: int, size: int) -> dict[str, Tensor]:
     """The same random inputs for everyone, on the device."""
     sizes = profile.sizes("opt") | {"B": batch, "H": size, "W": size}
-    return {n: t.cuda() for n, t in export.sample_inputs(spec, sizes).items()}
+    return {n: t.cuda() for n, t in sample_inputs(spec, sizes).items()}
 
 
 def truth_of(

@@ -26,6 +26,7 @@ from sdtrt.forecast import Forecast, Step, forecast
 from sdtrt.reference import Reference
 from sdtrt.rescue import Checked, Spare
 from sdtrt.run import FILE as RUN
+from sdtrt.samples import sample_inputs
 from sdtrt.store import Bundle, Change, Component, Manifest, Staging
 
 Progress = Callable[[str, float], None]
@@ -65,9 +66,11 @@ def build(
 
 def run(plan: Forecast, out: Path, progress: Progress = lambda label, done: None) -> Bundle:
     """Carry out a forecast."""
-    if all(s.action == "reuse" for s in plan.steps) and Bundle.open(out).manifest.options == plan.options:
-        progress("up to date", 1.0)
-        return Bundle.open(out)
+    if all(s.action == "reuse" for s in plan.steps):
+        present = Bundle.open(out)
+        if present.manifest.options == plan.options and present.manifest.shape_profiles == plan.profiles:
+            progress("up to date", 1.0)
+            return present
     progress = _forward(progress)
     with store.staging(out) as stage:
         _check_space(out, plan)
@@ -183,7 +186,7 @@ def _build(plan: Forecast, step: Step, folder: Path, report: Progress, made: Ref
         shutil.rmtree(folder / rescue.SPARE, ignore_errors=True)
     module = None
     with stage("profile", "profiling"):
-        inputs = {n: t.to(engine.device) for n, t in export.sample_inputs(spec, sizes).items()}
+        inputs = {n: t.to(engine.device) for n, t in sample_inputs(spec, sizes).items()}
         profiled = engine.profile(inputs, sizes, plan.config.profile_runs, folder)
         (backend.join(profiled, priced) if priced else profiled).save(folder / "plan.json")
         engine.close()

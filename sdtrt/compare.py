@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
-from sdtrt import export
+from sdtrt.samples import sample_inputs
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,7 +37,7 @@ LIMITS = {
 
 def component_error(engine: Engine, module: Module, sizes: Mapping[str, int], seed: int = 0) -> float:
     """Worst ‖engine - eager‖ / ‖eager‖ over the outputs; infinite when the engine's result is not finite."""
-    inputs = export.sample_inputs(engine.spec, sizes, seed)
+    inputs = sample_inputs(engine.spec, sizes, seed)
     return worst_error(run(engine, inputs), expected(module, inputs))
 
 

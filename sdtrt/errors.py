@@ -15,7 +15,8 @@ SdtrtError
 ├── PlanError           a plan.json cannot be read
 └── VerifyError         an engine's result is too far from eager PyTorch
 
-Each carries a `slug`, stable across versions, and says what was received, what was expected and what to do.
+Each carries a `slug`, stable across versions, and says what was received, what was expected and what to do. A fallback
+that the user chose is a `FallbackWarning`.
 """
 
 from __future__ import annotations
@@ -133,3 +134,7 @@ class VerifyError(SdtrtError):
     """An engine's result is too far from eager PyTorch."""
 
     slug = "verify"
+
+
+class FallbackWarning(UserWarning):
+    """An engine was asked for a size that was not built, and the checkpoint's own module runs in its place."""

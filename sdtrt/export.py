@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sdtrt.errors import ExportError
+from sdtrt.samples import sample_inputs
 from sdtrt.scopes import SCOPES, node_path
+from sdtrt.sizes import varying
 from sdtrt.spec import ComponentSpec, Expr, ShapeProfile
 
 if TYPE_CHECKING:
     import onnx_ir as ir
-    from torch import Tensor, nn
+    from torch import nn
     from torch.export import ExportedProgram
 
 MODEL = "model.onnx"
@@ -41,7 +43,7 @@ def capture(spec: ComponentSpec, module: nn.Module, profiles: Sequence[ShapeProf
 
     from sdtrt import qdq
 
-    dynamic = _dynamic_symbols(spec, profiles)
+    dynamic = varying(spec, profiles)
     tensors = sample_inputs(spec, _sample_sizes(spec, profiles, dynamic))
     shapes = {
         t.name: {a: torch.export.Dim.AUTO for a, e in t.axes().items() if _key(e) in dynamic} for t in spec.inputs
@@ -78,23 +80,6 @@ def capture(spec: ComponentSpec, module: nn.Module, profiles: Sequence[ShapeProf
     return folder / MODEL
 
 
-def sample_inputs(spec: ComponentSpec, sizes: Mapping[str, int], seed: int = 0) -> dict[str, Tensor]:
-    """Inputs of a component at `sizes`: normal noise, timesteps from 1 to 999 and token ids, drawn from `seed`."""
-    import torch
-
-    random = torch.Generator().manual_seed(seed)
-    inputs = {}
-    for t in spec.inputs:
-        shape, dtype = t.resolve(sizes), getattr(torch, t.dtype)
-        if t.dtype == "int64":
-            inputs[t.name] = torch.randint(0, 99, shape, generator=random)
-        elif t.name == "timestep":
-            inputs[t.name] = torch.linspace(999, 1, shape[0], dtype=dtype)
-        else:
-            inputs[t.name] = torch.randn(shape, generator=random).to(dtype)
-    return inputs
-
-
 def name_nodes(model: ir.Model) -> None:
     """Rename every node to its module path and operator; a node without a path takes that of what feeds it."""
     seen: dict[str, int] = {}
@@ -117,11 +102,6 @@ def _keep_weights(node: ir.Node) -> bool | None:
 
 def _key(expr: Expr) -> str:
     return f"{expr.times}{expr.symbol}"
-
-
-def _dynamic_symbols(spec: ComponentSpec, profiles: Sequence[ShapeProfile]) -> set[str]:
-    exprs = {_key(e): e for t in (*spec.inputs, *spec.outputs) for e in t.axes().values()}
-    return {k for k, e in exprs.items() if len({v for p in profiles for v in p.dim(e)}) > 1}
 
 
 def _sample_sizes(spec: ComponentSpec, profiles: Sequence[ShapeProfile], dynamic: set[str]) -> dict[str, int]:

@@ -63,7 +63,6 @@ def forecast(config: BuildConfig, out: Path, force: bool = False) -> Forecast:
         "precision": config.precision,
         "opset": str(config.opset or backend.opset),
         "passes": graph.versions(passes) if backend.consumes == "onnx" else "none",
-        "profiles": "; ".join(map(str, profiles)),
         "backend": f"{backend.name} {backend.version()}",
         "options": ", ".join(f"{k}={v}" for k, v in sorted(options.items()) if k not in backend.run_options),
         "device": backend.device(options),
@@ -76,7 +75,7 @@ def forecast(config: BuildConfig, out: Path, force: bool = False) -> Forecast:
     for name, spec in specs.items():
         if name not in wanted and (bundle is None or name not in bundle.manifest.components):
             continue
-        key = {"weights": digest(spec.weights(folder)), **shared}
+        key = {"weights": digest(spec.weights(folder)), "profiles": backend.sizes_key(spec, profiles), **shared}
         if spec.variant:
             key["variant"] = spec.variant
         if config.quantised and name not in quantize.COMPONENTS:

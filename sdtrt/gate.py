@@ -13,9 +13,10 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sdtrt import compare, export
+from sdtrt import compare
 from sdtrt.effort import Effort
 from sdtrt.errors import ShapeError, VerifyError
+from sdtrt.samples import sample_inputs
 from sdtrt.spec import ComponentSpec, ShapeProfile
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ class Point(NamedTuple):
         """Random inputs of this size, or those that were given, as the engine gets them."""
         if self.given is not None:
             return _as_specified(spec, self.given)
-        drawn = export.sample_inputs(spec, self.sizes, seed)
+        drawn = sample_inputs(spec, self.sizes, seed)
         return {n: t[: len(t) // 2] for n, t in drawn.items()} if self.alone else drawn
 
     @property

@@ -6,10 +6,14 @@ import inspect
 import os
 import time
 from collections.abc import Callable, Container, Mapping
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sdtrt import engines, lora, models, tasks, threads
+from sdtrt import outside as beyond
 from sdtrt.errors import BundleError, Unsupported
+from sdtrt.outside import Outside
 from sdtrt.run import EngineCalls, ImageRun
 from sdtrt.store import Bundle
 from sdtrt.tasks import Task
@@ -20,6 +24,19 @@ if TYPE_CHECKING:
     from torch import nn
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Loading:
+    """How engines are loaded; the fields are arguments of `load`."""
+
+    options: Mapping[str, Any] | None = None
+    on_nonfinite: OnNonFinite = "raise"
+    outside: Outside = "error"
+    model: str | None = None
+
+
+AS_BUILT = Loading()
 
 _LORA_PARTS = ("text_encoder", "text_encoder_2", "unet")
 # Methods that with engines would do nothing, or half; more are refused by the modules themselves.
@@ -46,15 +63,20 @@ def load(
     *,
     options: Mapping[str, Any] | None = None,
     on_nonfinite: OnNonFinite = "raise",
+    outside: Outside = "error",
+    model: str | None = None,
     **parts: Any,
 ) -> DiffusionPipeline:
     """Open a bundle as the stock diffusers pipeline of `task`; every scheduler, callback and output type works.
 
     Without a task it is what the checkpoint was trained for: "txt2img", or "inpaint" with a U-Net of nine channels.
     Several threads may call it at once, see `sdtrt.threads`. `options` override the backend's options; `parts` replace
-    or add pipeline parts, such as `scheduler=`, `controlnet=` or `safety_checker=` (a bundle holds none). A call whose
-    engines give NaN or Inf raises NonFiniteError with the step; `on_nonfinite` "warn" makes that a NonFiniteWarning,
-    "ignore" nothing. Raises ConfigError, BundleError, EngineError, BackendUnavailable.
+    or add pipeline parts, such as `scheduler=`, `controlnet=` or `safety_checker=` (a bundle holds none).
+
+    A call whose engines give NaN or Inf raises NonFiniteError with the step; `on_nonfinite` "warn" makes that a
+    NonFiniteWarning, "ignore" nothing. A size that was not built is an error, or with `outside="eager"` runs the
+    checkpoint's own modules, with a FallbackWarning; `model` is where that lies now, by default where it was built
+    from. Raises ConfigError, BundleError, EngineError, BackendUnavailable.
     """
     import diffusers
     import transformers
@@ -64,7 +86,8 @@ def load(
     cls = getattr(diffusers, models.load(bundle.manifest.family).pipelines[chosen])
     index = models.read_json(bundle.pipeline_folder / "model_index.json")
     controlled = chosen == "controlnet" and "controlnet" not in parts
-    given: dict[str, Any] = {**load_modules(bundle, options, on_nonfinite, controlled), **parts}
+    how = Loading(options, on_nonfinite, outside, model)
+    given: dict[str, Any] = {**load_modules(bundle, how, controlled), **parts}
     for name, parameter in inspect.signature(cls.__init__).parameters.items():
         entry = index.get(name)
         if name in given or name == "self":
@@ -87,16 +110,18 @@ def accelerate(
     *,
     options: Mapping[str, Any] | None = None,
     on_nonfinite: OnNonFinite = "raise",
+    outside: Outside = "error",
+    model: str | None = None,
 ) -> DiffusionPipeline:
     """Put the bundle's engines into a pipeline that you already have, in place, and return it.
 
-    `on_nonfinite` is as in `load`.
+    `options`, `on_nonfinite`, `outside` and `model` are those of `load`.
     Raises BundleError when a module's config differs from the one that the bundle was built from.
     """
     bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
     if getattr(pipe, "controlnet", None) is not None:
         tasks.check_controlnet(bundle, True)  # it stays: no config says what it was trained to follow
-    modules = load_modules(bundle, options, on_nonfinite)
+    modules = load_modules(bundle, Loading(options, on_nonfinite, outside, model))
     for name, module in modules.items():
         old = getattr(pipe, name, None)
         if old is None:
@@ -116,19 +141,14 @@ def accelerate(
     return _adapt_methods(pipe, bundle)
 
 
-def load_modules(
-    bundle: Bundle,
-    options: Mapping[str, Any] | None = None,
-    on_nonfinite: OnNonFinite = "raise",
-    controlled: bool = False,
-) -> dict[str, nn.Module]:
+def load_modules(bundle: Bundle, how: Loading = AS_BUILT, controlled: bool = False) -> dict[str, nn.Module]:
     """The bundle's engines as modules, by the diffusers attribute that each serves; ControlNets if `controlled`."""
     from sdtrt import controlnet
     from sdtrt.modules import NORM, EngineTextEncoder, EngineUNet, EngineVae
 
-    watch = Watch(on_nonfinite)
+    watch = Watch(how.on_nonfinite)
     nets = bundle.controlnets or {}
-    loaded = load_engines(bundle, options, () if controlled else nets)
+    loaded = load_engines(bundle, how, () if controlled else nets)
     modules: dict[str, nn.Module] = {}
     if mine := {n: loaded.pop(n) for n in nets if n in loaded}:
         modules["controlnet"] = controlnet.load(mine, nets, watch)
@@ -144,14 +164,13 @@ def load_modules(
     return modules
 
 
-def load_engines(
-    bundle: Bundle, options: Mapping[str, Any] | None = None, without: Container[str] = ()
-) -> dict[str, engines.Engine]:
+def load_engines(bundle: Bundle, how: Loading = AS_BUILT, without: Container[str] = ()) -> dict[str, engines.Engine]:
     """All engines of a bundle by component name, but those that are named in `without`."""
+    beyond.check(how.outside)
     manifest = bundle.manifest
     backend = engines.require(manifest.backend)
     specs = models.load(manifest.family).components(bundle.pipeline_folder, manifest.precision, bundle.controlnets)
-    checked = backend.check_options({**manifest.options, **(options or {})})
+    checked = backend.check_options({**manifest.options, **(how.options or {})})
     loaded = {}
     for name in (n for n in manifest.components if n not in without):
         bundle.check_sizes(name)
@@ -160,6 +179,8 @@ def load_engines(
             profiles=manifest.shape_profiles,
             options=checked,
             rebuild=f"sdtrt build {manifest.model} --out {bundle.path}",
+            adding=partial(beyond.adding, bundle, specs, backend),
+            eager=beyond.eager(bundle, specs[name], how.model) if how.outside == "eager" else None,
         )
         loaded[name] = backend.load(bundle.folder(name), context)
     return loaded

@@ -136,24 +136,6 @@ class ShapeProfile:
         dims = [(d, d, d) if isinstance(d, int) else self.dim(Expr.parse(d)) for d in spec.shape]
         return tuple(d[0] for d in dims), tuple(d[1] for d in dims), tuple(d[2] for d in dims)
 
-    def rejects(self, spec: TensorSpec, shape: Sequence[int], steps: Mapping[str, int]) -> str | None:
-        """Why `shape` is outside this profile, or None when it fits; `steps` are the sizes' granularity in pixels."""
-        if len(shape) != len(spec.shape):
-            return f"{spec.name} has {len(shape)} dimensions, expected {len(spec.shape)}"
-        for dim, size in zip(spec.shape, shape, strict=True):
-            if isinstance(dim, int):
-                if dim != size:
-                    return f"{spec.name} has {tuple(shape)}, expected {spec.shape}"
-                continue
-            expr = Expr.parse(dim)
-            low, _, high = self.dim(expr)
-            pixels, step = size * expr.over, steps.get(expr.symbol, 1)
-            if not low <= size <= high:
-                return f"{SYMBOLS[expr.symbol]} {pixels} is outside {low * expr.over} to {high * expr.over}"
-            if expr.times == 1 and pixels % step:
-                return f"{SYMBOLS[expr.symbol]} {pixels} is not a multiple of {step}"
-        return None
-
 
 def step(profiles: Sequence[ShapeProfile], symbol: str, fine: int, coarse: int) -> int:
     """Granularity of a size: `coarse` pixels when every size named in the profiles is a multiple of it, else `fine`.

@@ -141,6 +141,14 @@ MISTAKES = {
         ("generate", "BUNDLE", "--prompt", "x", "--height", "512", "--width", "512"),
         "B=1:1:4,H=64:128:192",
     ),
+    "sizes for no bundle": (("build", "nowhere", "--add-profile", "H=256"), "sdtrt build MODEL --out nowhere"),
+    "sizes by another recipe": (
+        ("build", "BUNDLE", "--add-profile", "H=256", "--precision", "fp16", "--lora", "x"),
+        "received: --lora, --precision",
+    ),
+    "sizes for two bundles": (("build", "BUNDLE", "--out", "B", "--add-profile", "H=256"), "sizes are added"),
+    "sizes not divisible": (("build", "BUNDLE", "--add-profile", "H=100"), "divisible by 8"),
+    "unknown answer to a size": (("generate", "BUNDLE", "-p", "x", "--outside", "ignore"), "error or eager"),
     "unknown scheduler": (("generate", "BUNDLE", "--prompt", "x", "--scheduler", "Magic"), "DPMSolverMultistep"),
     "report of no kind": (("analyze", "BUNDLE", "--out", "r.pdf"), ".html"),
     "analyze nothing": (("analyze", "nowhere"), "nowhere"),
@@ -167,7 +175,42 @@ def test_a_wrong_option_is_a_usage_error(sdtrt):
 def test_an_outside_size_comes_with_the_command_that_adds_it(sdtrt, bundles):
     bundle = bundles("sd1", "fake")
     _, _, err = sdtrt("generate", bundle.path, "--prompt", "x", "--height", 512, "--width", 512)
-    assert f"sdtrt build {bundle.manifest.model} --out {bundle.path} --profile" in err
+    assert f'sdtrt build {bundle.path} --add-profile "B=1,H=512,W=512"' in err
+
+
+def test_sizes_are_added_by_one_command_and_then_served(sdtrt, bundle_copy, tmp_path):
+    bundle = bundle_copy("sd1", "fake")
+    outside = ("generate", bundle, "-p", "x", "--height", 256, "--steps", 1, "-o", tmp_path / "x.png")
+    assert sdtrt(*outside)[0] == 1
+    add = ("build", bundle, "--add-profile", "B=1,H=256,W=128")
+    code, text, _ = sdtrt(*add, "--dry-run")
+    assert (code, "nothing was built" in text, sdtrt(*outside)[0]) == (0, True, 1)
+    code, text, _ = sdtrt(*add)
+    assert (code, "text_encoder was kept: it does not depend on the new sizes" in text) == (0, True)
+    code, text, _ = sdtrt(*outside)
+    assert (code, "unet: 1 call in profile B=1,H=256,W=128,T=77" in text) == (0, True)
+
+
+def test_sizes_are_added_when_the_checkpoint_has_moved(sdtrt, models, bundle_copy):
+    bundle = bundle_copy("sd1", "fake")
+    manifest = bundle / "manifest.json"
+    manifest.write_text(manifest.read_text().replace(str(models["sd1"]), "gone"))
+    assert "no such model" in sdtrt("build", bundle, "--add-profile", "H=256")[2]
+    assert sdtrt("build", models["sd1"], "--out", bundle, "--add-profile", "H=256", "--dry-run")[0] == 0
+
+
+def test_an_eager_fallback_is_one_clear_line(sdtrt, bundles, tmp_path):
+    call = ("-p", "x", "--height", 32, "--width", 32, "--steps", 1, "-o", tmp_path / "x.png")
+    code, text, err = sdtrt("generate", bundles("sd1", "fake").path, *call, "--outside", "eager")
+    assert code == 0
+    assert "warning unet runs the checkpoint's own module for a size that was not built" in err
+    assert ".py" not in err
+    assert "unet: 1 call of a size that was not built, run by the checkpoint's own module" in text
+
+
+def test_a_build_without_a_place_is_a_usage_error(sdtrt):
+    assert sdtrt("build", "model")[0] == 2
+    assert sdtrt("build", "--add-profile", "H=256")[0] == 2
 
 
 def damage_manifest(path):

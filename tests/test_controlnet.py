@@ -13,11 +13,12 @@ from trt import use
 from trt.bindings import NEWEST, Unreachable
 
 import sdtrt
-from sdtrt import builder, cli, export, forecast, parity, pipeline
+from sdtrt import builder, cli, forecast, parity, pipeline
 from sdtrt.config import BuildConfig
 from sdtrt.errors import BundleError, ModelError, ShapeError, Unsupported
 from sdtrt.models import family_of
 from sdtrt.models import skeleton as skeleton_of
+from sdtrt.samples import sample_inputs
 
 SIZE = small_variants.SIZE
 
@@ -186,7 +187,7 @@ def test_an_adapter_finds_its_place_in_a_unet_with_residuals(small):
     spec = family_of(small[0]).components(small[0], "fp32", {})["unet"]
     skeleton = skeleton_of(spec, small[0])
     skeleton.load_state_dict(spec.load(small[0]).state_dict(), assign=True)
-    inputs = export.sample_inputs(spec, {"B": 1, "H": SIZE, "W": SIZE, "T": 77})
+    inputs = sample_inputs(spec, {"B": 1, "H": SIZE, "W": SIZE, "T": 77})
     torch.testing.assert_close(skeleton(**inputs), spec.load(small[0])(**inputs))
 
 
@@ -205,7 +206,7 @@ def test_the_spec_lists_the_residuals_that_diffusers_makes(models, tmp_path, fam
     folder, sizes = models[family], {"B": 1, "H": 128, "W": 64, "T": 77}
     specs = family_of(folder).components(folder, "fp32", {"controlnet": tmp_path / "net"})
     spec = specs["controlnet"]
-    shapes = [tuple(o.shape) for o in spec.load(folder)(**export.sample_inputs(spec, sizes))]
+    shapes = [tuple(o.shape) for o in spec.load(folder)(**sample_inputs(spec, sizes))]
     assert shapes == [t.resolve(sizes) for t in spec.outputs]
     assert shapes == [t.resolve(sizes) for t in specs["unet"].inputs if "residual" in t.name]
 

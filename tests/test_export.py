@@ -9,6 +9,7 @@ import torch
 from sdtrt import export, graph, registry
 from sdtrt.errors import ExportError, GraphError
 from sdtrt.models import family_of
+from sdtrt.samples import sample_inputs
 from sdtrt.scopes import module_of
 from sdtrt.spec import ComponentSpec, ShapeProfile, TensorSpec
 
@@ -30,7 +31,7 @@ def test_a_profile_in_fine_steps_serves_sizes_that_do_not_divide(captured):
     assert spec.steps([ODD]) == {"H": 8, "W": 8}
     session = onnxruntime.InferenceSession(path)
     for sizes in ({"B": 1, "H": 72, "W": 104, "T": 77}, {"B": 2, "H": 96, "W": 64, "T": 154}):
-        inputs = export.sample_inputs(spec, sizes)
+        inputs = sample_inputs(spec, sizes)
         with torch.inference_mode():
             expected = module(**inputs)[0].numpy()
         (got,) = session.run(None, {n: t.numpy() for n, t in inputs.items()})
@@ -55,7 +56,7 @@ def test_nodes_are_named_after_modules_and_weights_after_parameters(captured):
 @pytest.mark.slow
 def test_every_pass_keeps_the_result_and_runs_to_a_fixed_point(captured):
     spec, _, path = captured
-    inputs = {n: t.numpy() for n, t in export.sample_inputs(spec, ODD.sizes("opt")).items()}
+    inputs = {n: t.numpy() for n, t in sample_inputs(spec, ODD.sizes("opt")).items()}
     (before,) = onnxruntime.InferenceSession(path).run(None, inputs)
     for name in registry.names("sdtrt.graph"):
         (change,) = graph.optimise(path, [name])

@@ -6,10 +6,11 @@ import torch
 from safetensors.torch import save_file
 
 import sdtrt
-from sdtrt import builder, cli, config, export, lora, models, parity
+from sdtrt import builder, cli, config, lora, models, parity
 from sdtrt.config import LoraEntry
 from sdtrt.errors import ConfigError, ModelError, Unsupported
 from sdtrt.forecast import forecast
+from sdtrt.samples import sample_inputs
 
 SIZES = {"B": 1, "H": 64, "W": 64, "T": 77}
 
@@ -151,7 +152,7 @@ def test_a_module_with_loras_baked_in_computes_what_diffusers_does(models, files
     lora.bake(module, specs[part], loras, folder)
     assert list(module.state_dict()) == names, "nothing of peft is left in it"
     stock.inner = getattr(parity.eager(folder, loras), part)
-    inputs = export.sample_inputs(specs[part], SIZES)
+    inputs = sample_inputs(specs[part], SIZES)
     with torch.inference_mode():
         for got, want, plain in zip(module(**inputs), stock(**inputs), specs[part].load(folder)(**inputs), strict=True):
             torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-4)

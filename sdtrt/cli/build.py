@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sdtrt.cli.console import hush, out, progress, size, table
+from sdtrt.errors import ConfigError
 
 if TYPE_CHECKING:
     from sdtrt.config import BuildConfig
@@ -20,14 +21,23 @@ NOTE_CHARS = 200
 EXAMPLES = (
     "Examples:\n\n"
     "[bold]sdtrt build stabilityai/stable-diffusion-xl-base-1.0 --out xl --config configs/sdxl_onnxruntime.yaml[/]\n\n"
-    '[bold]sdtrt build ./my-model --out bundle --profile "B=1:1:4,H=256:512:768,W=256:512:768" --dry-run[/]'
+    '[bold]sdtrt build ./my-model --out bundle --profile "B=1:1:4,H=256:512:768,W=256:512:768" --dry-run[/]\n\n'
+    '[bold]sdtrt build bundle --add-profile "B=1,H=768,W=1024"[/]'
 )
 
 
 def run(
-    bundle: Annotated[Path, typer.Option("--out", "-o", help="Folder of the bundle.")],
+    context: typer.Context,
     model: Annotated[
-        str | None, typer.Argument(help="Hub id, diffusers folder, or .safetensors checkpoint; or named in --config.")
+        str | None,
+        typer.Argument(
+            help="Hub id, diffusers folder, or .safetensors checkpoint; or named in --config; or a bundle to add to."
+        ),
+    ] = None,
+    bundle: Annotated[Path | None, typer.Option("--out", "-o", help="Folder of the bundle.")] = None,
+    add_profile: Annotated[
+        list[str] | None,
+        typer.Option(help="Add these sizes to the bundle, by its own recipe, and keep the rest; may be repeated."),
     ] = None,
     config: Annotated[Path | None, typer.Option(help="YAML recipe; the options here win over it.")] = None,
     backend: Annotated[str | None, typer.Option(help="Engine backend; see `sdtrt doctor`.")] = None,
@@ -55,6 +65,10 @@ def run(
     """Export, optimise, build and verify every component of a pipeline."""
     from sdtrt import config as configs
 
+    if add_profile:
+        add_sizes(model, bundle, add_profile, _given(context), force=force, dry_run=dry_run)
+        return
+
     recipe = configs.load(
         config,
         model=model,
@@ -70,6 +84,8 @@ def run(
     if print_trtexec:
         show_trtexec(recipe)
         return
+    if bundle is None:
+        raise typer.BadParameter("say where the bundle goes", param_hint="--out")
     with progress("build") as report:
         report("looking at the model", 0.0)
         from sdtrt import builder
@@ -82,6 +98,61 @@ def run(
         show_forecast(forecast(recipe, bundle, force))
     else:
         show_bundle(made)
+
+
+def _given(context: typer.Context) -> set[str]:
+    """Options that were typed, as they are typed."""
+    flags = {p.name: max(p.opts, key=len) for p in context.command.params if p.name}
+    typed = (n for n in flags if (where := context.get_parameter_source(n)) and where.name == "COMMANDLINE")
+    return {flags[n] for n in typed}
+
+
+def add_sizes(
+    model: str | None, bundle: Path | None, profiles: list[str], given: set[str], *, force: bool, dry_run: bool
+) -> None:
+    """Add profiles to a bundle, which is MODEL or --out; with both, MODEL is where its checkpoint lies now."""
+    from sdtrt.store import MANIFEST
+
+    if other := given - {"model", "--out", "--add-profile", "--force", "--dry-run"}:
+        raise ConfigError(
+            "a bundle is extended by its own recipe",
+            slug="add-profile-options",
+            received=", ".join(sorted(other)),
+            expected="--add-profile with --dry-run or --force alone",
+            hint="to build by another recipe, leave --add-profile out",
+        )
+    if bundle is None and model is None:
+        raise typer.BadParameter("name the bundle", param_hint="--add-profile")
+    if bundle is None or (model is not None and (Path(model) / MANIFEST).is_file()):
+        model, bundle = None, check_same(Path(model or ""), bundle)
+    with progress("add sizes") as report:
+        report("looking at the bundle", 0.0)
+        from sdtrt import extend
+
+        hush()
+        plan = extend.plan(bundle, profiles, model, force)
+        if not dry_run:
+            made = extend.run(plan, bundle, report)
+    if dry_run:
+        show_forecast(plan)
+        return
+    show_bundle(made)
+    for step in plan.steps:
+        if step.action == "reuse":
+            out.print(f"{step.spec.name} was kept: {step.reasons[0]}", markup=False, soft_wrap=True)
+
+
+def check_same(bundle: Path, target: Path | None) -> Path:
+    """The one bundle that is meant; ConfigError when two are named."""
+    if target is not None and target.resolve() != bundle.resolve():
+        raise ConfigError(
+            "sizes are added to a bundle in its place",
+            slug="add-profile-out",
+            received=f"{bundle} and --out {target}",
+            expected="one bundle",
+            hint="copy the folder first to keep the bundle as it is",
+        )
+    return bundle
 
 
 def show_trtexec(recipe: BuildConfig) -> None:
@@ -126,6 +197,7 @@ def show_bundle(bundle: Bundle) -> None:
     for name, c in bundle.manifest.components.items():
         for note in (*(n for p in c.passes if p.name == "fp32_islands" for n in p.notes), *c.notes):
             out.print(f"{name}: {note if len(note) < NOTE_CHARS else note[:NOTE_CHARS] + ' ...'}", markup=False)
+    out.print(f"sizes: {'; '.join(bundle.manifest.profiles)}", soft_wrap=True)
     image = bundle.manifest.image
     if image:
         out.print(

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from sdtrt.errors import SdtrtError
+from sdtrt.errors import FallbackWarning, SdtrtError
 
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
@@ -34,6 +36,23 @@ def show_error(error: SdtrtError) -> None:
     err.print(f"[bold red]error[/] [dim]({error.slug})[/] {escape(first)}", soft_wrap=True)
     for line in rest:
         err.print(escape(line), soft_wrap=True)
+
+
+@contextmanager
+def shown_warnings() -> Iterator[None]:
+    """Show our own warnings as one line each; those of libraries stay as they are."""
+    with warnings.catch_warnings():
+        other = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+            if issubclass(category, FallbackWarning):
+                err.print(f"[bold yellow]warning[/] {escape(str(message))}", soft_wrap=True)
+            else:
+                other(message, category, *where, **more)
+
+        warnings.simplefilter("always", FallbackWarning)
+        warnings.showwarning = show
+        yield
 
 
 def table(*columns: str, numbers: tuple[str, ...] = ()) -> Table:

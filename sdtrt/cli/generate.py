@@ -5,17 +5,18 @@ from __future__ import annotations
 import secrets
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
 from sdtrt.cli import _inputs
-from sdtrt.cli.console import hush, out, progress, table
+from sdtrt.cli.console import hush, out, progress, shown_warnings, table
 from sdtrt.errors import ConfigError, SdtrtError
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
+    from sdtrt.outside import Outside
     from sdtrt.run import ImageRun
 
 EXAMPLES = 'Example: [bold]sdtrt generate bundle --prompt "a red fox in the snow" --steps 30 --seed 7 --out fox.png[/]'
@@ -47,6 +48,10 @@ def run(
     control_scale: Annotated[float | None, typer.Option(help="How strongly the ControlNet acts.")] = None,
     clip_skip: Annotated[int | None, typer.Option(min=0, help="Layers of the text encoder to leave out.")] = None,
     scheduler: Annotated[str | None, typer.Option(help="A diffusers scheduler, such as DPMSolverMultistep.")] = None,
+    outside: Annotated[
+        str, typer.Option(help='A size that was not built: "error", or "eager" for the checkpoint\'s own modules.')
+    ] = "error",
+    model: Annotated[str | None, typer.Option(help="Where the checkpoint lies now, for --outside eager.")] = None,
     record: Annotated[
         Path | None, typer.Option(help="Write where the time went as JSON, for sdtrt analyze --run.")
     ] = None,
@@ -60,7 +65,7 @@ def run(
 
         opened = Bundle.open(bundle)
         hush()
-        pipe = load(opened, _inputs.task_of(source, mask, control or ()))
+        pipe = load(opened, _inputs.task_of(source, mask, control or ()), outside=cast("Outside", outside), model=model)
         if scheduler:
             use_scheduler(pipe, scheduler)
     best = opened.manifest.shape_profiles[0].sizes("opt")
@@ -78,7 +83,8 @@ def run(
         **pixels,
     }
     call = {name: value for name, value in call.items() if value is not None}
-    images, timing = timed_call(pipe, seed, call)
+    with shown_warnings():
+        images, timing = timed_call(pipe, seed, call)
     paths = [image if i == 0 else image.with_stem(f"{image.stem}-{i + 1}") for i in range(len(images))]
     image.parent.mkdir(parents=True, exist_ok=True)
     for picture, path in zip(images, paths, strict=True):

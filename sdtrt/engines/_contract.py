@@ -9,18 +9,21 @@ from __future__ import annotations
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import ValidationError
 
-from sdtrt.engines import _tally
+from sdtrt.engines import _outside, _parts, _tally
+from sdtrt.engines._fallback import Fallback
+from sdtrt.engines._parts import Usage
 from sdtrt.errors import EngineError, ShapeError, Unsupported
 from sdtrt.plan import Layer, Plan
 from sdtrt.records import Record, config_error
-from sdtrt.spec import ComponentSpec, Dim, ShapeProfile
+from sdtrt.sizes import Fit, Ranges, Sizes, concerning
+from sdtrt.spec import ComponentSpec, ShapeProfile
 
 if TYPE_CHECKING:
     import torch
@@ -55,12 +58,18 @@ class Source:
 
 @dataclass(frozen=True)
 class EngineContext:
-    """What an engine is loaded with: the spec it serves, the sizes it was built for, how to build it anew."""
+    """What an engine is loaded with: the spec it serves, the sizes it was built for, how to build it anew.
+
+    `adding(profile)` says how to add a profile, and what that costs, where a bundle knows it. `eager()` loads the
+    checkpoint's module, which then runs what was not built; without it that is an error.
+    """
 
     spec: ComponentSpec
     profiles: tuple[ShapeProfile, ...]
     options: Mapping[str, Any] = field(default_factory=dict)
     rebuild: str = "sdtrt build MODEL --out BUNDLE"
+    adding: Callable[[str], str] | None = None
+    eager: Callable[[], nn.Module] | None = None
 
 
 class EngineWeights(ABC):
@@ -97,30 +106,43 @@ class Engine(ABC):
     def __init__(self, context: EngineContext, device: torch.device) -> None:
         self.spec = context.spec
         self.context = context
-        self.steps = context.spec.steps(context.profiles)
+        self.sizes = Sizes(context.spec, context.profiles, self._ranges)
+        self.usage = Usage(self.sizes.profiles)
         self.device = device
         self.calls = 0
         self._seconds = 0.0
         self._counting = threading.Lock()
+        self._fallback = Fallback(self.spec, context.eager, device) if context.eager else None
 
     def __call__(self, **tensors: Tensor) -> dict[str, Tensor]:
         """Check the tensors against the spec and the built sizes, run, and return the outputs by name.
 
-        Floating inputs are cast to the spec's dtype. Raises ShapeError for a size that was not built and EngineError
-        for a missing, unknown or misplaced tensor.
+        Floating inputs are cast to the spec's dtype. A batch that is larger than was built runs in parts. Raises
+        ShapeError for any other size that was not built and EngineError for a missing, unknown or misplaced tensor.
         """
         started = time.perf_counter()
-        outputs = self._run(self._prepare(tensors))
+        ready = self._ready(tensors)
+        fit = self._fit(ready)
+        outputs, runs = self._serve(ready, fit), len(fit.rows) or 1 if fit else 1
         tally = _tally.current()
         if tally is not None:
             self._wait()
         seconds = time.perf_counter() - started
+        self.usage.count(fit)
         with self._counting:
-            self.calls += 1
+            self.calls += runs
             self._seconds += seconds
         if tally is not None:
-            tally.add(self, seconds)
+            tally.add(self, runs, seconds)
         return outputs
+
+    def profile_for(self, tensors: Mapping[str, Tensor]) -> ShapeProfile:
+        """The profile that serves these inputs, or the parts of a larger batch; ShapeError when none does."""
+        ready = self._ready(tensors)
+        fit = self.sizes.fit({n: t.shape for n, t in ready.items()})
+        if fit is None:
+            raise self._outside(ready)
+        return self.sizes.profiles[fit.profile]
 
     @property
     def seconds(self) -> float:
@@ -128,8 +150,8 @@ class Engine(ABC):
         return self._seconds
 
     def notes(self) -> tuple[str, ...]:
-        """What a user should know of the calls so far."""
-        return ()
+        """What a user should know of the calls so far: profiles where there are several, split batches, fallbacks."""
+        return self.usage.notes()
 
     def weights(self) -> EngineWeights:
         """Access to the weights inside, as LoRA needs; Unsupported when they cannot be replaced."""
@@ -145,6 +167,7 @@ class Engine(ABC):
 
         `folder` gets the files of the backend's own tools, where it has any.
         """
+        self._prepare(tensors)
         self(**tensors)
         self._wait()
         walls = []
@@ -162,7 +185,7 @@ class Engine(ABC):
             sizes=dict(sizes),
             layers=self._layers(tensors, runs),
             wall_times_ms=tuple(walls) if self.backend.computes else None,
-            notes=self.notes(),
+            notes=(*self._timed_in(tensors), *self.notes()),
         )
 
     def _wait(self) -> None:
@@ -180,7 +203,53 @@ class Engine(ABC):
     def _run(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         """Run on checked, contiguous tensors of the spec's dtypes."""
 
-    def _prepare(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def _ranges(self, profile: ShapeProfile) -> Ranges:
+        """Shapes of the inputs that the engine takes in one of its profiles."""
+        return {t.name: profile.shapes(t) for t in self.spec.inputs}
+
+    def _fit(self, ready: Mapping[str, Tensor]) -> Fit | None:
+        """How the tensors are served; None by the checkpoint's module, which the user must have allowed."""
+        fit = self.sizes.fit({n: t.shape for n, t in ready.items()})
+        if fit is None and self._fallback is None:
+            raise self._outside(ready)
+        return fit
+
+    def _serve(self, ready: dict[str, Tensor], fit: Fit | None) -> dict[str, Tensor]:
+        if fit is None and self._fallback is not None:
+            self._check_weights()
+            return self._fallback(ready)
+        if fit is None or not fit.rows:
+            return self._run(ready)
+        parts = _parts.apart(self.spec.inputs, ready, fit.rows)
+        return _parts.joined(self.spec.outputs, [self._run(part) for part in parts])
+
+    def _outside(self, tensors: Mapping[str, Tensor]) -> ShapeError:
+        shapes, rebuild = {n: tuple(t.shape) for n, t in tensors.items()}, self.context.rebuild
+        adding = self.context.adding or (lambda profile: f'{rebuild} --add-profile "{profile}"')
+        return _outside.error(self.sizes, shapes, adding)
+
+    def _check_weights(self) -> None:
+        """A module of the checkpoint has the weights of the build: Unsupported when the engine's are others by now."""
+        try:
+            changed = self.weights().changed
+        except Unsupported:
+            return
+        if changed:
+            raise Unsupported(
+                f"{self.spec.name} cannot fall back to eager PyTorch: a LoRA was put into its engine at run time",
+                slug="fallback-lora",
+                expected="the weights of the build",
+                hint="unload the LoRA, build it in with --lora, or add the size to the bundle",
+            )
+
+    def _timed_in(self, tensors: Mapping[str, Tensor]) -> tuple[str, ...]:
+        """The profile that a profiling ran in, where there are several."""
+        if len(self.sizes.profiles) < 2:
+            return ()
+        return (f"timed in profile {self.profile_for(tensors)}",)
+
+    def _ready(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The tensors as the engine takes them, of any size; all that is checked here no other profile could mend."""
         import torch
 
         expected = {t.name for t in self.spec.inputs}
@@ -203,36 +272,16 @@ class Engine(ABC):
                     hint=f"move it: tensor.to({str(self.device)!r})",
                 )
             ready[t.name] = tensor.to(getattr(torch, t.dtype)).contiguous()
-        self._check_sizes(ready)
+        _outside.check(self.spec, {n: t.shape for n, t in ready.items()})
         return ready
 
-    def _check_sizes(self, tensors: Mapping[str, Tensor]) -> None:
-        """The first profile in which all tensors fit is enough; else say what was built and how to add the size."""
-        known: dict[Dim, int] = {}
-        for t in self.spec.inputs:
-            for dim, size in zip(t.shape, tensors[t.name].shape, strict=False):
-                if isinstance(dim, str) and known.setdefault(dim, size) != size:
-                    raise ShapeError(
-                        f"{self.spec.name}: {t.name} differs from the other tensors in {dim}",
-                        slug="sizes-differ",
-                        received=size,
-                        expected=known[dim],
-                    )
-        reasons, steps = [], self.steps
-        for profile in self.context.profiles:
-            found = (r for t in self.spec.inputs if (r := profile.rejects(t, tensors[t.name].shape, steps)))
-            reason = next(found, None)
-            if reason is None:
-                return
-            reasons.append(reason)
-        coarse = ", ".join(f"{s} in steps of {n}" for s, n in steps.items() if n > 1)
-        raise ShapeError(
-            f"{self.spec.name}: {reasons[0]}",
-            slug="outside-profile",
-            received=", ".join(f"{n} {tuple(t.shape)}" for n, t in tensors.items()),
-            expected=" or ".join(map(str, self.context.profiles)) + f" ({coarse})",
-            hint=f'choose a size from there, or add one: {self.context.rebuild} --profile "..."',
-        )
+    def _prepare(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The tensors ready for a single run of the engine; ShapeError when they would need parts or a fallback."""
+        ready = self._ready(tensors)
+        fit = self.sizes.fit({n: t.shape for n, t in ready.items()})
+        if fit is None or fit.rows:
+            raise self._outside(ready)
+        return ready
 
 
 class Backend(ABC):
@@ -253,6 +302,10 @@ class Backend(ABC):
     def unavailable(self) -> Unavailable | None:
         """Why it cannot run on this machine, or None."""
         return None
+
+    def sizes_key(self, spec: ComponentSpec, profiles: Sequence[ShapeProfile]) -> str:
+        """What of the built sizes an engine depends on: part of its key. Every range of a profile, unless told less."""
+        return "; ".join(map(str, concerning(spec, profiles)))
 
     @abstractmethod
     def version(self) -> str:

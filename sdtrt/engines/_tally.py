@@ -18,10 +18,10 @@ class Tally:
         self.spent: dict[Any, tuple[int, float]] = {}
         self.pipe: Any | None = None
 
-    def add(self, engine: Any, seconds: float) -> None:
-        """One more call."""
+    def add(self, engine: Any, runs: int, seconds: float) -> None:
+        """One more call, which took so many runs."""
         calls, total = self.spent.get(engine, (0, 0.0))
-        self.spent[engine] = (calls + 1, total + seconds)
+        self.spent[engine] = (calls + runs, total + seconds)
 
 
 _current: ContextVar[Tally | None] = ContextVar("tally", default=None)

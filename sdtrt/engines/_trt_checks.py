@@ -26,7 +26,7 @@ def profile_in_use(engine: TrtEngine, shapes: dict[str, tuple[int, ...]]) -> int
     """Which optimisation profile a context of this engine is in, after it was set to these shapes as a call does."""
     session = engine.session
     lane = _trt_lane.lane(session.device)
-    chosen = _trt_profiles.choose(shapes, session.profiles, None, session.what, session.rebuild)
+    chosen = _trt_profiles.choose(shapes, session.profiles, session.what, session.rebuild)
     with _trt_device.cuda.use(lane.stream):
         binding = session.bind()
         binding.shape(chosen, shapes, lane)

@@ -74,7 +74,7 @@ def measure(session: Session, tensors: Mapping[str, Tensor], runs: int, warmup: 
         events = clock.take()
         host_seconds = time.perf_counter() - started
     shapes = {n: tuple(tensors[n].shape) for n in session.inputs}
-    profile = _trt_profiles.choose(shapes, session.profiles, None, session.what, session.rebuild)
+    profile = _trt_profiles.choose(shapes, session.profiles, session.what, session.rebuild)
     layers, inspector = _layers(session, profile, shapes, tensors, runs, warmup)
     return Measured(
         shapes=shapes,

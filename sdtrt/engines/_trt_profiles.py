@@ -7,19 +7,23 @@ from typing import TYPE_CHECKING
 
 from sdtrt.engines._trt_plan_file import Shapes
 from sdtrt.errors import ShapeError
+from sdtrt.sizes import Ranges, concerning, nearest
 from sdtrt.spec import ComponentSpec, Expr, ShapeProfile, TensorSpec
 
 if TYPE_CHECKING:
     import tensorrt as trt
 
-Ranges = Mapping[str, Shapes]
-
 
 def ranges(spec: ComponentSpec, profiles: Sequence[ShapeProfile], guided_only: bool) -> tuple[dict[str, Shapes], ...]:
     """(min, opt, max) shapes of every input with a symbolic size, one mapping per profile; equal ones only once."""
     symbolic = [t for t in spec.inputs if t.axes()]
-    made = [{t.name: _shapes(t, profile, guided_only) for t in symbolic} for profile in profiles]
+    made = [shapes(symbolic, profile, guided_only) for profile in concerning(spec, profiles)]
     return tuple(found for index, found in enumerate(made) if found not in made[:index])
+
+
+def shapes(tensors: Sequence[TensorSpec], profile: ShapeProfile, guided_only: bool) -> dict[str, Shapes]:
+    """(min, opt, max) shapes of inputs in one profile."""
+    return {t.name: _shapes(t, profile, guided_only) for t in tensors}
 
 
 def _shapes(tensor: TensorSpec, profile: ShapeProfile, guided_only: bool) -> Shapes:
@@ -46,21 +50,9 @@ def _range(engine: trt.ICudaEngine, name: str, index: int) -> Shapes:
     return low, opt, high
 
 
-def fits(shapes: Mapping[str, tuple[int, ...]], profile: Ranges) -> bool:
-    """Whether all shapes are within a profile."""
-    return all(
-        len(shape) == len(profile[name][0])
-        and all(a <= d <= b for a, d, b in zip(profile[name][0], shape, profile[name][2], strict=True))
-        for name, shape in shapes.items()
-    )
-
-
-def choose(
-    shapes: Mapping[str, tuple[int, ...]], profiles: Sequence[Ranges], current: int | None, what: str, rebuild: str
-) -> int:
-    """The current profile while it fits, since a switch costs, else the first that fits; else ShapeError lists all."""
-    order: list[int] = [*([current] if current is not None else []), *range(len(profiles))]
-    chosen = next((i for i in order if fits(shapes, profiles[i])), None)
+def choose(shapes: Mapping[str, tuple[int, ...]], profiles: Sequence[Ranges], what: str, rebuild: str) -> int:
+    """The nearest profile, else ShapeError lists all."""
+    chosen = nearest(shapes, profiles)
     if chosen is not None:
         return chosen
     raise ShapeError(
@@ -68,7 +60,7 @@ def choose(
         slug="outside-profile",
         received=", ".join(f"{n} {by_x(s)}" for n, s in shapes.items()),
         expected=" or ".join(f"[{i}] {describe(p)}" for i, p in enumerate(profiles)),
-        hint=f'choose shapes from there, or add a profile: {rebuild} --profile "..."',
+        hint=f'choose shapes from there, or add a profile: {rebuild} --add-profile "..."',
     )
 
 

@@ -77,7 +77,7 @@ class Session:
         mine = self._mine()
         lane, caller = mine.lane, _trt_device.cuda.current_stream(self.device)
         shapes = {name: tuple(tensors[name].shape) for name in self.inputs}
-        profile = _trt_profiles.choose(shapes, self.profiles, mine.plain.profile, self.what, self.rebuild)
+        profile = _trt_profiles.choose(shapes, self.profiles, self.what, self.rebuild)
         key = (profile, tuple(shapes.items()))
         graph = mine.graphs.find(key, lane.block(), self.generation)
         clock = clock or self.clock

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sdtrt import env
+from sdtrt import env, sizes
+from sdtrt.engines import _fallback
 from sdtrt.engines._contract import Backend, Engine, EngineContext, Source, damaged
 from sdtrt.errors import ModelError
 from sdtrt.plan import Kind, Layer
+from sdtrt.spec import ComponentSpec, ShapeProfile
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -29,11 +31,7 @@ class EagerEngine(Engine):
         self.module = module
 
     def _run(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        import torch
-
-        with torch.no_grad():  # not inference_mode: callers may change what they get in place
-            outputs = self.module(**tensors)
-        return {t.name: o for t, o in zip(self.spec.outputs, outputs, strict=True)}
+        return _fallback.run(self.spec, self.module, tensors)
 
     def _layers(self, tensors: Mapping[str, Tensor], runs: int) -> tuple[Layer, ...]:
         """Time the leaves with hooks; what runs between them is in the wall time only."""
@@ -73,6 +71,10 @@ class Eager(Backend):
 
     name = "eager"
     consumes = "module"
+
+    def sizes_key(self, spec: ComponentSpec, profiles: Sequence[ShapeProfile]) -> str:
+        """A module takes any size; it was compared and timed at one."""
+        return sizes.of_graph(spec, profiles)
 
     def version(self) -> str:
         """Version of torch."""

@@ -130,10 +130,6 @@ class InductorEngine(Engine):
             ((b, r) for b, r in self._runners if b.sizes == sizes and b.rows >= rows), key=lambda found: found[0].rows
         )
 
-    def notes(self) -> tuple[str, ...]:
-        """Nothing so far."""
-        return ()
-
     def weights(self) -> EngineWeights:
         """The weights, which the compiled code reads where they are."""
         from sdtrt.engines._inductor.weights import InductorWeights

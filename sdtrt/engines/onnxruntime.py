@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from sdtrt import env
+from sdtrt import env, sizes
 from sdtrt.engines._contract import Backend, Engine, EngineContext, Source, Unavailable, damaged
 from sdtrt.engines._ort_cuda import CudaSession
 from sdtrt.errors import BackendUnavailable, EngineError
 from sdtrt.plan import Layer
 from sdtrt.records import Record
+from sdtrt.spec import ComponentSpec, ShapeProfile
 
 if TYPE_CHECKING:
     import torch
@@ -79,9 +80,8 @@ class OrtEngine(Engine):
     def notes(self) -> tuple[str, ...]:
         """Whether CUDA graphs were asked for and could not be, or not for every shape."""
         missed = self._cuda.uncaptured if self._cuda else 0
-        return tuple(
-            filter(None, (self._why_plain, f"{missed} calls had a shape too many for a CUDA graph" * bool(missed)))
-        )
+        graphs = (self._why_plain, f"{missed} calls had a shape too many for a CUDA graph" * bool(missed))
+        return (*super().notes(), *filter(None, graphs))
 
     def _providers(self) -> list[Any]:
         cuda = {} if self._cuda is None else self._cuda.provider_options()
@@ -164,6 +164,10 @@ class OnnxRuntime(Backend):
         if not env.importable("onnxruntime"):
             return Unavailable("onnxruntime is not installed", "pip install onnxruntime")
         return None
+
+    def sizes_key(self, spec: ComponentSpec, profiles: Sequence[ShapeProfile]) -> str:
+        """A graph with dynamic axes takes any size: ranges beyond those of the build need no other engine."""
+        return sizes.of_graph(spec, profiles)
 
     def version(self) -> str:
         """Version of ONNX Runtime, CPU or GPU build."""

@@ -31,6 +31,7 @@ from sdtrt.engines._trt_refit import TrtWeights
 from sdtrt.engines._trt_session import Session
 from sdtrt.errors import BackendUnavailable, ConfigError, EngineError, Unsupported
 from sdtrt.plan import Layer, Plan
+from sdtrt.sizes import Ranges
 from sdtrt.spec import ComponentSpec, ShapeProfile
 from sdtrt.store import sha256, write_text
 
@@ -71,11 +72,12 @@ class TrtEngine(Engine):
         ready = self._prepare(tensors)
         found = measure(self.session, ready, runs, self.options.profile_warmup, self._gpu.uuid)
         plan = to_plan(found, self._gpu, self.spec.name, self.backend.version(), folder, PLAN)
-        return plan.model_copy(update={"sizes": dict(sizes), "precision": self.spec.dtype})
+        notes = (*plan.notes, *self._timed_in(tensors))
+        return plan.model_copy(update={"sizes": dict(sizes), "precision": self.spec.dtype, "notes": notes})
 
     def notes(self) -> tuple[str, ...]:
         """What a user should know of the calls so far: shapes that run without a CUDA graph, and why."""
-        return tuple(filter(None, (str(self.session.stats),)))
+        return (*super().notes(), *filter(None, (str(self.session.stats),)))
 
     def weights(self) -> TrtWeights:
         """Access to the weights of a plan that was built with refit: all."""
@@ -94,6 +96,9 @@ class TrtEngine(Engine):
     def close(self) -> None:
         """Free the plan, its contexts and graphs."""
         self.session.close()
+
+    def _ranges(self, profile: ShapeProfile) -> Ranges:
+        return _trt_profiles.shapes(self.spec.inputs, profile, self.options.guided_only)
 
     def _run(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         outputs = self.session.run(tensors)

@@ -7,9 +7,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sdtrt import compare, export, models
+from sdtrt import compare, models
 from sdtrt.engines import Engine
 from sdtrt.errors import ModelError, VerifyError
+from sdtrt.samples import sample_inputs
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -74,7 +75,7 @@ class Part:
         return self.engine.context.profiles[0].sizes("min")
 
     def _outputs(self) -> tuple[Tensor, ...]:
-        inputs = export.sample_inputs(self.engine.spec, self._sizes)
+        inputs = sample_inputs(self.engine.spec, self._sizes)
         return tuple(self.engine(**{n: t.to(self.engine.device) for n, t in inputs.items()}).values())
 
     def _oracle(self, weights: Mapping[str, Tensor]) -> Any:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from sdtrt import demo, engines, export, graph, models
 from sdtrt.engines import Backend, Engine, EngineContext, Source
+from sdtrt.samples import sample_inputs
 from sdtrt.spec import ComponentSpec, ShapeProfile
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ class Bench:
 
     def inputs(self, engine: Engine, sizes: Mapping[str, int]) -> dict[str, Tensor]:
         """Noise of these sizes, where the engine is."""
-        return {n: t.to(engine.device) for n, t in export.sample_inputs(engine.spec, sizes).items()}
+        return {n: t.to(engine.device) for n, t in sample_inputs(engine.spec, sizes).items()}
 
     def sizes(self, profile: int = 0, point: str = "opt") -> dict[str, int]:
         """Sizes of a profile."""

@@ -6,11 +6,12 @@ import shutil
 import pytest
 from trt import bindings, use
 
-from sdtrt import builder, engines, export
+from sdtrt import builder, engines
 from sdtrt import models as families
 from sdtrt.engines import _trt_device, tensorrt
 from sdtrt.engines._trt_device import Cuda, Device
 from sdtrt.errors import BackendUnavailable, EngineError
+from sdtrt.samples import sample_inputs
 from sdtrt.store import Bundle
 
 SETTINGS = {
@@ -64,7 +65,7 @@ def load(models):
 
 
 def ids(engine, batch=1):
-    return export.sample_inputs(engine.spec, {"B": batch, "H": 128, "W": 128, "T": 77})
+    return sample_inputs(engine.spec, {"B": batch, "H": 128, "W": 128, "T": 77})
 
 
 def test_files_of_a_component(built):

@@ -52,20 +52,18 @@ def test_equal_profiles_are_one():
 RANGES = tuple({"x": ((low, 4), (low, 4), (high, 4))} for low, high in ((1, 2), (2, 8)))
 
 
-@pytest.mark.parametrize(
-    ("batch", "current", "expected"), [(1, None, 0), (2, None, 0), (2, 1, 1), (8, 0, 1), (1, 1, 0)]
-)
-def test_the_current_profile_is_kept_while_it_fits(batch, current, expected):
-    assert _trt_profiles.choose({"x": (batch, 4)}, RANGES, current, "unet", "r") == expected
+@pytest.mark.parametrize(("batch", "expected"), [(1, 0), (2, 1), (8, 1)])
+def test_the_nearest_profile_is_chosen(batch, expected):
+    assert _trt_profiles.choose({"x": (batch, 4)}, RANGES, "unet", "r") == expected
 
 
 @pytest.mark.parametrize("shape", [(9, 4), (2, 5), (2, 4, 1)])
 def test_shapes_outside_list_all_profiles(shape):
     with pytest.raises(ShapeError) as caught:
-        _trt_profiles.choose({"x": shape}, RANGES, 0, "unet", "sdtrt build X")
+        _trt_profiles.choose({"x": shape}, RANGES, "unet", "sdtrt build X")
     assert caught.value.slug == "outside-profile"
     assert caught.value.expected == "[0] x 1x4 to 2x4 or [1] x 2x4 to 8x4"
-    assert "sdtrt build X --profile" in caught.value.hint
+    assert "sdtrt build X --add-profile" in caught.value.hint
 
 
 ARTICLE = (

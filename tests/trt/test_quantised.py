@@ -14,6 +14,7 @@ from trt import bindings, parser_facts, use
 from sdtrt import compare, config, engines, export, graph, qdq
 from sdtrt import models as families
 from sdtrt.engines import EngineContext, Source
+from sdtrt.samples import sample_inputs
 from sdtrt.spec import ShapeProfile
 
 RELEASES = [(10, 12), (10, 16), (11, 0), (11, 4)]
@@ -27,7 +28,7 @@ class Quantised:
     def __init__(self, checkpoint, scheme, folder):
         self.spec = families.family_of(checkpoint).components(checkpoint, scheme)["unet"]
         module = self.spec.load(checkpoint).float()
-        self.inputs = export.sample_inputs(self.spec, PROFILE.sizes("opt"))
+        self.inputs = sample_inputs(self.spec, PROFILE.sizes("opt"))
         kinds = (nn.Linear, nn.Conv2d) if scheme == "int8" else (nn.Linear,)
         linear = {n: m for n, m in module.inner.named_modules() if isinstance(m, kinds)}
         self.kept = {n for n in linear if any(k in n for k in config.Calibration().keep)}

@@ -62,10 +62,10 @@ def fixed(spec: ComponentSpec, buckets: Sequence[Bucket], given: ShapeProfile) -
 
 def example(spec: ComponentSpec, bucket: Bucket) -> dict[str, Tensor]:
     """Random inputs of exactly this bucket, on the CPU."""
-    from sdtrt import export
+    from sdtrt.samples import sample_inputs
 
     every = dict.fromkeys("BHWT", 1) | {"B": bucket.rows} | dict(bucket.sizes)
-    return {n: t[: bucket.rows] for n, t in export.sample_inputs(spec, every).items()}
+    return {n: t[: bucket.rows] for n, t in sample_inputs(spec, every).items()}
 
 
 def _symbols(spec: ComponentSpec) -> set[str]:

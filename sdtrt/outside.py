@@ -1,0 +1,85 @@
+"""What a bundle can do about a size that it was not built for: say what adding it costs, or lend the checkpoint."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Literal
+
+from sdtrt import lora, models, source
+from sdtrt.config import LoraEntry
+from sdtrt.engines import Backend
+from sdtrt.errors import BundleError, ConfigError
+from sdtrt.spec import ComponentSpec, ShapeProfile
+from sdtrt.store import Bundle
+
+if TYPE_CHECKING:
+    from torch import nn
+
+Outside = Literal["error", "eager"]
+
+
+def check(mode: str) -> None:
+    """ConfigError unless `mode` is one of the two."""
+    if mode not in ("error", "eager"):
+        raise ConfigError("no such answer to a size that was not built", received=mode, expected="error or eager")
+
+
+def adding(bundle: Bundle, specs: Mapping[str, ComponentSpec], backend: Backend, text: str) -> str:
+    """The command that adds the profile `text` to a bundle, what that rebuilds, and what is known of its cost."""
+    manifest = bundle.manifest
+    built = manifest.shape_profiles
+    after = (*built, ShapeProfile.parse(text).with_defaults(built[0]))
+    keys = {n: [backend.sizes_key(specs[n], p) for p in (built, after)] for n in manifest.components}
+    anew = [n for n, (old, new) in keys.items() if old != new]
+    kept = [n for n in manifest.components if n not in anew]
+    command = f'sdtrt build {shlex.quote(str(bundle.path))} --add-profile "{text}"'
+    if not anew:
+        return f"{command}\n    no engine is rebuilt: those of {backend.name} take this size as they are"
+    records = [manifest.components[n] for n in anew]
+    seconds = None if not all(r.seconds for r in records) else sum(sum(r.seconds.values()) for r in records)
+    count = sum(f.bytes for r in records for f in r.files.values())
+    number = f"{len(built)} profile{'s' * (len(built) > 1)}"
+    lines = [
+        command,
+        f"rebuilt: {', '.join(anew)}; kept: {', '.join(kept) or 'nothing'}",
+        f"their last build, with {number}: {duration(seconds)}, {count / 1e6:,.1f} MB on disk; "
+        "memory at this size: unknown",
+    ]
+    return "\n    ".join(lines)
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds for people; unknown ones are called so."""
+    if seconds is None:
+        return "an unknown time"
+    return f"{seconds:.1f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
+
+
+def eager(bundle: Bundle, spec: ComponentSpec, model: str | None) -> Callable[[], nn.Module]:
+    """A loader of the checkpoint's own module for one component, in the type of its engine and with its LoRAs.
+
+    `model` is where the checkpoint lies now, by default where it was built from. The loader raises ModelError when it
+    cannot be found and BundleError when its weights are others.
+    """
+
+    def load() -> nn.Module:
+        manifest = bundle.manifest
+        config = manifest.config
+        folder = source.resolve(model or manifest.model, config.get("revision"), config.get("variant"))
+        built = manifest.components[spec.name].key["weights"]
+        if (found := source.weights_digest(folder, spec.attribute)) != built:
+            raise BundleError(
+                f"the weights of {spec.attribute} are not those that the bundle was built from",
+                slug="fallback-other-weights",
+                received=f"{found} in {folder}",
+                expected=built,
+                hint="name the right checkpoint with model=, or --model",
+            )
+        module = spec.load(folder)
+        entries = [LoraEntry.model_validate(e) for e in config.get("lora", ())]
+        specs = models.load(manifest.family).components(folder, manifest.precision)
+        lora.bake(module, spec, lora.baked(entries, specs, folder), folder)
+        return module
+
+    return load
