@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from sdtrt import engines, parity
+from sdtrt import compare, engines
 from sdtrt import models as families
 from sdtrt.costs import graph_costs
 from sdtrt.errors import ConfigError, EngineError, ShapeError
@@ -134,7 +134,7 @@ def test_matches_eager(made, models, component):
     engine = made(component)
     oracle = engine.spec.load(models["sd1"])
     for size in SIZES:
-        assert parity.component_error(engine, oracle, inputs_at(engine, size)[1]) <= parity.LIMITS["fp32"][0]
+        assert compare.component_error(engine, oracle, inputs_at(engine, size)[1]) <= compare.LIMITS["fp32"].error
 
 
 # ---------------------------------------------------------------------------------------------- refusals

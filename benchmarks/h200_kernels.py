@@ -1,0 +1,140 @@
+"""How fast single kernels are at the shapes of SD and SDXL: what the Inductor engines' choices rest on.
+
+    python benchmarks/h200_kernels.py [--out FILE]
+
+Products in fp16 and in FP8, with one scale and with scales per row and channel; attention by flash, cuDNN and the
+memory-efficient kernel, query, key and value apart or cut from one product; GroupNorm with SiLU by our kernel and by
+Inductor, with the time that two reads and one write take. Microseconds, medians of five replays of twenty calls in one
+CUDA graph.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+import sdtrt.engines._inductor.group_norm_kernel  # noqa: F401 (registers the operation)
+
+RESULTS = Path(__file__).parent / "results"
+CALLS, REPLAYS = 20, 5
+# (times the rows of the 1280-channel level, (inner, columns)) of a transformer block's layers.
+LAYERS = [(1, (1280, 3840)), (1, (1280, 1280)), (1, (1280, 10240)), (1, (5120, 1280))]
+LAYERS += [(4, (640, 1920)), (4, (640, 640)), (4, (640, 5120)), (4, (2560, 640))]
+# (rows, heads, queries, keys), heads of 64.
+ATTENTIONS = [(2, 20, 1024, 1024), (2, 10, 4096, 4096), (16, 20, 1024, 1024), (16, 10, 4096, 4096)]
+ATTENTIONS += [(2, 20, 1024, 77), (2, 10, 4096, 77), (16, 20, 1024, 77), (16, 10, 4096, 77)]
+ATTENTIONS += [(2, 5, 4096, 4096), (2, 10, 1024, 1024), (2, 20, 256, 256), (16, 5, 4096, 4096)]
+KERNELS = {
+    "flash": SDPBackend.FLASH_ATTENTION,
+    "cudnn": SDPBackend.CUDNN_ATTENTION,
+    "efficient": SDPBackend.EFFICIENT_ATTENTION,
+}
+NORMS = [(2, 320, 128), (2, 640, 64), (2, 1280, 32), (2, 960, 128), (16, 320, 128), (16, 1280, 32), (1, 128, 1024)]
+
+
+def main() -> None:
+    """Measure everything, print it and keep it."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default=RESULTS / "h200_kernels.json")
+    args = parser.parse_args()
+    found: dict[str, Any] = {"gpu": torch.cuda.get_device_name(), "torch": torch.__version__}
+    for rows in (2048, 16384):
+        for times, (inner, columns) in LAYERS:
+            show(found, f"{rows * times}x{inner}x{columns}", products(rows * times, inner, columns))
+    for shape in ATTENTIONS:
+        for layout in ("fused", "plain")[shape[2] != shape[3] :]:
+            show(found, f"attention {'x'.join(map(str, shape))} {layout}", attention(*shape, layout == "fused"))
+    for images, channels, side in NORMS:
+        show(found, f"group norm {images}x{channels}x{side}", group_norm(images, channels, side))
+    args.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+
+
+def show(found: dict[str, Any], name: str, row: dict[str, float | str]) -> None:
+    """Print a row and keep it."""
+    found[name] = row
+    print(name, {k: round(v, 1) if isinstance(v, float) else v for k, v in row.items()}, flush=True)
+
+
+def us(call: Callable[[], Any]) -> float | str:
+    """Microseconds of one call, or why it does not run."""
+    try:
+        for _ in range(3):
+            call()
+        torch.cuda.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            for _ in range(CALLS):
+                call()
+    except RuntimeError as exc:
+        return str(exc).splitlines()[0][:80]
+    times = []
+    for _ in range(REPLAYS + 1):
+        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        start.record()
+        graph.replay()
+        end.record()
+        torch.cuda.synchronize()
+        times.append(start.elapsed_time(end) / CALLS * 1e3)
+    return median(times[1:])
+
+
+def products(rows: int, inner: int, columns: int) -> dict[str, float | str]:
+    """A linear layer in fp16, and in FP8 by two ways of scaling."""
+    x = torch.randn(rows, inner, device="cuda").half()
+    weight = (torch.randn(columns, inner, device="cuda") * 0.02).half()
+    bias = torch.randn(columns, device="cuda").half()
+    x8, w8 = x.to(torch.float8_e4m3fn), (weight * 10).to(torch.float8_e4m3fn).t()
+    one, tenth = torch.tensor(1.0, device="cuda"), torch.tensor(0.1, device="cuda")
+    by_row, by_column = torch.ones(rows, 1, device="cuda"), torch.full((1, columns), 0.1, device="cuda")
+    rest = (None, torch.float16, True)
+    return {
+        "fp16": us(lambda: functional.linear(x, weight, bias)),
+        "fp8, one scale": us(lambda: torch._scaled_mm(x8, w8, one, tenth, None, *rest)),
+        "fp8, one scale, bias": us(lambda: torch._scaled_mm(x8, w8, one, tenth, bias, *rest)),
+        "fp8, by channel": us(lambda: torch._scaled_mm(x8, w8, by_row, by_column, None, *rest)),
+        "fp8, by channel, bias": us(lambda: torch._scaled_mm(x8, w8, by_row, by_column, bias, *rest)),
+    }
+
+
+def attention(rows: int, heads: int, queries: int, keys: int, fused: bool) -> dict[str, float | str]:
+    """One attention by each kernel."""
+    width = heads * 64
+    if fused:
+        parts = list(torch.randn(rows, queries, 3 * width, device="cuda").half().split(width, -1))
+    else:
+        parts = [torch.randn(rows, n, width, device="cuda").half() for n in (queries, keys, keys)]
+    q, k, v = (p.view(rows, -1, heads, 64).transpose(1, 2) for p in parts)
+    row: dict[str, float | str] = {}
+    for name, kernel in KERNELS.items():
+        with sdpa_kernel(kernel):
+            row[name] = us(lambda: functional.scaled_dot_product_attention(q, k, v))
+    return row
+
+
+def group_norm(images: int, channels: int, side: int) -> dict[str, float | str]:
+    """GroupNorm and SiLU of 32 groups with a vector added in front."""
+    x = torch.randn(images, channels, side, side, device="cuda").half().contiguous(memory_format=torch.channels_last)
+    weight, bias = (torch.randn(channels, device="cuda").half() for _ in range(2))
+    add = torch.randn(images, channels, device="cuda").half()
+
+    def plain(x: Any, add: Any) -> Any:
+        return functional.silu(functional.group_norm(x + add[:, :, None, None], 32, weight, bias, 1e-5))
+
+    compiled = torch.compile(plain)
+    return {
+        "ours": us(lambda: torch.ops.sdtrt.group_norm(x, add, weight, bias, 32, 1e-5, True)),
+        "inductor": us(lambda: compiled(x, add)),
+        "bytes at 4.15 TB/s": 3 * x.nbytes / 4.15e12 * 1e6,
+    }
+
+
+if __name__ == "__main__":
+    main()
