@@ -39,15 +39,12 @@ class Loading:
 AS_BUILT = Loading()
 
 _LORA_PARTS = ("text_encoder", "text_encoder_2", "unet")
-# Methods that with engines would do nothing, or half; more are refused by the modules themselves.
 _LORA = (
-    "weights are inside the engines; build with the adapter, sdtrt build MODEL --lora FILE, or build TensorRT engines "
-    "that take other weights, options: {refit: all}"
+    "weights are fixed in these engines; build with the adapter, sdtrt build MODEL --lora FILE, or build engines that "
+    "take other weights: onnxruntime's do, and TensorRT's with options: {refit: all}"
 )
+# Methods that with engines would do nothing, or half; more are refused by the modules themselves.
 _REFUSED = {
-    "load_lora_weights": _LORA,
-    "set_adapters": _LORA,
-    "fuse_lora": _LORA,
     "load_ip_adapter": "the exported U-Net has no image conditioning",
     "load_textual_inversion": "token embeddings are inside the text encoder's engine",
     "enable_xformers_memory_efficient_attention": "attention is compiled; it is not needed",
@@ -229,19 +226,21 @@ def _adapt_methods(pipe: DiffusionPipeline, bundle: Bundle) -> DiffusionPipeline
     """Refuse what engines cannot do; LoRA works where the weights in the engines can be replaced."""
     from sdtrt.modules import EngineModule
 
-    _refuse_methods(threads.thread_safe(pipe))
+    _refuse_methods(threads.thread_safe(pipe), _REFUSED)
     _look_at_the_end(pipe)
     parts = {n: m for n in _LORA_PARTS if (m := getattr(pipe, n, None)) is not None}
     mine = {n: m.engines[n] for n, m in parts.items() if isinstance(m, EngineModule)}
     eager = {n: m for n, m in parts.items() if n not in mine}
     if any(bundle.manifest.components[n].quantisation for n in mine):
-        return pipe  # other weights have other ranges than those that were measured
+        # Other weights have other ranges than those that were measured.
+        return _refuse_methods(pipe, dict.fromkeys(lora.METHODS, _LORA))
     try:
         switch = lora.LoraSwitch(mine, eager, bundle.pipeline_folder, hasattr(pipe, "text_encoder_2"))
     except Unsupported:
-        return pipe
+        return _refuse_methods(pipe, dict.fromkeys(lora.METHODS, _LORA))
     for name in lora.METHODS:
         setattr(pipe, name, getattr(switch, name))
+    pipe.lora_switch = switch
     return pipe
 
 
@@ -259,14 +258,14 @@ def _look_at_the_end(pipe: DiffusionPipeline) -> None:
     pipe.maybe_free_model_hooks = look_and_free
 
 
-def _refuse_methods(pipe: DiffusionPipeline) -> DiffusionPipeline:
+def _refuse_methods(pipe: DiffusionPipeline, reasons: Mapping[str, str]) -> DiffusionPipeline:
     def refusing(name: str, reason: str) -> Callable[..., Any]:
         def refuse(*args: Any, **kwargs: Any) -> Any:
             raise Unsupported(f"{name} does not work on a pipeline with engines: {reason}")
 
         return refuse
 
-    for name, reason in _REFUSED.items():
+    for name, reason in reasons.items():
         if hasattr(pipe, name):
             setattr(pipe, name, refusing(name, reason))
     return pipe

@@ -5,10 +5,9 @@ import tiny_loras
 import torch
 from safetensors.torch import save_file
 
-import sdtrt
 from sdtrt import builder, cli, config, lora, models, parity
 from sdtrt.config import LoraEntry
-from sdtrt.errors import ConfigError, ModelError, Unsupported
+from sdtrt.errors import ConfigError, ModelError
 from sdtrt.forecast import forecast
 from sdtrt.samples import sample_inputs
 
@@ -227,7 +226,25 @@ def test_the_command_line_takes_several(models, files, tmp_path, capsys):
     assert not done.value.code, capsys.readouterr()
 
 
-def test_engines_with_fixed_weights_refuse_with_what_to_do(baked):
-    pipe = sdtrt.load(baked)
-    with pytest.raises(Unsupported, match=r"--lora FILE.*refit: all"):
-        pipe.load_lora_weights("anything")
+# ------------------------------------------------------------------------------------ at run time
+
+
+def test_generate_takes_several(bundles, files, tmp_path, capsys):
+    loras = ["--lora", f"{files['fox']}:-0.5", "--lora", str(files["unet"])]
+    call = ["-p", "x", "--steps", "1", "--seed", "1", "--height", "64", "--width", "64", "-o"]
+    for name, more in {"plain": [], "styled": loras}.items():
+        with pytest.raises(SystemExit) as done:
+            cli.main(["generate", str(bundles().path), *call, str(tmp_path / f"{name}.png"), *more])
+        assert not done.value.code
+    assert (tmp_path / "plain.png").read_bytes() != (tmp_path / "styled.png").read_bytes()
+    printed = capsys.readouterr().out
+    assert printed.count("LoRA: ") == 1
+    assert "text_encoder" in printed
+    assert "weights" in printed
+
+
+def test_generate_says_why_engines_do_not_take_one(bundles, files, tmp_path, capsys):
+    with pytest.raises(SystemExit) as done:
+        cli.main(["generate", str(bundles("sd1", "fake").path), "-p", "x", "--lora", str(files["fox"])])
+    assert done.value.code == 1
+    assert "sdtrt build MODEL --lora FILE" in capsys.readouterr().err

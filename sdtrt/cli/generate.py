@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -11,6 +12,7 @@ import typer
 
 from sdtrt.cli import _inputs
 from sdtrt.cli.console import hush, out, progress, shown_warnings, table
+from sdtrt.config import LoraEntry
 from sdtrt.errors import ConfigError, SdtrtError
 
 if TYPE_CHECKING:
@@ -52,6 +54,10 @@ def run(
         str, typer.Option(help='A size that was not built: "error", or "eager" for the checkpoint\'s own modules.')
     ] = "error",
     model: Annotated[str | None, typer.Option(help="Where the checkpoint lies now, for --outside eager.")] = None,
+    lora: Annotated[
+        list[str] | None,
+        typer.Option(help="LoRA, as FILE or FILE:SCALE, for engines that take other weights; may be repeated."),
+    ] = None,
     record: Annotated[
         Path | None, typer.Option(help="Write where the time went as JSON, for sdtrt analyze --run.")
     ] = None,
@@ -68,6 +74,9 @@ def run(
         pipe = load(opened, _inputs.task_of(source, mask, control or ()), outside=cast("Outside", outside), model=model)
         if scheduler:
             use_scheduler(pipe, scheduler)
+        if lora:
+            report("switching LoRAs", 0.5)
+            use_loras(pipe, [LoraEntry.parse(entry) for entry in lora])
     best = opened.manifest.shape_profiles[0].sizes("opt")
     loaded = time.perf_counter() - started
     seed = secrets.randbits(32) if seed is None else seed
@@ -90,6 +99,8 @@ def run(
     for picture, path in zip(images, paths, strict=True):
         picture.save(path)
     show_times(timing, opened.manifest.backend, loaded)
+    if lora:
+        out.print(f"LoRA: {pipe.lora_switch.last}", markup=False, soft_wrap=True)
     for name, engine in engines_of(pipe).items():
         for note in engine.notes():
             out.print(f"{name}: {note}", markup=False, soft_wrap=True)
@@ -147,6 +158,17 @@ def show_times(timing: ImageRun, backend: str, loaded: float) -> None:
     grid.add_row("scheduler, rest", f"{(timing.wall_ms - inside_ms) / 1e3:.2f} s", "")
     grid.add_row("image, total", f"{timing.wall_ms / 1e3:.2f} s", "without loading")
     out.print(grid)
+
+
+def use_loras(pipe: DiffusionPipeline, entries: Sequence[LoraEntry]) -> None:
+    """Load LoRAs and let all act, in one switch."""
+    if not hasattr(pipe, "lora_switch"):
+        pipe.load_lora_weights(entries[0].path)  # says why it cannot
+    names = [f"lora_{number}" for number in range(len(entries))]
+    with pipe.lora_switch.together():
+        for name, entry in zip(names, entries, strict=True):
+            pipe.load_lora_weights(entry.path, adapter_name=name)
+        pipe.set_adapters(names, [entry.scale for entry in entries])
 
 
 def use_scheduler(pipe: DiffusionPipeline, name: str) -> None:

@@ -95,7 +95,11 @@ class EngineWeights(ABC):
 
     @abstractmethod
     def put(self, weights: Mapping[str, Tensor]) -> None:
-        """Give these parameters new values and all others those of the build, to the bit."""
+        """Give these parameters new values and all others those of the build, to the bit.
+
+        They have the shapes and types of `read`, and are not written to afterwards. No thread may run the engine
+        meanwhile. After an EngineError the engine has the weights that it had or those of the build: see `changed`.
+        """
 
 
 class Engine(ABC):

@@ -1,4 +1,4 @@
-"""The weights that an engine was built with, by parameter, out of the ONNX file that was kept beside it.
+"""The weights that an engine was built with, by parameter, out of the ONNX file in its folder.
 
 They are mapped into memory, not read: what is not asked for costs nothing. The exporter keeps one of several small
 initialisers that are equal; a parameter that was merged so is found by the node that reads it, which is named after its
@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sdtrt.engines._contract import EngineWeights
 from sdtrt.errors import EngineError
 
 if TYPE_CHECKING:
@@ -31,8 +32,38 @@ _INPUTS: dict[str, dict[str, int | None]] = {
 _VIEWS = {"Unsqueeze", "Reshape", "Transpose", "Cast", "Identity"}
 
 
+class OnnxWeights(EngineWeights):
+    """What all engines of ONNX files share; `model` is that file. Backends implement `put` and set `_changed`."""
+
+    def __init__(self, model: Path, what: str, rebuild: str) -> None:
+        self._model, self._what, self._rebuild = model, what, rebuild
+        self._base: Initialisers | None = None
+        self._changed: frozenset[str] = frozenset()
+
+    @property
+    def changed(self) -> frozenset[str]:
+        """Parameters that differ from those of the build."""
+        return self._changed
+
+    def read(self, parameters: Iterable[str]) -> dict[str, Tensor]:
+        """Weights of the build by parameter; those that the exporter merged are that of the one that stands for it."""
+        names, base = list(parameters), self._initialisers()
+        merged = base.merged(names)
+        return {name: base[merged.get(name, name)] for name in names}
+
+    def shared(self, parameters: Iterable[str]) -> frozenset[str]:
+        """Those that are one tensor in the engine, so that none of them can change alone."""
+        merged = self._initialisers().merged(parameters)
+        return frozenset(merged) | frozenset(merged.values())
+
+    def _initialisers(self) -> Initialisers:
+        if self._base is None:
+            self._base = Initialisers(self._model, self._what, self._rebuild)
+        return self._base
+
+
 class Initialisers:
-    """The weights in a kept ONNX file."""
+    """The weights in an ONNX file."""
 
     def __init__(self, path: Path, what: str, rebuild: str) -> None:
         import onnx
@@ -69,6 +100,10 @@ class Initialisers:
         if offset + count * dtype.itemsize > mapped.nbytes:
             raise self._error("the weights of {} are cut off", f"{mapped.nbytes} bytes", "refit-model")
         return torch.frombuffer(mapped, dtype=dtype, count=count, offset=offset).reshape(tuple(tensor.dims))
+
+    def get(self, name: str) -> Tensor | None:
+        """The weight, or None when the graph has none of that name."""
+        return self[name] if name in self._tensors else None
 
     def merged(self, parameters: Iterable[str]) -> dict[str, str]:
         """For each parameter that is no initialiser: the equal one that stands for it. EngineError if there is none."""

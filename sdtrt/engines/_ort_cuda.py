@@ -42,6 +42,11 @@ class CudaSession:
         self._lock = threading.Lock()
         self._captured: dict[tuple[tuple[int, ...], ...], _Captured] = {}
 
+    def forget(self) -> None:
+        """Drop what was captured: the session that it belongs to is going."""
+        with self._lock:
+            self._captured.clear()
+
     def provider_options(self) -> dict[str, str]:
         """Options of the CUDA provider for this session."""
         graph = {"enable_cuda_graph": "1"} if self.graphs else {}

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sdtrt.engines import _trt_device, _trt_errors
-from sdtrt.engines._contract import EngineWeights
-from sdtrt.engines._onnx_weights import Initialisers
+from sdtrt.engines._onnx_weights import OnnxWeights
 from sdtrt.engines._trt_log import errors, logger
 from sdtrt.engines._trt_session import Session, torch_type
 from sdtrt.errors import EngineError
@@ -20,30 +19,13 @@ if TYPE_CHECKING:
 _THREADS = 8
 
 
-class TrtWeights(EngineWeights):
+class TrtWeights(OnnxWeights):
     """The weights of a session's engine; `model` is the ONNX file that it was built from."""
 
     def __init__(self, session: Session, model: Path, checked: bool) -> None:
+        super().__init__(model, session.what, session.rebuild)
         self.checked = checked
-        self._session, self._model = session, model
-        self._base: Initialisers | None = None
-        self._changed: frozenset[str] = frozenset()
-
-    @property
-    def changed(self) -> frozenset[str]:
-        """Parameters that differ from those of the build."""
-        return self._changed
-
-    def read(self, parameters: Iterable[str]) -> dict[str, Tensor]:
-        """Weights of the build by parameter; those that the exporter merged are that of the one that stands for it."""
-        names, base = list(parameters), self._initialisers()
-        merged = base.merged(names)
-        return {name: base[merged.get(name, name)] for name in names}
-
-    def shared(self, parameters: Iterable[str]) -> frozenset[str]:
-        """Those that are one tensor in the engine, so that none of them can change alone."""
-        merged = self._initialisers().merged(parameters)
-        return frozenset(merged) | frozenset(merged.values())
+        self._session = session
 
     def put(self, weights: Mapping[str, Tensor]) -> None:
         """Give these parameters new values and all others those of the build.
@@ -87,7 +69,7 @@ class TrtWeights(EngineWeights):
 
         prototype = refitter.get_weights_prototype(name)
         kind, size = prototype.dtype, prototype.size
-        dtype = torch_type(kind, name, self._session.what)
+        dtype = torch_type(kind, name, self._what)
         if tensor.numel() != size or tensor.dtype != dtype:
             received, expected = f"{name}: {tensor.numel()} of {tensor.dtype}", f"{size} of {dtype}"
             raise self._error(logged, "refit-weight", received, expected)
@@ -97,13 +79,8 @@ class TrtWeights(EngineWeights):
             raise self._error(logged, "refit-weight", name, f"{size} of {dtype}")
         return ready
 
-    def _initialisers(self) -> Initialisers:
-        if self._base is None:
-            self._base = Initialisers(self._model, self._session.what, self._session.rebuild)
-        return self._base
-
     def _error(self, logged: list[str], slug: str, received: str, expected: str) -> Exception:
-        what, rebuild = self._session.what, self._session.rebuild
+        what, rebuild = self._what, self._rebuild
         otherwise = EngineError(
             f"weights of {what} cannot be replaced in its engine",
             slug=slug,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sdtrt import env, sizes
 from sdtrt.engines import _fallback
 from sdtrt.engines._contract import Backend, Engine, EngineContext, Source, damaged
+from sdtrt.engines._tensor_weights import TensorWeights
 from sdtrt.errors import ModelError
 from sdtrt.plan import Kind, Layer
 from sdtrt.spec import ComponentSpec, ShapeProfile
@@ -29,6 +30,12 @@ class EagerEngine(Engine):
 
         super().__init__(context, torch.device("cpu"))
         self.module = module
+        inner: Any = module.inner
+        self._weights = TensorWeights(inner.state_dict(keep_vars=True), context.spec.name)
+
+    def weights(self) -> TensorWeights:
+        """Access to the module's parameters."""
+        return self._weights
 
     def _run(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         return _fallback.run(self.spec, self.module, tensors)

@@ -17,6 +17,7 @@ from pydantic import Field
 from sdtrt import env, sizes
 from sdtrt.engines._contract import Backend, Engine, EngineContext, Source, Unavailable, damaged
 from sdtrt.engines._ort_cuda import CudaSession
+from sdtrt.engines._ort_weights import OrtWeights, Replaced
 from sdtrt.errors import BackendUnavailable, EngineError
 from sdtrt.plan import Layer
 from sdtrt.records import Record
@@ -52,9 +53,21 @@ class OrtEngine(Engine):
         self._path = path
         self._cuda = CudaSession(self.device, options.cuda_graphs) if cuda else None
         self._why_plain: str | None = None
+        self._weights = OrtWeights(path, context.spec.name, context.rebuild, self._reopen)
         self._session = self._open()
 
-    def _open(self, folder: Path | None = None) -> Any:
+    def weights(self) -> OrtWeights:
+        """Access to the weights: the graph names all of them."""
+        return self._weights
+
+    def _reopen(self, replaced: Replaced | None) -> None:
+        """Open a session in the place of this one, which is closed first: two would hold all weights twice."""
+        self._session = None
+        if self._cuda is not None:
+            self._cuda.forget()
+        self._session = self._open(replaced=replaced)
+
+    def _open(self, folder: Path | None = None, replaced: Replaced | None = None) -> Any:
         """A session; one that writes its profile and its optimised graph into `folder` when that is given."""
         import onnxruntime as ort
 
@@ -69,12 +82,13 @@ class OrtEngine(Engine):
         if self._cuda is not None:
             ort.preload_dlls()
         try:
-            return ort.InferenceSession(str(self._path), settings, providers=self._providers())
+            source = str(self._path) if replaced is None else replaced.source(settings)
+            return ort.InferenceSession(source, settings, providers=self._providers())
         except Exception as exc:
             if self._cuda is not None and self._cuda.graphs and "graph capture" in str(exc):
                 self._cuda.graphs = False
                 self._why_plain = f"CUDA graphs are off: {str(exc).strip()}"
-                return self._open(folder)
+                return self._open(folder, replaced)
             raise damaged(self.context, exc) from exc
 
     def notes(self) -> tuple[str, ...]:
@@ -130,6 +144,7 @@ class OrtEngine(Engine):
     def _layers(self, tensors: Mapping[str, Tensor], runs: int) -> tuple[Layer, ...]:
         """Times come from a second session, since the profiler slows a session that has it switched on.
 
+        It has the weights of the build: times do not depend on them.
         On CUDA the runtime's profiler measures how long the host takes to launch a node: such times are left out.
         """
         from sdtrt.engines._ort_layers import layers_of

@@ -9,5 +9,18 @@ from __future__ import annotations
 from sdtrt.lora._bake import BakedLora, bake, baked
 from sdtrt.lora._files import LoraFile, quiet, read, resolve
 from sdtrt.lora._switch import METHODS, LoraSwitch
+from sdtrt.lora._times import PartTime, SwitchTime
 
-__all__ = ["METHODS", "BakedLora", "LoraFile", "LoraSwitch", "bake", "baked", "quiet", "read", "resolve"]
+__all__ = [
+    "METHODS",
+    "BakedLora",
+    "LoraFile",
+    "LoraSwitch",
+    "PartTime",
+    "SwitchTime",
+    "bake",
+    "baked",
+    "quiet",
+    "read",
+    "resolve",
+]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 from sdtrt import compare, models
 from sdtrt.engines import Engine
 from sdtrt.errors import ModelError, VerifyError
+from sdtrt.lora._shadow import acting, activate, active, fuse
+from sdtrt.lora._times import PartTime
 from sdtrt.samples import sample_inputs
 
 if TYPE_CHECKING:
@@ -21,13 +24,14 @@ _PRECISIONS = {"float32": "fp32", "float16": "fp16"}
 class Part:
     """An engine, the module that it was built from, and what it gave before any weight was changed.
 
-    `fused` are weights that `fuse_lora` made the base of what comes later, `inside` the adapters in them.
+    `inside` are the adapters that `fuse_lora` made part of the base of what comes later.
     """
 
     def __init__(self, engine: Engine, folder: Path) -> None:
         self.engine, self.weights = engine, engine.weights()
-        self.fused: dict[str, Tensor] = {}
         self.inside: set[str] = set()
+        self._fused: dict[str, Tensor] = {}
+        self._in_engine: frozenset[object] | None = frozenset()  # None: unknown
         self._folder = folder
         self._before: tuple[Tensor, ...] | None = None
 
@@ -52,14 +56,54 @@ class Part:
                 hint="build with the adapter instead: sdtrt build MODEL --lora FILE",
             )
 
-    def put(self, weights: Mapping[str, Tensor]) -> None:
-        """Put weights into the engine and compare; VerifyError when it does not compute what it should."""
-        if not weights and not self.weights.changed:
-            return
+    def fuse(self, names: set[str], scale: float) -> None:
+        """Make adapters part of the base, until `unfuse`; the engine is changed by `apply`."""
+        wanted = names - self.inside
+        self._fused |= fuse(self.module, wanted, scale, self._fused)
+        self.inside |= wanted
+        self._in_engine = None
+
+    def unfuse(self) -> None:
+        """Make the weights of the build the base again."""
+        if self._fused:
+            self._fused, self.inside, self._in_engine = {}, set(), None
+
+    def apply(self) -> PartTime | None:
+        """Put the base and all that acts on it into the engine, unless it is there; VerifyError if it then errs."""
+        wanted = acting(self.module, self.inside)
+        if wanted == self._in_engine:
+            return None
+        self._in_engine = None
+        started = time.perf_counter()
+        weights = {**self._fused, **fuse(self.module, active(self.module) - self.inside, over=self._fused)}
+        fused = time.perf_counter()
         if self._before is None:
             self._before = self._outputs()
+        ready = time.perf_counter()
         self.weights.put(weights)
-        if not weights:
+        there = time.perf_counter()
+        self._check(weights)
+        checked = time.perf_counter()
+        self._in_engine = wanted
+        return PartTime(
+            part=self.engine.spec.name,
+            weights=len(weights),
+            fuse_ms=(fused - started) * 1e3,
+            put_ms=(there - ready) * 1e3,
+            check_ms=(ready - fused + checked - there) * 1e3,
+        )
+
+    def reset(self) -> None:
+        """Put the weights of the build back, and let no adapter act."""
+        self.unfuse()
+        activate(self.module, ())
+        self._in_engine = None
+        self.weights.put({})
+        self._in_engine = frozenset()
+
+    def _check(self, weights: Mapping[str, Tensor]) -> None:
+        """Compare the engine with what it should compute now; without `checked`, ask for finite numbers only."""
+        if self._before is not None and not weights:
             self._judge(compare.worst_error(self._outputs(), self._before))
         elif self.weights.checked:
             self._judge(compare.component_error(self.engine, self._oracle(weights), self._sizes))

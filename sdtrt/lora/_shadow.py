@@ -89,11 +89,6 @@ class Shadow:
             )
         return found
 
-    def activate(self, part: str, names: Sequence[str]) -> None:
-        """Make exactly these adapters active in one part."""
-        for _, layer in layers(self.modules[part]):
-            layer.set_adapter(list(names))
-
     def _load(self, part: str, file: LoraFile, name: str) -> None:
         metadata = dict(file.metadata) if file.metadata else None
         given: dict[str, Any] = {"network_alphas": dict(file.alphas) if file.alphas else None, "adapter_name": name}
@@ -117,6 +112,23 @@ def layers(module: nn.Module) -> Iterator[tuple[str, Any]]:
 def active(module: nn.Module) -> set[str]:
     """Adapters that act on a module now."""
     return {n for _, layer in layers(module) if not layer.disable_adapters for n in layer.active_adapters}
+
+
+def acting(module: nn.Module, without: set[str]) -> frozenset[object]:
+    """What acts on a module now, and how strongly: equal when the weights that follow from it are."""
+    return frozenset(
+        (path, name, layer.scaling[name])
+        for path, layer in layers(module)
+        if not layer.disable_adapters
+        for name in layer.active_adapters
+        if name not in without and _has(layer, name)
+    )
+
+
+def activate(module: nn.Module, names: Sequence[str]) -> None:
+    """Make exactly these adapters active in a module."""
+    for _, layer in layers(module):
+        layer.set_adapter(list(names))
 
 
 def fuse(

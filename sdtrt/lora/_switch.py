@@ -1,4 +1,4 @@
-"""diffusers' LoRA methods for a pipeline whose engines take other weights: each change is a refit.
+"""diffusers' LoRA methods for a pipeline whose engines take other weights.
 
 What adapters there are, which act, and how strongly, is kept by diffusers' own code on modules without an engine. The
 engines then get the weights that follow from it: those of the build, plus all that acts, summed anew each time, so that
@@ -8,7 +8,8 @@ nothing is left over from one style in the next.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from sdtrt.engines import Engine
 from sdtrt.errors import ConfigError
 from sdtrt.lora._files import read, resolve
+from sdtrt.lora._times import PartTime, SwitchTime
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -44,6 +46,7 @@ class LoraSwitch:
 
     No other thread may run the pipeline while one of these methods works. After an error in a change, the weights of
     the build are back in all engines and no adapter acts; `set_adapters` switches those that were loaded on again.
+    `last` says how long the last change took.
     """
 
     def __init__(self, engines: Mapping[str, Engine], eager: Mapping[str, nn.Module], folder: Path, xl: bool) -> None:
@@ -51,6 +54,14 @@ class LoraSwitch:
             engine.weights()  # Unsupported at once, when one cannot take other weights
         self._engines, self._eager = dict(engines), dict(eager)
         self._folder, self._xl = folder, xl
+        self._open_changes = 0
+        self.last: SwitchTime | None = None
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Make all changes inside as one: the engines get their weights once, at the end."""
+        with self._changing("together", self._reset):
+            yield
 
     def load_lora_weights(
         self,
@@ -64,47 +75,43 @@ class LoraSwitch:
 
         ModelError when it is no LoRA, or one for another kind of model.
         """
-        path = source if isinstance(source, Mapping) else resolve(source, weight_name, **hub)
-        file = read(path, self._folder, self._xl)
-        for part, modules in self._shadow.targets(file).items():
-            if part in self._parts:
-                self._parts[part].refuse_shared(modules)
-        name, done = self._shadow.add(file, adapter_name), False
-        try:
-            self._apply()
-            done = True
-        finally:
-            if not done:
-                self._shadow.loader.delete_adapters(name)
+        loaded: list[str] = []
+        with self._changing("load_lora_weights", lambda: self._drop(loaded)):
+            path = source if isinstance(source, Mapping) else resolve(source, weight_name, **hub)
+            file = read(path, self._folder, self._xl)
+            for part, modules in self._shadow.targets(file).items():
+                if part in self._parts:
+                    self._parts[part].refuse_shared(modules)
+            loaded.append(self._shadow.add(file, adapter_name))
 
     def unload_lora_weights(self) -> None:
         """Drop all adapters. What `fuse_lora` fused stays; otherwise the weights are those of the build, to the bit."""
         if "_shadow" in self.__dict__:
-            with self._changing():
+            with self._changing("unload_lora_weights"):
                 self._shadow.loader.unload_lora_weights()
                 self._forget(self._all_inside())
 
     def set_adapters(self, adapter_names: Sequence[str] | str, adapter_weights: Any = None) -> None:
         """Make these adapters act, each with its weight: any number, or a dict by part or block as diffusers takes."""
         names = [adapter_names] if isinstance(adapter_names, str) else list(adapter_names)
-        with self._changing():
+        with self._changing("set_adapters"):
             self._shadow.loader.set_adapters(names, adapter_weights)
 
     def delete_adapters(self, adapter_names: Sequence[str] | str) -> None:
         """Drop adapters by name."""
         names = [adapter_names] if isinstance(adapter_names, str) else list(adapter_names)
-        with self._changing():
+        with self._changing("delete_adapters"):
             self._shadow.loader.delete_adapters(names)
             self._forget(set(names))
 
     def enable_lora(self) -> None:
         """Let the active adapters act again."""
-        with self._changing():
+        with self._changing("enable_lora"):
             self._shadow.loader.enable_lora()
 
     def disable_lora(self) -> None:
         """Let no adapter act, until `enable_lora`."""
-        with self._changing():
+        with self._changing("disable_lora"):
             self._shadow.loader.disable_lora()
 
     def fuse_lora(
@@ -119,27 +126,25 @@ class LoraSwitch:
         In an engine adapters are always fused; this keeps them when they are unloaded. Weights that are not finite are
         refused, whatever `safe_fusing` says.
         """
-        from sdtrt.lora._shadow import active, fuse
+        from sdtrt.lora._shadow import active
 
-        with self._changing():
+        with self._changing("fuse_lora", self._reset):
             for name in self._chosen(components):
                 if name in self._eager:
                     names = list(adapter_names) if adapter_names else None
                     self._shadow.loader.fuse_lora([name], lora_scale, safe_fusing, names)
                     continue
                 part = self._parts[name]
-                wanted = set(adapter_names or active(part.module)) - part.inside
-                part.fused |= fuse(part.module, wanted, lora_scale, part.fused)
-                part.inside |= wanted
+                part.fuse(set(adapter_names or active(part.module)), lora_scale)
 
     def unfuse_lora(self, components: Sequence[str] | None = None) -> None:
         """Undo `fuse_lora`; adapters that are still loaded act as before it."""
-        with self._changing():
+        with self._changing("unfuse_lora"):
             for name in self._chosen(components):
                 if name in self._eager:
                     self._shadow.loader.unfuse_lora([name])
                 else:
-                    self._parts[name].fused, self._parts[name].inside = {}, set()
+                    self._parts[name].unfuse()
 
     def get_active_adapters(self) -> list[str]:
         """Names of the adapters that act."""
@@ -149,7 +154,7 @@ class LoraSwitch:
     def get_list_adapters(self) -> dict[str, list[str]]:
         """Names of all adapters, by part of the pipeline."""
         found: dict[str, list[str]] = self._shadow.loader.get_list_adapters()
-        return found
+        return {part: names for part, names in found.items() if names}
 
     @cached_property
     def _parts(self) -> dict[str, Part]:
@@ -165,31 +170,45 @@ class LoraSwitch:
         return Shadow({**modules, **self._eager}, self._xl, in_float32=tuple(modules))
 
     @contextmanager
-    def _changing(self) -> Iterator[None]:
-        yield
-        self._apply()
+    def _changing(self, method: str, on_error: Callable[[], None] = lambda: None) -> Iterator[None]:
+        """Put what follows from a change into the engines, unless it is part of another change, which then does so."""
+        started, outermost = time.perf_counter(), not self._open_changes
+        self._open_changes += 1
+        done, parts = False, []
+        try:
+            yield
+            if outermost:
+                parts = self._apply()
+            done = True
+        finally:
+            self._open_changes -= 1
+            if not done:
+                on_error()
+        if outermost:
+            self.last = SwitchTime(method, (time.perf_counter() - started) * 1e3, tuple(parts))
 
-    def _apply(self) -> None:
+    def _apply(self) -> list[PartTime]:
         """Put the weights that follow from the adapters into the engines, or those of the build when that fails."""
-        from sdtrt.lora._shadow import active, fuse
-
         done = False
         try:
-            for part in self._parts.values():
-                more = fuse(part.module, active(part.module) - part.inside, over=part.fused)
-                part.put({**part.fused, **more})
+            times = [part.apply() for part in self._parts.values()]
             done = True
         finally:
             if not done:
                 self._reset()
+        return [t for t in times if t is not None]
 
     def _reset(self) -> None:
-        for name in self._eager:
-            self._shadow.activate(name, ())
-        for name, part in self._parts.items():
-            part.fused, part.inside = {}, set()
-            self._shadow.activate(name, ())
-            part.weights.put({})
+        from sdtrt.lora._shadow import activate
+
+        for module in self._eager.values():
+            activate(module, ())
+        for part in self._parts.values():
+            part.reset()
+
+    def _drop(self, names: list[str]) -> None:
+        if names:
+            self._shadow.loader.delete_adapters(names)
 
     def _forget(self, names: set[str]) -> None:
         """Another adapter may come under the name of one that was fused and dropped."""
