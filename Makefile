@@ -12,8 +12,9 @@ help:  ## Print this list.
 demo: $(VENV)/.demo  ## Install, then build, generate and analyze a tiny model, in demo/.
 	$(BIN)/sdtrt demo --out demo
 
+# Workers share the cores: more threads in each would wait for those of the others.
 test: $(VENV)/.dev  ## Install, then run all tests, on up to four cores.
-	$(BIN)/pytest -n logical --maxprocesses 4 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/.dev  ## Check style and formatting.
 	$(BIN)/ruff check .

@@ -167,7 +167,7 @@ def _build(plan: Forecast, step: Step, folder: Path, report: Progress, made: Ref
     quantisation = None
     if module is not None and plan.config.quantised and spec.name in quantize.COMPONENTS:
         with stage("calibrate", "calibrating"):
-            quantisation = quantize.quantise(module, plan.config, plan.folder, sizes, within("calibrate"))
+            quantisation = quantize.quantise(module, plan.config, plan.folder, sizes, plan.loras, within("calibrate"))
     if backend.consumes == "onnx":
         with stage("export", "exporting"):
             opset = plan.config.opset or backend.opset

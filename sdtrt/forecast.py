@@ -54,7 +54,7 @@ def forecast(config: BuildConfig, out: Path, force: bool = False) -> Forecast:
     backend = engines.require(config.backend)
     options = backend.check_options(config.options)
     if config.quantised:
-        quantize.check(config, backend.consumes, config.opset or backend.opset)
+        quantize.check(config, backend.consumes, config.opset or backend.opset, backend.gpu(options))
     folder, family, specs, profiles = resolve(config)
     wanted = _wanted(config, specs)
     loras = lora.baked(config.lora, specs, folder)
@@ -81,7 +81,7 @@ def forecast(config: BuildConfig, out: Path, force: bool = False) -> Forecast:
         if config.quantised and name not in quantize.COMPONENTS:
             key["precision"] = "fp16"
         elif config.quantised:
-            key["quantisation"] = quantize.key(config)
+            key["quantisation"] = quantize.key(config, loras)
         if config.float32 and spec.dtype == "float16":
             key["float32"] = ", ".join(config.float32)
         if mine := [str(entry) for entry in loras if spec.attribute in entry.parts]:

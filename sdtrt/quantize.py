@@ -13,12 +13,12 @@ import hashlib
 import io
 import json
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sdtrt import env, parity, tasks
+from sdtrt import env, lora, models, parity, tasks
 from sdtrt.config import BuildConfig, Calibration
 from sdtrt.errors import BackendUnavailable, BuildError, ConfigError
 from sdtrt.store import Quantisation
@@ -32,14 +32,20 @@ PACKAGE = "nvidia-modelopt"
 COMPONENTS = ("unet",)
 # ONNX has had float8 since opset 19.
 LEAST_OPSET = {"int8": 18, "fp8": 19}
+# Ada and Hopper are the first GPUs that multiply float8; all that TensorRT runs on multiply int8.
+LEAST_SM_FP8 = (8, 9)
 # How much of an outlier moves from a layer's input into its weight: NVIDIA's figure for U-Nets.
 _ALPHA = 0.8
 _BITS = {"int8": 8, "fp8": (4, 3)}
 _KINDS = {"int8": ("nn.Linear", "nn.Conv2d"), "fp8": ("nn.Linear",)}
 
 
-def check(config: BuildConfig, consumes: str, opset: int) -> None:
-    """BackendUnavailable without ModelOpt; ConfigError for a backend, an option or an opset that does not suit it."""
+def check(config: BuildConfig, consumes: str, opset: int, gpu: tuple[str, str] | None = None) -> None:
+    """Whether a quantised build can begin; `gpu` is the name and compute capability of what it will run on, if known.
+
+    Raises BackendUnavailable without ModelOpt or on a GPU that lacks the type, ConfigError for a backend, an option or
+    an opset that does not suit it.
+    """
     if consumes != "onnx":
         raise ConfigError(
             f"the backend {config.backend} cannot run quantised layers",
@@ -70,12 +76,28 @@ def check(config: BuildConfig, consumes: str, opset: int) -> None:
             received=opset,
             expected=f"{LEAST_OPSET[config.precision]} or higher",
         )
+    if config.precision == "fp8" and gpu is not None:
+        _check_fp8(*gpu)
 
 
-def key(config: BuildConfig) -> str:
-    """What a quantised engine depends on, for its key."""
+def _check_fp8(name: str, sm: str) -> None:
+    """The builder would say so too, but only after calibration and export."""
+    if tuple(int(part) for part in sm.split(".")) < LEAST_SM_FP8:
+        raise BackendUnavailable(
+            "this GPU does not compute in fp8",
+            slug="fp8-gpu",
+            received=f"{name}, compute capability {sm}",
+            expected="compute capability {}.{} or higher: Ada, Hopper or newer".format(*LEAST_SM_FP8),
+            hint="build with --precision int8 or fp16",
+        )
+
+
+def key(config: BuildConfig, loras: Sequence[lora.BakedLora] = ()) -> str:
+    """What a quantised engine depends on, for its key: the text encoders that calibrated it too."""
     settings = json.dumps(config.calibration.model_dump(mode="json"), sort_keys=True)
-    return f"{PACKAGE} {env.version(PACKAGE)}, calibration {hashlib.sha256(settings.encode()).hexdigest()[:16]}"
+    digest = hashlib.sha256(settings.encode()).hexdigest()[:16]
+    encoders = [str(entry) for entry in loras if any(part.startswith("text_encoder") for part in entry.parts)]
+    return ", ".join([f"{PACKAGE} {env.version(PACKAGE)}", f"calibration {digest}", *encoders])
 
 
 def quantise(
@@ -83,16 +105,18 @@ def quantise(
     config: BuildConfig,
     folder: Path,
     sizes: Mapping[str, int],
+    loras: Sequence[lora.BakedLora] = (),
     report: Callable[[str, float], None] = lambda label, share: None,
 ) -> Quantisation:
     """Calibrate the U-Net in `module.inner` with the checkpoint in `folder` and make its layers quantised ones.
 
-    `sizes` are those of the images that are made for it. Raises BuildError when a range is not a number.
+    `sizes` are those of the images that are made for it; `loras` are in the U-Net already, and are put into the text
+    encoders. Raises BuildError when a range is not a number.
     """
     from sdtrt import qdq
 
     unet: Any = module.inner
-    scales = calibrate(unet, config.precision, config.calibration, folder, sizes, report)
+    scales = calibrate(unet, config.precision, config.calibration, folder, sizes, loras, report)
     qdq.insert(unet, scales, config.precision)
     return Quantisation(
         scheme=config.precision,
@@ -137,15 +161,19 @@ def calibrate(
     calibration: Calibration,
     folder: Path,
     sizes: Mapping[str, int],
+    loras: Sequence[lora.BakedLora] = (),
     report: Callable[[str, float], None] = lambda label, share: None,
 ) -> dict[str, Scales]:
-    """Ranges by layer name, measured while the pipeline in `folder` makes images with a copy of `unet`."""
+    """Ranges by layer name, measured while the pipeline in `folder` makes images with a copy of `unet`.
+
+    Text encoders that one of `loras` changes have it in them, as they will when the engines run.
+    """
     import torch
 
     with _quiet():
         import modelopt.torch.quantization as mtq
 
-        pipe = parity.eager(folder, unet=copy.deepcopy(unet).float())
+        pipe = parity.eager(folder, unet=copy.deepcopy(unet).float(), **_text_encoders(folder, loras))
         pipe.to("cuda" if torch.cuda.is_available() else "cpu")
 
         def make_images(_: nn.Module) -> None:
@@ -163,6 +191,18 @@ def calibrate(
 
         mtq.quantize(pipe.unet, recipe(scheme, calibration), make_images)
     return read(pipe.unet)
+
+
+def _text_encoders(folder: Path, loras: Sequence[lora.BakedLora]) -> dict[str, Any]:
+    """Those that a LoRA changes, with it fused in."""
+    family = models.family_of(folder)
+    specs, found = family.components(folder, "fp32"), {}
+    for name in family.text_encoders:
+        if name in specs and any(name in entry.parts for entry in loras):
+            module: Any = specs[name].load(folder)
+            lora.bake(module, specs[name], loras, folder)
+            found[name] = module.inner
+    return found
 
 
 def read(unet: nn.Module) -> dict[str, Scales]:

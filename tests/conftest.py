@@ -1,5 +1,7 @@
 """Fixtures: tiny pipelines of each family and bundles built from them, once per session."""
 
+import gc
+import importlib
 import os
 import shutil
 from pathlib import Path
@@ -19,12 +21,43 @@ from sdtrt import builder, demo, engines
 from sdtrt.store import Bundle
 
 FAMILIES = tiny_random.FAMILIES
-# sd1 has dynamic sizes in steps of 32; the others vary the batch only, which exports in half the time.
-PROFILES = {
-    "sd1": "B=1:1:4,H=64:128:192,W=64:128:192",
-    "sd2": "B=1:1:2,H=128,W=128",
-    "sdxl": "B=1:1:2,H=128,W=128",
-}
+PROFILES = tiny_random.PROFILES
+# The longest files start first, so that no worker ends with one; the first builds the bundles that most others share,
+# and the next three make their own exports meanwhile, so that nobody waits for it.
+LONGEST = (
+    *("contract/test_engines.py", "test_export.py", "trt/test_quantised.py", "test_quantize.py", "test_builder.py"),
+    *("trt/test_end_to_end.py", "test_pipeline.py", "trt/test_refit.py", "test_cli.py", "engines/test_trt_build.py"),
+    *("engines/test_trt_session.py", "readers/test_hostile_files.py"),
+)
+# An export makes millions of objects that live to its end: looking through them less often saves an eighth of its time.
+gc.set_threshold(20_000, 20, 10)
+
+
+def pytest_collection_modifyitems(items):
+    """Order the files; xdist keeps that order with --no-loadscope-reorder."""
+    ranks = {Path(__file__).parent / name: rank for rank, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: ranks.get(item.path, len(ranks)))
+
+
+def settle():
+    """Collect garbage, and never look again through what is left.
+
+    A build collects after each component; with torch, diffusers and what exports leave behind on the heap, that took a
+    second or two each time.
+    """
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def settled():
+    """Before each file, as more has been imported by then."""
+    settle()
+
+
+def pytest_sessionfinish():
+    """What is imported after the tests may ask who refers to an object, as hypothesis does."""
+    gc.unfreeze()
 
 
 @pytest.fixture(scope="session")
@@ -42,7 +75,10 @@ def models(cache):
     """{family: folder}: the embedded trained model as sd1, random weights for the families that it does not cover."""
     with FileLock(cache / "models.lock"):
         made = {family: tiny_random.make(cache / "models" / family, family, width=32) for family in FAMILIES[1:]}
-        return {"sd1": demo.copy(cache / "models" / "sd1"), **made}
+        made = {"sd1": demo.copy(cache / "models" / "sd1"), **made}
+    importlib.import_module("diffusers.pipelines.stable_diffusion")  # builds do, and now it is settled
+    settle()
+    return made
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +120,7 @@ def bundles(cache, models):
                     # A test reads the graph that the engine was built from.
                     options={"keep_onnx": True} if backend == "tensorrt" else {},
                 )
+                settle()
         return made[key]
 
     return get

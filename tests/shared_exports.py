@@ -1,4 +1,4 @@
-"""Trace each component once per test run: backends that ask for the same graph get a copy of the same files."""
+"""Trace each component once per test run: whoever asks for the same graph gets a copy of the same files."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 from filelock import FileLock
 
 from sdtrt import export, models
+from sdtrt import spec as specs
 
 
 @contextmanager
@@ -39,14 +40,29 @@ def shared(folder: Path) -> Iterator[None]:
 
 
 def _key(spec: Any, module: Any, profiles: Sequence[Any], opset: int) -> str:
-    """Of the weights, the shapes and the code that traces."""
+    """Of the weights, the code that traces, and what it takes from the profiles."""
     digest = hashlib.sha256()
     for name, weight in sorted(module.state_dict().items()):
         digest.update(name.encode())
         digest.update(weight.contiguous().numpy().tobytes())
-    sources = [Path(export.__file__), *sorted(Path(models.__file__).parent.glob("*.py"))]
-    for part in (spec.name, spec.inputs, spec.outputs, [str(p) for p in profiles], opset):
+    sources = [Path(export.__file__), Path(specs.__file__), *sorted(Path(models.__file__).parent.glob("*.py"))]
+    for part in (spec.name, spec.inputs, spec.outputs, _axes(spec, profiles), opset):
         digest.update(repr(part).encode())
     for source in sources:
         digest.update(source.read_bytes())
     return f"{spec.name}-{digest.hexdigest()[:16]}"
+
+
+def _axes(spec: Any, profiles: Sequence[Any]) -> list[Any]:
+    """Which axes vary and in which steps, and the size of the others: the graph is one for all profiles alike in these.
+
+    A varying number of tokens is traced at one more than the best size.
+    """
+    found: list[Any] = []
+    steps = spec.steps(profiles)
+    for tensor in spec.inputs:
+        for axis, expr in tensor.axes().items():
+            sizes = {size for profile in profiles for size in profile.dim(expr)}
+            varies = len(sizes) > 1 and expr.symbol != "T"
+            found.append((tensor.name, axis, steps.get(expr.symbol) if varies else sorted(sizes)))
+    return found

@@ -4,6 +4,9 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import shared_exports
+import small_checkpoint
+import tiny_random
 import torch
 
 from sdtrt import export, graph, registry
@@ -18,11 +21,12 @@ ODD = ShapeProfile.parse("B=1:1:2,H=64:72:96,W=64:104:128,T=77:77:154")
 
 @pytest.fixture(scope="module")
 def captured(models, tmp_path_factory):
-    """The sd1 U-Net, exported for sizes in steps of 8 pixels and for several prompt lengths, with its module."""
-    family = family_of(models["sd1"])
-    spec = family.components(models["sd1"], "fp32")["unet"]
-    module = spec.load(models["sd1"])
-    return spec, module, export.capture(spec, module, [ODD], 20, tmp_path_factory.mktemp("unet"))
+    """A U-Net, exported for sizes in steps of 8 pixels and for several prompt lengths, with its module."""
+    base = tmp_path_factory.mktemp("unet")
+    folder = small_checkpoint.make(models["sd2"], base / "model")
+    spec = family_of(folder).components(folder, "fp32")["unet"]
+    module = spec.load(folder)
+    return spec, module, export.capture(spec, module, [ODD], 20, base / "onnx")
 
 
 @pytest.mark.slow
@@ -116,11 +120,11 @@ def test_what_cannot_be_traced_is_an_error(tmp_path, module, slug):
     assert caught.value.slug == slug
 
 
-def test_a_half_precision_unet_of_sdxl_has_one_type_per_operator(models, tmp_path):
+def test_a_half_precision_unet_of_sdxl_has_one_type_per_operator(models, cache, tmp_path):
     """Its pooled embedding meets float32 sines in a Concat: torch promotes there, ONNX refuses."""
     folder = models["sdxl"]
     family = family_of(folder)
     spec = family.components(folder, "fp16")["unet"]
-    profile = ShapeProfile.parse("B=1,H=128,W=128").with_defaults(family.default_profile(folder))
-    path = export.capture(spec, spec.load(folder), [profile], 20, tmp_path)
+    with shared_exports.shared(cache / "exports"):
+        path = export.capture(spec, spec.load(folder), [ShapeProfile.parse(tiny_random.STATIC)], 20, tmp_path)
     onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])

@@ -5,10 +5,12 @@ import json
 
 import pytest
 import small_checkpoint
+import tiny_loras
 import torch
 from torch import nn
+from trt import bindings, use
 
-from sdtrt import builder, config, env, forecast, qdq, quantize
+from sdtrt import builder, config, engines, env, forecast, qdq, quantize
 from sdtrt.errors import BackendUnavailable, BuildError, ConfigError
 
 KEPT = config.Calibration().keep
@@ -126,46 +128,53 @@ def test_the_recipe_names_kinds_of_layers_and_what_is_kept():
     assert {e["parent_class"] for e in entries if "parent_class" in e} == {"nn.Linear", "nn.Conv2d"}
 
 
-@pytest.fixture
-def calibrated(models):
-    """calibrate(scheme, algorithm): with the real ModelOpt, on one image of one step."""
-    pytest.importorskip("modelopt", reason="nvidia-modelopt is not installed")
-    from sdtrt import parity
-
-    unet = parity.eager(models["sd1"]).unet
-
-    def run(scheme, algorithm="max", **settings):
-        chosen = config.Calibration(images=1, steps=1, algorithm=algorithm, **settings)
-        return unet, quantize.calibrate(unet, scheme, chosen, models["sd1"], {"H": 64, "W": 64})
-
-    return run
-
-
-@pytest.mark.parametrize("scheme", ["int8", "fp8"])
-def test_modelopt_measures_the_layers_that_are_meant(calibrated, scheme):
-    unet, scales = calibrated(scheme)
-    kinds = (nn.Linear, nn.Conv2d) if scheme == "int8" else (nn.Linear,)
-    meant = {n for n, m in unet.named_modules() if isinstance(m, kinds) and not any(k in n for k in KEPT)}
-    assert set(scales) == meant
-    assert not qdq.layers(unet)  # ModelOpt worked on a copy
-    assert type(unet.conv_in) is nn.Conv2d
+@pytest.mark.parametrize(
+    ("precision", "gpu", "refused"),
+    [
+        ("fp8", ("NVIDIA A10G", "8.6"), True),
+        ("fp8", ("Tesla T4", "7.5"), True),
+        ("fp8", ("NVIDIA L4", "8.9"), False),
+        ("fp8", ("NVIDIA B200", "10.0"), False),
+        ("fp8", None, False),
+        ("int8", ("Tesla T4", "7.5"), False),
+    ],
+)
+def test_fp8_needs_a_gpu_that_has_it_where_it_is_known(with_ranges, precision, gpu, refused):
+    chosen = config.load(model="m", backend="tensorrt", precision=precision)
+    if not refused:
+        quantize.check(chosen, "onnx", 20, gpu)
+        return
+    with pytest.raises(BackendUnavailable) as caught:
+        quantize.check(chosen, "onnx", 20, gpu)
+    assert caught.value.slug == "fp8-gpu"
+    assert caught.value.received == f"{gpu[0]}, compute capability {gpu[1]}"
+    assert "8.9" in caught.value.expected
 
 
-def test_modelopt_scales_weights_as_the_layers_do(calibrated, models):
-    """Its ranges of weights are not taken over: they follow from the weights, smoothed or not."""
-    import modelopt.torch.quantization as mtq
+@pytest.mark.parametrize(("sm", "refused"), [("8.6", True), ("8.9", False)])
+def test_a_build_asks_the_gpu_that_tensorrt_will_run_on(
+    with_ranges, checkpoint, cache, tmp_path, monkeypatch, sm, refused
+):
+    monkeypatch.setenv("TENSORRT_DOUBLE_GPU", f"Double GPU:{sm}")
+    try:
+        with use.tensorrt(bindings.NEWEST, cache):
+            plan = asked(checkpoint, backend="tensorrt", precision="fp8")
+            if not refused:
+                assert forecast.forecast(plan, tmp_path / "out").steps
+                return
+            with pytest.raises(BackendUnavailable, match=r"Double GPU, compute capability 8\.6"):
+                forecast.forecast(plan, tmp_path / "out")
+    except bindings.Unreachable as exc:
+        pytest.skip(str(exc))
 
-    unet, scales = calibrated("int8", "smoothquant")
-    name = next(n for n, s in scales.items() if s.smooth is not None)
-    layer = copy.deepcopy(unet.get_submodule(name))
-    qdq.insert(layer_in := nn.ModuleDict({"x": layer}), {"x": scales[name]}, "int8")
-    smoothed = unet.get_submodule(name).weight / torch.tensor(scales[name].smooth)
-    theirs = mtq.quantize(
-        nn.Sequential(nn.Linear(smoothed.shape[1], smoothed.shape[0])).requires_grad_(False),
-        quantize.recipe("int8", config.Calibration(keep=())),
-        lambda m: (m[0].weight.copy_(smoothed), m(torch.ones(1, smoothed.shape[1]))),
-    )[0]
-    assert torch.allclose(layer_in["x"].weight_scale * 127, theirs.weight_quantizer.amax.flatten(), rtol=1e-5)
+
+def test_onnxruntime_asks_the_gpu_only_where_it_runs_on_one(monkeypatch):
+    backend = engines.load("onnxruntime")
+    monkeypatch.setattr(env, "gpus", lambda: (env.Gpu("Tesla T4", "7.5", 16 << 30, "580"),))
+    assert backend.gpu({}) is None
+    assert backend.gpu({"providers": ["CUDAExecutionProvider"]}) == ("Tesla T4", "7.5")
+    monkeypatch.setattr(env, "gpus", tuple)
+    assert backend.gpu({"providers": ["CUDAExecutionProvider"]}) is None
 
 
 # ------------------------------------------------------------------------------------ what a build does with it
@@ -178,7 +187,7 @@ def with_ranges():
     importable = env.importable
     monkeypatch.setattr(env, "importable", lambda module: module == "modelopt" or importable(module))
 
-    def calibrate(unet, scheme, calibration, folder, sizes, report):
+    def calibrate(unet, scheme, calibration, folder, sizes, loras, report):
         kinds = (nn.Linear, nn.Conv2d) if scheme == "int8" else (nn.Linear,)
         names = [n for n, m in unet.named_modules() if isinstance(m, kinds)]
         return {n: qdq.Scales(4.0) for n in names if not any(k in n for k in calibration.keep)}
@@ -210,7 +219,7 @@ def to_build(config, bundle):
 def test_a_build_records_what_was_quantised(built):
     unet = built.manifest.components["unet"]
     assert (unet.quantisation.scheme, unet.quantisation.calibration["steps"]) == ("int8", 20)
-    assert unet.quantisation.layers["mid_block.attentions.0.transformer_blocks.0.attn1.to_q"] == 4.0
+    assert unet.quantisation.layers["down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"] == 4.0
     assert not any(k in name for name in unet.quantisation.layers for k in KEPT)
     assert len(unet.quantisation.digest) == 64
     assert unet.key["precision"] == "int8"
@@ -235,6 +244,14 @@ def test_all_but_the_unet_is_fp16(built, checkpoint):
 def test_another_calibration_builds_the_unet_anew_and_nothing_else(built, checkpoint):
     other = asked(checkpoint, calibration={"steps": 30})
     assert [(n, r.split(":")[0]) for n, r in to_build(other, built).items()] == [("unet", "quantisation")]
+
+
+def test_the_unet_depends_on_a_lora_of_the_text_encoder_that_calibrates_it(built, checkpoint, tmp_path):
+    """One that leaves the U-Net itself as it is."""
+    file = tiny_loras.make(tmp_path / "text.safetensors", checkpoint, 1, ("text_encoder",))
+    other = to_build(asked(checkpoint, lora=[f"{file}:0.5"]), built)
+    assert [(n, r.split(":")[0]) for n, r in other.items()] == [("unet", "quantisation")]
+    assert other["unet"].endswith(" x 0.5")
 
 
 def test_a_digest_tells_ranges_apart():

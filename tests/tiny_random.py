@@ -9,6 +9,15 @@ from typing import Any
 from sdtrt import store
 
 FAMILIES = ("sd1", "sd2", "sdxl")
+# sd1 has dynamic sizes in steps of 32; the others vary the batch only, which exports in half the time.
+PROFILES = {
+    "sd1": "B=1:1:4,H=64:128:192,W=64:128:192",
+    "sd2": "B=1:1:2,H=128,W=128",
+    "sdxl": "B=1:1:2,H=128,W=128",
+}
+# What is looked at in half precision too, each with an export of one fixed size.
+IN_HALF = (("sdxl", "unet"), ("sd2", "text_encoder"))
+STATIC = "B=1,H=128,W=128,T=77"
 
 
 def make(folder: Path, family: str = "sd1", width: int = 64, seed: int = 0) -> Path:
@@ -28,10 +37,12 @@ def make(folder: Path, family: str = "sd1", width: int = 64, seed: int = 0) -> P
         UNet2DConditionModel,
     )
 
-    torch.manual_seed(seed)
     xl = family == "sdxl"
+    attention, plain = "CrossAttn{}Block2D", "{}Block2D"
+    # SD 1.x and 2.x end with a level without attention; SDXL begins with one, and here it ends with one as well.
+    levels = (attention, plain) if family == "sd2" else (plain if xl else attention, attention, plain)
     unet: dict[str, Any] = {"use_linear_projection": family != "sd1"}
-    unet["attention_head_dim"] = 4 if family == "sd1" else (2, 4, 4)
+    unet["attention_head_dim"] = 4 if family == "sd1" else (2, 4, 4)[: len(levels)]
     if xl:
         unet |= {
             "addition_embed_type": "text_time",
@@ -39,17 +50,21 @@ def make(folder: Path, family: str = "sd1", width: int = 64, seed: int = 0) -> P
             "projection_class_embeddings_input_dim": 6 * 8 + width,
             "transformer_layers_per_block": (1, 1, 2),
         }
+    torch.manual_seed(seed)
     parts: dict[str, Any] = {
         "unet": UNet2DConditionModel(
             sample_size=16,
-            block_out_channels=(width, 2 * width, 2 * width),
+            block_out_channels=(width, 2 * width, 2 * width)[: len(levels)],
             layers_per_block=1,
-            down_block_types=("DownBlock2D" if xl else "CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
-            up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D" if xl else "CrossAttnUpBlock2D"),
+            down_block_types=tuple(level.format("Down") for level in levels),
+            up_block_types=tuple(level.format("Up") for level in reversed(levels)),
             cross_attention_dim=2 * width if xl else width,
             norm_num_groups=16,
             **unet,
         ),
+    }
+    torch.manual_seed(seed)  # all families have the same VAE, which is then exported once
+    parts |= {
         "vae": AutoencoderKL(
             block_out_channels=(32, 32, 64, 64),
             down_block_types=("DownEncoderBlock2D",) * 4,

@@ -319,6 +319,13 @@ class Backend(ABC):
         """Name of the hardware that engines built with `options` are bound to: part of an engine's key."""
         return "any"
 
+    def gpu(self, options: Mapping[str, Any]) -> tuple[str, str] | None:
+        """Name and compute capability, such as ("NVIDIA L4", "8.9"), of the GPU that such engines run on.
+
+        None where they run on none, or where nothing tells.
+        """
+        return None
+
     def check_options(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """Fill in defaults; ConfigError for an option that does not exist or has a wrong value."""
         try:

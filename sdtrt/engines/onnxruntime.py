@@ -195,6 +195,13 @@ class OnnxRuntime(Backend):
             return env.cpu_name()
         return env.gpus()[0].name if env.gpus() else provider
 
+    def gpu(self, options: Mapping[str, Any]) -> tuple[str, str] | None:
+        """The first that NVML lists, unless the first provider is the CPU."""
+        first = OrtOptions.model_validate(dict(options)).providers[0]
+        if first == "CPUExecutionProvider" or not env.gpus():
+            return None
+        return env.gpus()[0].name, env.gpus()[0].sm
+
     def check_options(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """Validate; BackendUnavailable when a provider is not in the installed build."""
         import onnxruntime as ort

@@ -141,6 +141,11 @@ class TensorRt(Backend):
         """Name and compute capability of the GPU."""
         return str(_device(TrtOptions.model_validate(dict(options)).gpu))
 
+    def gpu(self, options: Mapping[str, Any]) -> tuple[str, str] | None:
+        """As CUDA describes it."""
+        found = _trt_device.cuda.describe(TrtOptions.model_validate(dict(options)).gpu)
+        return None if found is None else (found.name, found.sm)
+
     def join(self, plan: Plan, priced: GraphCosts) -> Plan:
         """As the reader of TensorRT's files does it: copies find the layer they serve, sizes their tensors."""
         from sdtrt.readers import tensorrt as reader
