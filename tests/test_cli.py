@@ -133,7 +133,7 @@ MISTAKES = {
     "profile not ordered": (("build", "M", "--out", "B", "--profile", "B=4:1:4"), "min <= opt <= max"),
     "profile not readable": (("build", "M", "--out", "B", "--profile", "B:4"), "B=1:1:4,H=256:512:768"),
     "profile not divisible": (("build", "M", "--out", "B", "--profile", "H=100"), "divisible by 8"),
-    "unknown backend": (("build", "M", "--out", "B", "--backend", "tensorflow"), "eager, fake, onnxruntime"),
+    "unknown backend": (("build", "M", "--out", "B", "--backend", "tensorflow"), "eager, fake, inductor, onnxruntime"),
     "wrong precision": (("build", "M", "--out", "B", "--precision", "fp7"), "'fp32', 'fp16', 'fp8' or 'int8'"),
     "no bundle": (("generate", "nowhere", "--prompt", "x"), "sdtrt build MODEL --out nowhere"),
     "height not divisible": (("generate", "BUNDLE", "--prompt", "x", "--height", "100"), "divisible by 8"),

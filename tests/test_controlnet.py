@@ -97,7 +97,7 @@ def test_images_match_eager(pair, call):
 
 
 def test_the_picture_matters_and_the_stock_class_runs(pair):
-    assert type(pair[0]) is StableDiffusionControlNetPipeline
+    assert isinstance(pair[0], StableDiffusionControlNetPipeline)
     assert not np.allclose(run(pair[0]), run(pair[0], image=picture(7)), atol=1e-2)
     assert set(pipeline.engines_of(pair[0])) == {"unet", "controlnet"}
 
@@ -221,7 +221,7 @@ def test_sdxl_and_the_command_line_on_eager_engines(models, tmp_path, capsys):
         quiet(sdtrt.load(bundle, "controlnet")),
         eager(parity.eager(model), made, StableDiffusionXLControlNetPipeline),
     )
-    assert type(ours) is type(theirs)
+    assert isinstance(ours, type(theirs))
     pictures = {"image": [picture(), picture(2)], "controlnet_conditioning_scale": [0.7, 0.3]}
     assert parity.psnr(run(ours, **pictures), run(theirs, **pictures)) >= 60
 

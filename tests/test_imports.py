@@ -14,8 +14,8 @@ from sdtrt.errors import SdtrtError
 
 ROOT = Path(__file__).parents[1]
 HEAVY = ("torch", "diffusers", "transformers", "onnx", "onnxruntime", "tensorrt", "polygraphy")
-# Lines of code, by part: what builds and runs, TensorRT's engine, the readers of other programs' files, what explains,
-# and TREx's names, which exist for the notebooks of others.
+# Lines of code, by part: what builds and runs, TensorRT's engine, the compiler's, the readers of other programs' files,
+# what explains, and TREx's names, which exist for the notebooks of others.
 CODE_LINES = {"run": 5400, "tensorrt": 2400, "readers": 1300, "analysis": 5200, "trex": 1700}
 
 
@@ -25,6 +25,8 @@ def part_of(path):
         return "trex" if "trex" in path.parts else "readers"
     if path.stem.startswith("_trt_") or path.stem == "tensorrt":
         return "tensorrt"
+    if "_inductor" in path.parts or path.stem in ("inductor", "observe"):
+        return "inductor"
     explains = "analysis" in path.parts or path.stem in ("analyze", "compare", "_show", "_sources")
     return "analysis" if explains else "run"
 
