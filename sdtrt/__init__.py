@@ -8,13 +8,27 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sdtrt.builder import build
     from sdtrt.extend import add_profiles
+    from sdtrt.hub import pull, push
     from sdtrt.parity import verify
     from sdtrt.pipeline import accelerate, load
     from sdtrt.prompts import encode_prompt
+    from sdtrt.reasons import why
     from sdtrt.store import Bundle
 
 __version__ = "0.1.0"
-__all__ = ["Bundle", "__version__", "accelerate", "add_profiles", "build", "encode_prompt", "load", "verify"]
+__all__ = [
+    "Bundle",
+    "__version__",
+    "accelerate",
+    "add_profiles",
+    "build",
+    "encode_prompt",
+    "load",
+    "pull",
+    "push",
+    "verify",
+    "why",
+]
 
 # Imported when first asked for: `import sdtrt` stays light and pulls in no torch. No module bears the name of a public
 # function: importing it would put the module in the place of the function.
@@ -25,7 +39,10 @@ _HOMES = {
     "build": "sdtrt.builder",
     "encode_prompt": "sdtrt.prompts",
     "load": "sdtrt.pipeline",
+    "pull": "sdtrt.hub",
+    "push": "sdtrt.hub",
     "verify": "sdtrt.parity",
+    "why": "sdtrt.reasons",
 }
 
 

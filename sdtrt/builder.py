@@ -15,32 +15,43 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sdtrt import compare, costs, env, export, gate, graph, lora, models, parity, quantize, reference, rescue, store
+from sdtrt import (
+    compare,
+    costs,
+    env,
+    export,
+    gate,
+    graph,
+    history,
+    lora,
+    memory,
+    models,
+    pace,
+    parity,
+    quantize,
+    reference,
+    rescue,
+    store,
+)
 from sdtrt import config as configs
 from sdtrt.config import BuildConfig
 from sdtrt.engines import Engine, EngineContext, Source
 from sdtrt.errors import BuildError, SdtrtError, VerifyError
-from sdtrt.forecast import Forecast, Step, forecast
+from sdtrt.forecast import IMAGE, Forecast, Step, forecast
 from sdtrt.reference import Reference
 from sdtrt.rescue import Checked, Spare
 from sdtrt.run import FILE as RUN
 from sdtrt.samples import sample_inputs
-from sdtrt.store import Bundle, Change, Component, Manifest, Staging
+from sdtrt.spec import ComponentSpec
+from sdtrt.store import Bundle, Change, Component, Manifest, Memory, Staging
+
+if TYPE_CHECKING:
+    from torch import nn
+
 
 Progress = Callable[[str, float], None]
-# Shares of a build and where its stages begin, measured on SD pipelines: they only drive the progress bar.
-_SHARES = {"unet": 6.0, "vae_decoder": 2.0, "vae_encoder": 2.0}
-_STAGES = {
-    "load": 0.0,
-    "calibrate": 0.02,
-    "export": 0.05,
-    "optimise": 0.65,
-    "build": 0.70,
-    "verify": 0.75,
-    "profile": 0.90,
-}
 
 
 def build(
@@ -60,25 +71,43 @@ def build(
     """
     if not isinstance(config, BuildConfig):
         config = configs.load(Path(config) if config else None, model=os.fspath(model), **settings)
-    with _disk_errors():
-        return run(forecast(config, Path(out), force), Path(out), progress)
+    return run(forecast(config, Path(out), force), Path(out), progress)
 
 
+@contextmanager
+def _disk_errors() -> Iterator[None]:
+    """Translate what the file system says, whichever library was writing."""
+    try:
+        yield
+    except SdtrtError:
+        raise
+    except OSError as exc:
+        if exc.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+            raise
+        raise BuildError(
+            f"the output cannot be written: {exc.strerror}",
+            slug="disk-full" if exc.errno in (errno.ENOSPC, errno.EDQUOT) else "disk-denied",
+            received=exc.filename,
+            hint="free some space, or build elsewhere with --out; finished components are kept",
+        ) from exc
+
+
+@_disk_errors()
 def run(plan: Forecast, out: Path, progress: Progress = lambda label, done: None) -> Bundle:
     """Carry out a forecast."""
     if all(s.action == "reuse" for s in plan.steps):
         present = Bundle.open(out)
         if present.manifest.options == plan.options and present.manifest.shape_profiles == plan.profiles:
+            store.tidy(out)
             progress("up to date", 1.0)
             return present
     progress = _forward(progress)
     with store.staging(out) as stage:
         _check_space(out, plan)
-        total = sum(_SHARES.get(s.spec.name, 1.0) for s in plan.steps) + 2.0
+        shares, total = pace.components(plan)
         done, components, made = 0.0, {}, _reference(plan, progress)
         for step in plan.steps:
-            share = _SHARES.get(step.spec.name, 1.0)
-            name, start = step.spec.name, done
+            share, name, start = shares[step.spec.name], step.spec.name, done
 
             def report(label: str, part: float, name: str = name, start: float = start, share: float = share) -> None:
                 progress(f"{name}: {label}", (start + part * share) / total)
@@ -87,7 +116,7 @@ def run(plan: Forecast, out: Path, progress: Progress = lambda label, done: None
             done += share
         _copy_pipeline(plan, stage.path / store.PIPELINE)
         manifest = _manifest(plan, components)
-        at = done / total
+        at = min(done / total, 1.0)
         manifest = _check_image(plan, stage, manifest, lambda label: progress(f"image: {label}", at), made)
         bundle = stage.commit(manifest)
     progress("done", 1.0)
@@ -127,25 +156,26 @@ def _component(
     with stage.component(step.spec.name) as folder:
         component = _build(plan, step, folder, report, made)
         store.write_text(folder / store.RECORD, component.model_dump_json(indent=1))
-    gc.collect()
+    history.add(plan.entry(component.name, step.weight_bytes, component.seconds))
     return component
 
 
 def _build(plan: Forecast, step: Step, folder: Path, report: Progress, made: Reference | None) -> Component:
     """Everything that happens to one component, in order; times of the stages go into its record."""
-    spec, backend, seconds = step.spec, plan.backend, {}
+    spec, backend, seconds, bounds = step.spec, plan.backend, {}, pace.stages(step)
 
     @contextmanager
     def stage(name: str, label: str) -> Iterator[None]:
-        report(label, _STAGES[name])
+        report(label, bounds[name][0])
         started = time.perf_counter()
         yield
         seconds[name] = round(time.perf_counter() - started, 3)
 
     def within(name: str) -> Progress:
-        start, end = _STAGES[name], min(s for s in _STAGES.values() if s > _STAGES[name])
+        start, end = bounds[name]
         return lambda label, share: report(label, start + (end - start) * share)
 
+    memory.reset_peak()
     context = EngineContext(spec, plan.profiles, plan.options)
     sizes = plan.profiles[0].sizes("opt")
     module: Any = None
@@ -162,8 +192,7 @@ def _build(plan: Forecast, step: Step, folder: Path, report: Progress, made: Ref
     onnx, priced = None, None
     with stage("load", "loading weights"):
         if backend.consumes != "nothing":
-            module = spec.load(plan.folder)
-            lora.bake(module, spec, plan.loras, plan.folder)
+            module = _module(plan, spec)
     quantisation = None
     if module is not None and plan.config.quantised and spec.name in quantize.COMPONENTS:
         with stage("calibrate", "calibrating"):
@@ -175,21 +204,27 @@ def _build(plan: Forecast, step: Step, folder: Path, report: Progress, made: Ref
         with stage("optimise", "optimising the graph"):
             changes = graph.optimise(onnx, plan.passes, plan.config.float32 if spec.dtype == "float16" else ())
             priced = price(onnx)
+    needs = memory.of_graph(onnx, spec, plan.profiles, priced)
     with stage("build", "building the engine"):
         _save_norm(module, folder)
+        if onnx is not None:
+            _free(module)
         spare = Spare(onnx, folder) if onnx is not None and spec.dtype == "float16" else None
         engine = make(onnx)
     with stage("verify", "comparing with eager"):
-        checked = _checked(plan, engine, module, spare, make, within("verify"), made)
+        oracle = _module(plan, spec) if onnx is not None and backend.computes else module
+        checked = _checked(plan, engine, oracle, spare, make, within("verify"), made)
         changes, engine = (*changes, *checked.changes), checked.engine
         priced = price(checked.onnx) if checked.onnx else priced
         shutil.rmtree(folder / rescue.SPARE, ignore_errors=True)
-    module = None
+    module = oracle = None
     with stage("profile", "profiling"):
         inputs = {n: t.to(engine.device) for n, t in sample_inputs(spec, sizes).items()}
         profiled = engine.profile(inputs, sizes, plan.config.profile_runs, folder)
         (backend.join(profiled, priced) if priced else profiled).save(folder / "plan.json")
+        contexts = engine.context_bytes()
         engine.close()
+    taken = (m.model_copy(update={"context_bytes": size}) for m, size in zip(needs, contexts, strict=True))
     return Component(
         name=spec.name,
         key=step.key,
@@ -199,8 +234,22 @@ def _build(plan: Forecast, step: Step, folder: Path, report: Progress, made: Ref
         notes=checked.verdict.notes,
         seconds=seconds,
         weight_bytes=step.weight_bytes,
+        memory=Memory(profiles=tuple(taken), build_peak_bytes=memory.peak_bytes()),
         quantisation=quantisation,
     )
+
+
+def _module(plan: Forecast, spec: ComponentSpec) -> nn.Module:
+    """The checkpoint's module, with the LoRAs that are built in."""
+    module = spec.load(plan.folder)
+    lora.bake(module, spec, plan.loras, plan.folder)
+    return module
+
+
+def _free(module: nn.Module) -> None:
+    """Give back the memory of a module's weights, whoever still holds it: the graph has them now."""
+    module.to("meta")
+    gc.collect()  # tracing leaves the weights in cycles
 
 
 def _checked(
@@ -271,7 +320,10 @@ def _check_image(
     steps = plan.config.verify_steps
     if not (steps and plan.backend.computes and {"unet", "vae_decoder"} <= manifest.components.keys()):
         return manifest
+    started = time.perf_counter()
     check = parity.check_images(Bundle(stage.path, manifest), plan.folder, steps, plan.loras, report, made)
+    weights = sum(s.weight_bytes for s in plan.steps)
+    history.add(plan.entry(IMAGE, weights, {"verify": time.perf_counter() - started}))
     if failed := [row for row in check.rows() if not row.passed]:
         raise VerifyError(
             "the image differs from that of eager PyTorch",
@@ -296,21 +348,3 @@ def _check_space(out: Path, plan: Forecast) -> None:
             expected=f"{2 * plan.new_bytes / 1e9:.1f} GB",
             hint="free some space, or build elsewhere with --out",
         )
-
-
-@contextmanager
-def _disk_errors() -> Iterator[None]:
-    """Translate what the file system says, whichever library was writing."""
-    try:
-        yield
-    except SdtrtError:
-        raise
-    except OSError as exc:
-        if exc.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
-            raise
-        raise BuildError(
-            f"the output cannot be written: {exc.strerror}",
-            slug="disk-full" if exc.errno in (errno.ENOSPC, errno.EDQUOT) else "disk-denied",
-            received=exc.filename,
-            hint="free some space, or build elsewhere with --out; finished components are kept",
-        ) from exc

@@ -44,6 +44,11 @@ def importable(module: str) -> bool:
     return util.find_spec(module) is not None
 
 
+def cache_folder() -> Path:
+    """Where sdtrt keeps what may be deleted at any time: below XDG_CACHE_HOME, or ~/.cache."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sdtrt"
+
+
 def memory_bytes() -> int | None:
     """Physical memory, or None where the system does not say."""
     try:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
-from sdtrt import engines, env, graph, lora, models, quantize, source, store
+from sdtrt import engines, env, graph, history, lora, models, quantize, source, store
 from sdtrt.config import BuildConfig
 from sdtrt.errors import BundleError, ConfigError
 from sdtrt.spec import ComponentSpec, ShapeProfile
 from sdtrt.store import Bundle, Component, Staging
+
+# What the comparison of an image is called in the history.
+IMAGE = "image"
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,15 @@ class Step:
     key: dict[str, str]
     weight_bytes: int
     present: Component | None = None
+    # Seconds by stage, from earlier builds on this machine; None when nothing is known.
+    stages: Mapping[str, float] | None = None
+
+    @property
+    def expected_s(self) -> float | None:
+        """Seconds that it will take; None when that is not known. What is taken over takes no time to speak of."""
+        if self.action != "build":
+            return 0.0
+        return None if self.stages is None else sum(self.stages.values())
 
 
 @dataclass(frozen=True)
@@ -42,6 +54,26 @@ class Forecast:
     steps: tuple[Step, ...]
     loras: tuple[lora.BakedLora, ...] = ()
     controlnets: Mapping[str, Path] | None = None
+    image_s: float | None = None
+
+    @property
+    def expected_s(self) -> float | None:
+        """Seconds of the whole build; None when they are not known of every part of it."""
+        parts = [*(step.expected_s for step in self.steps), self.image_s]
+        known = [part for part in parts if part is not None]
+        return sum(known) if len(known) == len(parts) else None
+
+    def entry(self, component: str, weight_bytes: int, seconds: Mapping[str, float]) -> history.Entry:
+        """How long a component took (`image`: the comparison at the end), as the history keeps it."""
+        return history.Entry(
+            machine=history.machine(self.backend.device(self.options)),
+            backend=self.backend.name,
+            component=component,
+            precision=self.config.precision,
+            profiles="; ".join(map(str, self.profiles)),
+            weight_bytes=weight_bytes,
+            seconds=dict(seconds),
+        )
 
     @property
     def new_bytes(self) -> int:
@@ -49,11 +81,14 @@ class Forecast:
         return sum(s.weight_bytes for s in self.steps if s.action == "build")
 
 
-def forecast(config: BuildConfig, out: Path, force: bool = False) -> Forecast:
-    """Resolve the model, the profiles and the backend, and compare keys with what is there. Builds nothing."""
-    backend = engines.require(config.backend)
+def forecast(config: BuildConfig, out: Path, force: bool = False, *, look: engines.Backend | None = None) -> Forecast:
+    """Resolve the model, the profiles and the backend, and compare keys with what is there. Builds nothing.
+
+    `look` is a backend that need not be able to build: the forecast is then for looking at only.
+    """
+    backend = look or engines.require(config.backend)
     options = backend.check_options(config.options)
-    if config.quantised:
+    if config.quantised and look is None:
         quantize.check(config, backend.consumes, config.opset or backend.opset, backend.gpu(options))
     folder, family, specs, profiles = resolve(config)
     wanted = _wanted(config, specs)
@@ -70,7 +105,7 @@ def forecast(config: BuildConfig, out: Path, force: bool = False) -> Forecast:
         "format": str(store.FORMAT_VERSION),
     }
     digest = lru_cache(maxsize=None)(lambda part: source.weights_digest(part.parent, part.name))
-    bundle, finished = _present(out), Staging(out.resolve()).finished()
+    bundle, finished = store.present(out), Staging(out.resolve()).finished()
     steps = []
     for name, spec in specs.items():
         if name not in wanted and (bundle is None or name not in bundle.manifest.components):
@@ -86,11 +121,21 @@ def forecast(config: BuildConfig, out: Path, force: bool = False) -> Forecast:
             key["float32"] = ", ".join(config.float32)
         if mine := [str(entry) for entry in loras if spec.attribute in entry.parts]:
             key["lora"] = ", ".join(mine)
-        built = bundle.manifest.components.get(name) if bundle else None
+        built = _whole(bundle, name) if bundle else None
         weight_bytes = source.parameter_count(spec.weights(folder)) * (2 if spec.dtype == "float16" else 4)
         steps.append(_step(spec, key, built, finished.get(name), force, weight_bytes))
     made = source.controlnets(config.controlnet)
-    return Forecast(config, folder, family.name, backend, options, passes, profiles, tuple(steps), loras, made)
+    return _timed(Forecast(config, folder, family.name, backend, options, passes, profiles, tuple(steps), loras, made))
+
+
+def _timed(plan: Forecast) -> Forecast:
+    """With the times of earlier builds."""
+    known = history.load()
+    steps = tuple(replace(s, stages=known.expect(plan.entry(s.spec.name, s.weight_bytes, {}))) for s in plan.steps)
+    image = known.expect(plan.entry(IMAGE, sum(s.weight_bytes for s in steps), {}))
+    if not (plan.config.verify_steps and plan.backend.computes):
+        image = {}
+    return replace(plan, steps=steps, image_s=None if image is None else sum(image.values()))
 
 
 def resolve(
@@ -110,13 +155,23 @@ def _step(
 ) -> Step:
     if force:
         return Step(spec, "build", ("--force was given",), key, size)
+    if built is not None and built.key == key:
+        return Step(spec, "reuse", ("nothing changed",), key, size, built)
     if half is not None and half.key == key:
         return Step(spec, "resume", ("finished by an interrupted build",), key, size, half)
     if built is None:
         return Step(spec, "build", ("it is new",), key, size)
-    if reasons := store.differences(built.key, key):
-        return Step(spec, "build", reasons, key, size)
-    return Step(spec, "reuse", ("nothing changed",), key, size, built)
+    return Step(spec, "build", store.differences(built.key, key), key, size)
+
+
+def _whole(bundle: Bundle, name: str) -> Component | None:
+    """A component of the bundle, unless it has none or its files are damaged: then it is new."""
+    try:
+        if name in bundle.manifest.components:
+            bundle.check_sizes(name)
+    except BundleError:
+        return None
+    return bundle.manifest.components.get(name)
 
 
 def _profiles(config: BuildConfig, default: ShapeProfile) -> tuple[ShapeProfile, ...]:
@@ -142,19 +197,3 @@ def _wanted(config: BuildConfig, specs: dict[str, ComponentSpec]) -> set[str]:
             expected=", ".join(specs),
         )
     return set(config.components)
-
-
-def _present(out: Path) -> Bundle | None:
-    """The bundle at `out`, or None; one that is damaged is built anew, but a foreign folder is never replaced."""
-    try:
-        return Bundle.open(out)
-    except BundleError as exc:
-        if exc.slug == "bundle-missing" and out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise BundleError(
-                "the output exists and is not a bundle",
-                slug="bundle-foreign",
-                received=out,
-                expected="a bundle, or a folder that is new or empty",
-                hint="choose another folder with --out",
-            ) from exc
-        return None

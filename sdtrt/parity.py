@@ -15,7 +15,7 @@ from sdtrt import gate, images, lora, models, reference, source
 from sdtrt.compare import LIMITS
 from sdtrt.errors import NonFiniteError, VerifyError
 from sdtrt.images import psnr
-from sdtrt.pipeline import engines_of, load, load_engines, timed
+from sdtrt.pipeline import Loading, engines_of, load, load_engines, timed
 from sdtrt.reference import Reference, eager, image
 from sdtrt.run import ImageRun
 from sdtrt.store import Bundle
@@ -81,6 +81,8 @@ def verify(
     steps: int = 4,
     full: bool = False,
     progress: Progress = lambda label, done: None,
+    *,
+    trust: bool = False,
 ) -> list[Row]:
     """Compare every component, at both ends and the best size of every profile, and images with eager PyTorch.
 
@@ -88,7 +90,8 @@ def verify(
     them all the same.
 
     `model` is where the checkpoint lies now, by default where it was built from. Raises VerifyError only when the
-    checkpoint is another one or gives NaN itself; rows that do not pass are for the caller to judge.
+    checkpoint is another one or gives NaN itself; rows that do not pass are for the caller to judge. `trust` is that of
+    `load`.
     """
     bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
     manifest = bundle.manifest
@@ -97,7 +100,7 @@ def verify(
     family = models.load(manifest.family)
     oracle = family.components(folder, "fp32", source.controlnets(config.get("controlnet")))
     loras = lora.baked([configs.LoraEntry.model_validate(e) for e in config.get("lora", ())], oracle, folder)
-    loaded = load_engines(bundle)
+    loaded = load_engines(bundle, Loading(trust=trust))
     progress("eager: making images", 0.0)
     made = reference.make(folder, manifest.shape_profiles[0].sizes("opt"), steps, loras)
     rows: list[Row] = []
@@ -114,7 +117,7 @@ def verify(
         given = made.inputs.get(name)
         rows += _rows(name, gate.judge(engine, module, profiles, limit, full=full, given=given, report=report))
     progress("image: comparing", len(loaded) / (len(loaded) + 1))
-    rows += check_images(bundle, folder, steps, loras, made=made).rows()
+    rows += check_images(bundle, folder, steps, loras, made=made, trust=trust).rows()
     progress("done", 1.0)
     return rows
 
@@ -145,6 +148,7 @@ def check_images(
     loras: Sequence[lora.BakedLora] = (),
     progress: Callable[[str], None] = lambda label: None,
     made: Reference | None = None,
+    trust: bool = False,
 ) -> ImageCheck:
     """Make images of `steps` steps with the engines and compare them with eager's, at the first best size.
 
@@ -153,7 +157,7 @@ def check_images(
     """
     sizes = bundle.manifest.shape_profiles[0].sizes("opt")
     made = made or reference.make(folder, sizes, steps, loras, progress)
-    pipe, found, first = load(bundle), list[images.Likeness](), None
+    pipe, found, first = load(bundle, trust=trust), list[images.Likeness](), None
     size = {"height": sizes["H"], "width": sizes["W"]}
     for seed, expected in enumerate(made.images):
         progress(f"comparing with eager, seed {seed}")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from sdtrt import engines, lora, models, tasks, threads
+from sdtrt import engines, hub, lora, models, origin, tasks, threads
 from sdtrt import outside as beyond
 from sdtrt.errors import BundleError, Unsupported
 from sdtrt.outside import Outside
@@ -34,6 +34,8 @@ class Loading:
     on_nonfinite: OnNonFinite = "raise"
     outside: Outside = "error"
     model: str | None = None
+    low_memory: bool = False
+    trust: bool = False
 
 
 AS_BUILT = Loading()
@@ -62,6 +64,8 @@ def load(
     on_nonfinite: OnNonFinite = "raise",
     outside: Outside = "error",
     model: str | None = None,
+    low_memory: bool = False,
+    trust: bool = False,
     **parts: Any,
 ) -> DiffusionPipeline:
     """Open a bundle as the stock diffusers pipeline of `task`; every scheduler, callback and output type works.
@@ -73,17 +77,18 @@ def load(
     A call whose engines give NaN or Inf raises NonFiniteError with the step; `on_nonfinite` "warn" makes that a
     NonFiniteWarning, "ignore" nothing. A size that was not built is an error, or with `outside="eager"` runs the
     checkpoint's own modules, with a FallbackWarning; `model` is where that lies now, by default where it was built
-    from. Raises ConfigError, BundleError, EngineError, BackendUnavailable.
+    from. A bundle may be "owner/name" on the Hugging Face hub; `trust` allows native code from there. With `low_memory`
+    one engine is in memory at a time. Raises ConfigError, BundleError, EngineError, BackendUnavailable.
     """
     import diffusers
     import transformers
 
-    bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
+    bundle = hub.opened(bundle)
     chosen = tasks.choose(bundle, task, "controlnet" in parts)
     cls = getattr(diffusers, models.load(bundle.manifest.family).pipelines[chosen])
     index = models.read_json(bundle.pipeline_folder / "model_index.json")
     controlled = chosen == "controlnet" and "controlnet" not in parts
-    how = Loading(options, on_nonfinite, outside, model)
+    how = Loading(options, on_nonfinite, outside, model, low_memory, trust)
     given: dict[str, Any] = {**load_modules(bundle, how, controlled), **parts}
     for name, parameter in inspect.signature(cls.__init__).parameters.items():
         entry = index.get(name)
@@ -109,6 +114,7 @@ def accelerate(
     on_nonfinite: OnNonFinite = "raise",
     outside: Outside = "error",
     model: str | None = None,
+    trust: bool = False,
 ) -> DiffusionPipeline:
     """Put the bundle's engines into a pipeline that you already have, in place, and return it.
 
@@ -118,7 +124,7 @@ def accelerate(
     bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
     if getattr(pipe, "controlnet", None) is not None:
         tasks.check_controlnet(bundle, True)  # it stays: no config says what it was trained to follow
-    modules = load_modules(bundle, Loading(options, on_nonfinite, outside, model))
+    modules = load_modules(bundle, Loading(options, on_nonfinite, outside, model, trust=trust))
     for name, module in modules.items():
         old = getattr(pipe, name, None)
         if old is None:
@@ -162,13 +168,17 @@ def load_modules(bundle: Bundle, how: Loading = AS_BUILT, controlled: bool = Fal
 
 
 def load_engines(bundle: Bundle, how: Loading = AS_BUILT, without: Container[str] = ()) -> dict[str, engines.Engine]:
-    """All engines of a bundle by component name, but those that are named in `without`."""
+    """All engines of a bundle by component name, but those that are named in `without`.
+
+    BundleError for native code that was pulled from a hub, unless its author is trusted.
+    """
     beyond.check(how.outside)
     manifest = bundle.manifest
     backend = engines.require(manifest.backend)
+    origin.check(bundle, backend, how.trust)
     specs = models.load(manifest.family).components(bundle.pipeline_folder, manifest.precision, bundle.controlnets)
     checked = backend.check_options({**manifest.options, **(how.options or {})})
-    loaded = {}
+    parts = {}
     for name in (n for n in manifest.components if n not in without):
         bundle.check_sizes(name)
         context = engines.EngineContext(
@@ -179,8 +189,10 @@ def load_engines(bundle: Bundle, how: Loading = AS_BUILT, without: Container[str
             adding=partial(beyond.adding, bundle, specs, backend),
             eager=beyond.eager(bundle, specs[name], how.model) if how.outside == "eager" else None,
         )
-        loaded[name] = backend.load(bundle.folder(name), context)
-    return loaded
+        parts[name] = bundle.folder(name), context
+    if how.low_memory:
+        return engines.one_at_a_time(backend, parts)
+    return {name: backend.load(folder, context) for name, (folder, context) in parts.items()}
 
 
 def engines_of(pipe: DiffusionPipeline) -> dict[str, engines.Engine]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from math import prod
 from pathlib import Path
 
@@ -65,6 +66,22 @@ def _controlnet(model: str) -> Path:
     return folder
 
 
+def at_hand(model: str, revision: str | None = None, variant: str | None = None) -> Path | None:
+    """The folder of `model` if it is on this machine, whole; nothing is downloaded or converted."""
+    path = Path(model).expanduser()
+    if path.is_file():
+        path = _converted(path)
+    elif not path.is_dir() and model.count("/") == 1:
+        with suppress(ModelError):
+            path = _download(model, revision, variant, local_files_only=True)
+    try:
+        index = json.loads((path / "model_index.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    parts = [path / name for name in ("unet", "vae") if name in index]
+    return path if all(any(part.glob("*.safetensors")) for part in parts) else None
+
+
 def weights_digest(folder: Path, part: str) -> str:
     """Digest of one part's weights and config: the identity of what an engine is built from."""
     files = sorted(p for p in (folder / part).iterdir() if p.suffix in {".safetensors", ".json"})
@@ -72,13 +89,14 @@ def weights_digest(folder: Path, part: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _download(model: str, revision: str | None, variant: str | None) -> Path:
+def _download(model: str, revision: str | None, variant: str | None, local_files_only: bool = False) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     patterns = ["*.json", "*.txt", f"*.{variant}.safetensors"] if variant else WANTED
     try:
-        return Path(snapshot_download(model, revision=revision, allow_patterns=patterns))
+        found = snapshot_download(model, revision=revision, allow_patterns=patterns, local_files_only=local_files_only)
+        return Path(found)
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as exc:
         raise ModelError(
             "the model cannot be fetched from the hub",
@@ -87,6 +105,11 @@ def _download(model: str, revision: str | None, variant: str | None) -> Path:
             expected="an existing hub id, or a local folder",
             hint=f"check the name and the network ({str(exc).splitlines()[0]})",
         ) from exc
+
+
+def _converted(path: Path) -> Path:
+    """Where a single-file checkpoint lies in diffusers' layout, once it was converted."""
+    return path.with_name(f"{path.stem}.diffusers")
 
 
 def _single_file(path: Path) -> Path:
@@ -101,7 +124,7 @@ def _single_file(path: Path) -> Path:
         )
     if not path.is_file():
         raise ModelError("there is no such checkpoint", slug="model-missing", received=path)
-    folder = path.with_name(f"{path.stem}.diffusers")
+    folder = _converted(path)
     if (folder / "model_index.json").is_file():
         return folder
     from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline

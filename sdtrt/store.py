@@ -2,6 +2,7 @@
 
 Files are written beside their final name and renamed. A build works in `.<name>.building` next to the bundle: each
 component is renamed in there when it is finished, so a kill loses at most the one in work and the next build resumes.
+The finished folder and the bundle that was there swap names, so that at every moment one of the two can be opened.
 """
 
 from __future__ import annotations
@@ -9,24 +10,37 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
 
 from filelock import FileLock, Timeout
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 
 from sdtrt.errors import BundleError
 from sdtrt.plan import Plan
 from sdtrt.records import Record, read
 from sdtrt.spec import ShapeProfile
+from sdtrt.swap import former
+from sdtrt.swap import replace_folder as replace_folder
 
 # 1: first version.
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 RECORD = "component.json"
 PIPELINE = "pipeline"
+
+
+def _inside(name: str) -> str:
+    parts = PurePosixPath(name).parts
+    if not parts or ".." in parts or name.startswith("/"):
+        raise ValueError("a path that leaves its folder")
+    return name
+
+
+# A path below a bundle's or a component's folder: manifests come from other people too.
+Inside = Annotated[str, AfterValidator(_inside)]
 
 
 class FileRecord(Record):
@@ -57,6 +71,26 @@ class Quantisation(Record):
     digest: str
 
 
+class ProfileMemory(Record):
+    """Memory that one profile needs; None is not known.
+
+    Activations at its best and its largest size are those of the graph; `context_bytes` is the block that the engine
+    says it will take for them.
+    """
+
+    profile: str
+    activation_opt_bytes: int | None = None
+    activation_max_bytes: int | None = None
+    context_bytes: int | None = None
+
+
+class Memory(Record):
+    """Memory of a component by profile, and the most that the building process had resident meanwhile."""
+
+    profiles: tuple[ProfileMemory, ...] = ()
+    build_peak_bytes: int | None = None
+
+
 class Component(Record):
     """Everything known about one built engine. `key` holds, field by field, what it depends on.
 
@@ -65,12 +99,13 @@ class Component(Record):
 
     name: str
     key: dict[str, str]
-    files: dict[str, FileRecord]
+    files: dict[Inside, FileRecord]
     passes: tuple[Change, ...] = ()
     parity: dict[str, float] = {}
     notes: tuple[str, ...] = ()
     seconds: dict[str, float] = {}
     weight_bytes: int | None = None
+    memory: Memory | None = None
     quantisation: Quantisation | None = None
 
 
@@ -88,6 +123,8 @@ class Manifest(Record):
     environment: dict[str, Any] = {}
     created: str = ""
     components: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")], Component] = {}
+    # What lies outside the components' folders.
+    files: dict[Inside, FileRecord] = {}
     image: dict[str, float] = {}
 
     @property
@@ -141,22 +178,36 @@ class Bundle:
     def check_sizes(self, component: str) -> None:
         """Compare every file's size with the record; BundleError names the first that differs."""
         for name, known in self.manifest.components[component].files.items():
-            path = self.folder(component) / name
-            size = path.stat().st_size if path.is_file() else None
-            if size != known.bytes:
-                received = "no such file" if size is None else f"{size} bytes"
-                raise self._damaged(component, name, received, f"{known.bytes} bytes")
+            self._check_size(f"{component}/{name}", known)
 
     def check_files(self, component: str) -> None:
         """Compare every file's content with the recorded sha256; reads all of it."""
         self.check_sizes(component)
         for name, known in self.manifest.components[component].files.items():
-            if (found := sha256(self.folder(component) / name)) != known.sha256:
-                raise self._damaged(component, name, f"sha256 {found[:12]}", f"sha256 {known.sha256[:12]}")
+            self._check_content(f"{component}/{name}", known)
 
-    def _damaged(self, component: str, name: str, received: str, expected: str) -> BundleError:
+    def check_everything(self) -> None:
+        """`check_files` of all components and of what lies beside them."""
+        for component in self.manifest.components:
+            self.check_files(component)
+        for name, known in self.manifest.files.items():
+            self._check_size(name, known)
+            self._check_content(name, known)
+
+    def _check_size(self, name: str, known: FileRecord) -> None:
+        path = self.path / name
+        size = path.stat().st_size if path.is_file() else None
+        if size != known.bytes:
+            received = "no such file" if size is None else f"{size} bytes"
+            raise self._damaged(name, received, f"{known.bytes} bytes")
+
+    def _check_content(self, name: str, known: FileRecord) -> None:
+        if (found := sha256(self.path / name)) != known.sha256:
+            raise self._damaged(name, f"sha256 {found[:12]}", f"sha256 {known.sha256[:12]}")
+
+    def _damaged(self, name: str, received: str, expected: str) -> BundleError:
         return BundleError(
-            f"{component}/{name} is damaged",
+            f"{name} is damaged",
             slug="file-damaged",
             received=received,
             expected=expected,
@@ -177,10 +228,22 @@ class Staging:
         for file in self.path.glob(f"[!.]*/{RECORD}"):
             try:
                 component = Component.model_validate_json(file.read_text(encoding="utf-8"))
+                whole = all((file.parent / n).stat().st_size == f.bytes for n, f in component.files.items())
             except (OSError, ValidationError):
                 continue  # torn by the kill: it is built again
-            found[component.name] = component
+            if whole:
+                found[component.name] = component
         return found
+
+    def keep(self, names: Collection[str]) -> None:
+        """Delete everything but the finished components of these names."""
+        for path in self.path.iterdir() if self.path.is_dir() else ():
+            if path.name in names:
+                continue
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
 
     @contextmanager
     def component(self, name: str) -> Iterator[Path]:
@@ -201,7 +264,12 @@ class Staging:
             write_text(folder / RECORD, component.model_dump_json(indent=1))
 
     def commit(self, manifest: Manifest) -> Bundle:
-        """Write the manifest and put the whole folder in the bundle's place."""
+        """Write the manifest and put the whole folder in the bundle's place; BundleError when a file is not there."""
+        for name in self.finished().keys() - manifest.components.keys():
+            shutil.rmtree(self.path / name)  # of another model that was to be built here
+        for name in manifest.components:
+            Bundle(self.path, manifest).check_sizes(name)
+        manifest = manifest.model_copy(update={"files": describe_files(self.path, {MANIFEST, *manifest.components})})
         write_text(self.path / MANIFEST, manifest.model_dump_json(indent=1) + "\n")
         replace_folder(self.path, self.target)
         return Bundle(self.target, manifest)
@@ -223,22 +291,38 @@ def staging(target: Path) -> Iterator[Staging]:
             hint="wait for it, or build into another folder with --out",
         ) from exc
     try:
-        old = target.with_name(f".{target.name}.old")
+        old, stage = former(target), Staging(target)
         if old.exists() and not target.exists():
-            old.rename(target)  # a kill between the two renames of replace_folder
-        yield Staging(target)
+            old.rename(target)  # a kill between two renames of replace_folder
+        shutil.rmtree(old, ignore_errors=True)
+        stage.keep(stage.finished())
+        yield stage
     finally:
         lock.release()
 
 
-def replace_folder(new: Path, target: Path) -> None:
-    """Put `new` in the place of `target`. A kill in between leaves `.<name>.old`, which `staging` puts back."""
-    old = target.with_name(f".{target.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if target.exists():
-        target.rename(old)
-    new.rename(target)
-    shutil.rmtree(old, ignore_errors=True)
+def present(out: Path) -> Bundle | None:
+    """The bundle at `out`, or None; one that is damaged is built anew, but a foreign folder is never replaced."""
+    try:
+        return Bundle.open(out)
+    except BundleError as exc:
+        if exc.slug == "bundle-missing" and out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise BundleError(
+                "the output exists and is not a bundle",
+                slug="bundle-foreign",
+                received=out,
+                expected="a bundle, or a folder that is new or empty",
+                hint="choose another folder with --out",
+            ) from exc
+        return None
+
+
+def tidy(target: Path) -> None:
+    """Delete what a killed build left beside a bundle that is up to date, unless a build is at work there."""
+    stage = Staging(target.resolve())
+    if stage.path.exists() or former(stage.target).exists():
+        with suppress(BundleError), staging(target):
+            shutil.rmtree(stage.path, ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -257,12 +341,14 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def describe_files(folder: Path) -> dict[str, FileRecord]:
-    """Size and digest of every file in a component's folder, except its record."""
+def describe_files(folder: Path, without: Collection[str] = (RECORD,)) -> dict[str, FileRecord]:
+    """Size and digest of every file in a folder, but what in it is named in `without`: a component's record."""
     return {
-        str(p.relative_to(folder)): FileRecord(bytes=p.stat().st_size, sha256=sha256(p))
-        for p in sorted(folder.rglob("*"))
-        if p.is_file() and p.name != RECORD
+        str(path.relative_to(folder)): FileRecord(bytes=path.stat().st_size, sha256=sha256(path))
+        for part in sorted(folder.iterdir())
+        if part.name not in without
+        for path in (sorted(part.rglob("*")) if part.is_dir() else [part])
+        if path.is_file()
     }
 
 

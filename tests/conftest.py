@@ -60,6 +60,14 @@ def pytest_sessionfinish():
     gc.unfreeze()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory):
+    """Tests neither read nor change what sdtrt keeps for the user."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("user-cache")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def cache(tmp_path_factory):
     """Where models and bundles lie, for all workers of this run; SDTRT_TEST_CACHE keeps them between runs."""

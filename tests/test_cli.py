@@ -30,7 +30,7 @@ def pixels(path):
         return image.size, image.tobytes()
 
 
-COMMANDS = ("doctor", "build", "generate", "analyze", "compare", "bench", "verify", "demo")
+COMMANDS = ("doctor", "build", "why", "generate", "analyze", "compare", "bench", "verify", "push", "pull", "demo")
 
 
 def test_help_names_every_command(sdtrt):

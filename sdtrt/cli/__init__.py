@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import typer
 
-from sdtrt.cli import analyze, bench, build, compare, demo, doctor, generate, verify
+from sdtrt.cli import analyze, bench, build, compare, demo, doctor, generate, pull, push, verify, why
 from sdtrt.cli.console import interrupt, interrupted, show_error
 from sdtrt.errors import SdtrtError
 
@@ -24,7 +24,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (doctor, build, generate, analyze, compare, bench, verify, demo):
+for command in (doctor, build, why, generate, analyze, compare, bench, verify, push, pull, demo):
     app.command(name=command.__name__.rpartition(".")[2], epilog=command.EXAMPLES)(command.run)
 
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sdtrt.cli.console import hush, out, progress, size, table
+from sdtrt.cli._memory import show_expected, show_found
+from sdtrt.cli.console import Countdown, duration, hush, out, progress, size, table
 from sdtrt.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -92,12 +93,15 @@ def run(
         from sdtrt.forecast import forecast
 
         hush()
-        if not dry_run:
-            made = builder.build(recipe.model, bundle, config=recipe, force=force, progress=report)
+        plan = forecast(recipe, bundle, force)
+    show_forecast(plan)
+    show_expected(plan, bundle)
     if dry_run:
-        show_forecast(forecast(recipe, bundle, force))
-    else:
-        show_bundle(made)
+        out.print("nothing was built")
+        return
+    with progress("build", Countdown(plan.expected_s)) as report:
+        made = builder.run(plan, bundle, report)
+    show_bundle(made)
 
 
 def _given(context: typer.Context) -> set[str]:
@@ -178,12 +182,13 @@ def show_trtexec(recipe: BuildConfig) -> None:
 
 def show_forecast(plan: Forecast) -> None:
     """What would be done, component by component."""
-    grid = table("component", "action", "weights", "why", numbers=("weights",))
+    grid = table("component", "action", "weights", "time", "why", numbers=("weights", "time"))
     for step in plan.steps:
-        grid.add_row(step.spec.name, step.action, size(step.weight_bytes), "\n".join(step.reasons))
+        time = duration(step.expected_s) if step.action == "build" else "-"
+        grid.add_row(step.spec.name, step.action, size(step.weight_bytes), time, "\n".join(step.reasons))
     out.print(grid)
     out.print(f"profiles: {'; '.join(map(str, plan.profiles))}", soft_wrap=True)
-    out.print(f"new on disk: about {size(plan.new_bytes)}; nothing was built")
+    out.print(f"new on disk: about {size(plan.new_bytes)}; time, from earlier builds here: {duration(plan.expected_s)}")
 
 
 def show_bundle(bundle: Bundle) -> None:
@@ -198,6 +203,7 @@ def show_bundle(bundle: Bundle) -> None:
         for note in (*(n for p in c.passes if p.name == "fp32_islands" for n in p.notes), *c.notes):
             out.print(f"{name}: {note if len(note) < NOTE_CHARS else note[:NOTE_CHARS] + ' ...'}", markup=False)
     out.print(f"sizes: {'; '.join(bundle.manifest.profiles)}", soft_wrap=True)
+    show_found(bundle.manifest)
     image = bundle.manifest.image
     if image:
         out.print(

@@ -11,8 +11,18 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
+from rich.text import Text
 
 from sdtrt.errors import FallbackWarning, SdtrtError
 
@@ -64,11 +74,43 @@ def table(*columns: str, numbers: tuple[str, ...] = ()) -> Table:
     return grid
 
 
+class Countdown:
+    """The time that is left of something that takes `expected_s`, from earlier times it was done; None is not known."""
+
+    def __init__(self, expected_s: float | None) -> None:
+        self._expected_s = expected_s
+        self._share, self._since = 0.0, time.monotonic()
+
+    def reach(self, share: float) -> None:
+        """Say what share is done."""
+        if share != self._share:
+            self._share, self._since = share, time.monotonic()
+
+    def __str__(self) -> str:
+        """As "3 min 20 s"; a part that takes longer than ever before keeps what comes after it."""
+        if self._expected_s is None:
+            return "unknown"
+        left_s = self._expected_s * (1 - self._share) - (time.monotonic() - self._since)
+        return duration(left_s) if left_s > 0 else "longer than before"
+
+
+class _Left(ProgressColumn):
+    def __init__(self, countdown: Countdown) -> None:
+        super().__init__()
+        self._countdown = countdown
+
+    def render(self, task: Task) -> Text:
+        return Text(str(self._countdown))
+
+
 @contextmanager
-def progress(title: str) -> Iterator[Callable[[str, float], None]]:
-    """Yield `report(label, share)`: a bar with elapsed and remaining time, or one line per new label."""
+def progress(title: str, countdown: Countdown | None = None) -> Iterator[Callable[[str, float], None]]:
+    """Yield `report(label, share)`: a bar with elapsed and remaining time, or one line per new label.
+
+    The remaining time is the countdown's, or without one what follows from the time until now.
+    """
     if not out.is_terminal:
-        yield _stoppable(_plain(title))
+        yield _stoppable(_plain(title, countdown))
         return
     columns = (
         TextColumn("{task.description}"),
@@ -76,12 +118,14 @@ def progress(title: str) -> Iterator[Callable[[str, float], None]]:
         TaskProgressColumn(),
         TimeElapsedColumn(),
         TextColumn("[dim]left[/]"),
-        TimeRemainingColumn(),
+        _Left(countdown) if countdown else TimeRemainingColumn(),
     )
     with Progress(*columns, console=out, transient=True) as bars:
         task = bars.add_task(title, total=1.0)
 
         def show(label: str, share: float) -> None:
+            if countdown:
+                countdown.reach(share)
             bars.update(task, completed=share, description=f"{title} [dim]{escape(label)}[/]")
 
         yield _stoppable(show)
@@ -96,7 +140,7 @@ def _stoppable(show: Callable[[str, float], None]) -> Callable[[str, float], Non
     return report
 
 
-def _plain(title: str) -> Callable[[str, float], None]:
+def _plain(title: str, countdown: Countdown | None) -> Callable[[str, float], None]:
     started, last = time.monotonic(), [""]
 
     def report(label: str, share: float) -> None:
@@ -104,6 +148,9 @@ def _plain(title: str) -> Callable[[str, float], None]:
             last[0] = label
             elapsed = time.monotonic() - started
             left = f", {elapsed / share - elapsed:.0f} s left" if 0.05 < share < 1 else ""
+            if countdown:
+                countdown.reach(share)
+                left = f", left: {countdown}" if share < 1 else ""
             out.print(f"{title} {share:4.0%} {label} ({elapsed:.0f} s{left})", markup=False, soft_wrap=True)
 
     return report
@@ -118,6 +165,20 @@ def size(count: float | None) -> str:
             return f"{count:.0f} {unit}"
         count /= 1000
     return f"{count:.2f} GB"
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds for people."""
+    if seconds is None:
+        return "unknown"
+    if seconds < 1:
+        return "under 1 s"
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    if hours:
+        return f"{hours} h {minutes:02d} min"
+    return f"{int(seconds) // 60} min {int(seconds) % 60:02d} s"
 
 
 def hush() -> None:

@@ -25,7 +25,7 @@ EXAMPLES = 'Example: [bold]sdtrt generate bundle --prompt "a red fox in the snow
 
 
 def run(
-    bundle: Annotated[Path, typer.Argument(help="Folder of the bundle.")],
+    bundle: Annotated[Path, typer.Argument(help="Folder of the bundle, or owner/name on the hub.")],
     prompt: Annotated[str, typer.Option("--prompt", "-p", help="What to show.")],
     image: Annotated[Path, typer.Option("--out", "-o", help="File to write; more images get -2, -3 ...")] = Path(
         "out.png"
@@ -58,6 +58,12 @@ def run(
         list[str] | None,
         typer.Option(help="LoRA, as FILE or FILE:SCALE, for engines that take other weights; may be repeated."),
     ] = None,
+    low_memory: Annotated[
+        bool, typer.Option("--low-memory", help="Hold one engine in memory at a time: slower, and the same pictures.")
+    ] = False,
+    trust: Annotated[
+        bool, typer.Option("--trust", help="Load native code that was pulled from a hub: you know its author.")
+    ] = False,
     record: Annotated[
         Path | None, typer.Option(help="Write where the time went as JSON, for sdtrt analyze --run.")
     ] = None,
@@ -66,12 +72,19 @@ def run(
     started = time.perf_counter()
     with progress("generate") as report:
         report("loading engines", 0.0)
+        from sdtrt import hub
         from sdtrt.pipeline import engines_of, load
-        from sdtrt.store import Bundle
 
-        opened = Bundle.open(bundle)
+        opened = hub.opened(bundle)
         hush()
-        pipe = load(opened, _inputs.task_of(source, mask, control or ()), outside=cast("Outside", outside), model=model)
+        pipe = load(
+            opened,
+            _inputs.task_of(source, mask, control or ()),
+            outside=cast("Outside", outside),
+            model=model,
+            low_memory=low_memory,
+            trust=trust,
+        )
         if scheduler:
             use_scheduler(pipe, scheduler)
         if lora:

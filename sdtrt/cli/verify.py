@@ -17,6 +17,7 @@ def run(
     bundle: Annotated[Path, typer.Argument(help="Folder of the bundle.")],
     model: Annotated[str | None, typer.Option(help="Where the checkpoint lies now, if not where it was.")] = None,
     steps: Annotated[int, typer.Option(min=1, help="Steps of the image.")] = 4,
+    trust: Annotated[bool, typer.Option("--trust", help="Load native code that was pulled from a hub.")] = False,
     full: Annotated[bool, typer.Option("--full", help="Also the largest sizes, however long they take.")] = False,
 ) -> None:
     """Check every file and compare each component and a whole image with eager PyTorch."""
@@ -26,7 +27,7 @@ def run(
         from sdtrt.errors import VerifyError
 
         hush()
-        rows = parity.verify(bundle, model, steps, full, report)
+        rows = parity.verify(bundle, model, steps, full, report, trust=trust)
     grid = table("compared", "metric", "value", "limit", "", numbers=("value", "limit"))
     for row in rows:
         mark = "[green]ok[/]" if row.passed else "[red]too far[/]"

@@ -12,13 +12,14 @@ from sdtrt.costs._join import join, payers_of
 
 if TYPE_CHECKING:
     from sdtrt.costs._graph import GraphCosts, graph_costs
+    from sdtrt.costs._liveness import peak_bytes
 
-__all__ = ["GraphCosts", "graph_costs", "join", "payers_of"]
+__all__ = ["GraphCosts", "graph_costs", "join", "payers_of", "peak_bytes"]
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from sdtrt.costs import _graph
+    from sdtrt.costs import _graph, _liveness
 
-    return getattr(_graph, name)
+    return getattr(_liveness if name == "peak_bytes" else _graph, name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sdtrt import registry
 from sdtrt.engines._contract import Backend, Engine, EngineContext, EngineWeights, Source, Unavailable
+from sdtrt.engines._lazy import one_at_a_time
 from sdtrt.engines._tally import note_run, tallying
 from sdtrt.errors import BackendUnavailable
 
@@ -17,6 +18,7 @@ __all__ = [
     "load",
     "names",
     "note_run",
+    "one_at_a_time",
     "require",
     "tallying",
 ]

@@ -157,6 +157,10 @@ class Engine(ABC):
         """What a user should know of the calls so far: profiles where there are several, split batches, fallbacks."""
         return self.usage.notes()
 
+    def context_bytes(self) -> tuple[int | None, ...]:
+        """The memory that a call takes beside its tensors, by profile; None where the backend does not say."""
+        return (None,) * len(self.context.profiles)
+
     def weights(self) -> EngineWeights:
         """Access to the weights inside, as LoRA needs; Unsupported when they cannot be replaced."""
         raise Unsupported(f"weights are fixed in engines of {self.backend.name}", slug="refit-unsupported")
@@ -293,6 +297,7 @@ class Backend(ABC):
 
     `consumes` says what `build` needs; `opset` and `passes` are what suits this backend; `computes` is False for one
     whose results mean nothing, so that parity is not asked of it. An engine stays valid when `run_options` change.
+    `native_code` says that loading an engine may run what its author put in: it is refused from an unknown author.
     """
 
     name: str
@@ -300,6 +305,7 @@ class Backend(ABC):
     opset = 20
     passes: tuple[str, ...] = ()
     computes = True
+    native_code = False
     options: type[Record] = Record
     run_options: frozenset[str] = frozenset()
 

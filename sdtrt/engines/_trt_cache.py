@@ -6,12 +6,13 @@ that run at the same time each add what they found: the file is merged under a l
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
+
+from sdtrt import env
 
 if TYPE_CHECKING:
     import tensorrt as trt
@@ -21,8 +22,7 @@ _LOCK_SECONDS = 60.0
 
 def path_of(folder: str | None, version: str, gpu: str, sm: str) -> Path:
     """The cache file for one TensorRT version and GPU."""
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    base = Path(folder) if folder else Path(home) / "sdtrt" / "timing"
+    base = Path(folder) if folder else env.cache_folder() / "timing"
     name = "_".join(re.sub(r"[^A-Za-z0-9.]+", "-", part) for part in (version, gpu, f"sm{sm}"))
     return base / f"{name}.cache"
 

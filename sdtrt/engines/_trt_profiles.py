@@ -26,6 +26,12 @@ def shapes(tensors: Sequence[TensorSpec], profile: ShapeProfile, guided_only: bo
     return {t.name: _shapes(t, profile, guided_only) for t in tensors}
 
 
+def places(spec: ComponentSpec, profiles: Sequence[ShapeProfile], guided_only: bool) -> tuple[int, ...]:
+    """Which profile of the plan each of `profiles` became."""
+    wanted = ranges(spec, profiles, guided_only)
+    return tuple(wanted.index(ranges(spec, [profile], guided_only)[0]) for profile in profiles)
+
+
 def _shapes(tensor: TensorSpec, profile: ShapeProfile, guided_only: bool) -> Shapes:
     low, opt, high = profile.shapes(tensor)
     if guided_only:

@@ -58,6 +58,9 @@ class Session:
         self.dtypes = {n: torch_type(engine.get_tensor_dtype(n), n, what) for n in names}
         self.profiles = _trt_profiles.of_engine(engine, self.inputs)
         self.activation_bytes: int = engine.device_memory_size_v2
+        self.context_bytes: tuple[int, ...] = tuple(
+            engine.get_device_memory_size_for_profile_v2(i) for i in range(engine.num_optimization_profiles)
+        )
         self.stats = GraphStats()
         self.clock = GpuClock()
         self.generation = 0

@@ -79,6 +79,11 @@ class TrtEngine(Engine):
         """What a user should know of the calls so far: shapes that run without a CUDA graph, and why."""
         return (*super().notes(), *filter(None, (str(self.session.stats),)))
 
+    def context_bytes(self) -> tuple[int | None, ...]:
+        """The block of activation memory, as the plan has it for each profile."""
+        places = _trt_profiles.places(self.spec, self.context.profiles, self.options.guided_only)
+        return tuple(self.session.context_bytes[place] for place in places)
+
     def weights(self) -> TrtWeights:
         """Access to the weights of a plan that was built with refit: all."""
         if self.options.refit != "all":
@@ -114,6 +119,7 @@ class TensorRt(Backend):
     name = "tensorrt"
     consumes = "onnx"
     passes = ("fold_constants", "drop_nan_guards")
+    native_code = True  # a plan holds compiled kernels, and TensorRT takes it as it comes
     options = TrtOptions
     run_options = RUN_OPTIONS
 

@@ -1,12 +1,13 @@
 """What every backend promises, whatever it is: one suite, run over all of them."""
 
 import shutil
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 
-from sdtrt import compare, engines
+from sdtrt import compare, engines, pipeline
 from sdtrt import models as families
 from sdtrt.costs import graph_costs
 from sdtrt.errors import ConfigError, EngineError, ShapeError
@@ -83,6 +84,35 @@ def test_same_inputs_same_outputs(made, component):
     first, second = (engine(**inputs_at(engine)[0]) for _ in range(2))
     for name, tensor in first.items():
         assert torch.equal(tensor, second[name])
+
+
+def test_loaded_one_at_a_time_the_outputs_are_the_same(made, bundles, backend, monkeypatch):
+    for component in COMPONENTS:
+        made(component)
+    alive, counts, load = weakref.WeakSet(), [], backend.load
+
+    def counted(folder, context):
+        engine = load(folder, context)
+        alive.add(engine)
+        counts.append(len(alive))
+        return engine
+
+    monkeypatch.setattr(backend, "load", counted, raising=False)
+    lazy = pipeline.load_engines(bundles("sd1", backend.name), low_memory=True)
+    for component, engine in lazy.items():
+        inputs = inputs_at(engine)[0]
+        want = made(component)(**inputs)
+        assert engine.device == made(component).device
+        assert all(torch.equal(tensor, want[name]) for name, tensor in engine(**inputs).items())
+    assert counts == [1] * len(COMPONENTS), "two were in memory, or one was loaded twice"
+
+
+def test_context_memory_is_told_by_profile_or_unknown(made, bundles, backend):
+    for component in COMPONENTS:
+        found = made(component).context_bytes()
+        assert len(found) == len(bundles("sd1", backend.name).manifest.profiles)
+        assert all(size is None or size > 0 for size in found)
+        assert (None in found) == (backend.name != "tensorrt"), "the others do not say"
 
 
 def test_outputs_belong_to_the_caller(made):

@@ -49,6 +49,11 @@ def test_equal_profiles_are_one():
     assert len(_trt_profiles.ranges(SPEC, profiles("B=1:1:4", "B=1:1:4", "B=4:8:8"), guided_only=False)) == 2
 
 
+def test_each_profile_finds_its_place_among_those_of_the_plan():
+    asked = profiles("B=1:1:4", "B=4:8:8", "B=1:1:4")
+    assert _trt_profiles.places(SPEC, asked, guided_only=False) == (0, 1, 0)
+
+
 RANGES = tuple({"x": ((low, 4), (low, 4), (high, 4))} for low, high in ((1, 2), (2, 8)))
 
 

@@ -1,0 +1,104 @@
+"""How much memory a build of a true-size model has resident, stage by stage, with ONNX Runtime on the CPU.
+
+    python benchmarks/build_memory.py sd21|sdxl [component ...] [--precision fp32] [--size 256]
+
+A checkpoint with random weights is written, and each component is built from it. Weights are what counts: the size is
+small, so that comparing and profiling take no hours. Results go to `results/build_memory_<model>_<precision>.json`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import configs
+import sdtrt
+from sdtrt import env, memory, models
+
+BOUND_GB = 20.0
+RESULTS = Path(__file__).parent / "results"
+
+
+class Stages:
+    """The peak of every stage, read when the next one is reported."""
+
+    def __init__(self) -> None:
+        self.peaks_gb: dict[str, float] = {}
+        self._label, self._started = "start", time.perf_counter()
+
+    def __call__(self, label: str, share: float) -> None:
+        """Be told of progress."""
+        if label == self._label:
+            return
+        peak_gb = (memory.peak_bytes() or 0) / 1e9
+        print(f"{time.perf_counter() - self._started:7.1f} s  {peak_gb:6.2f} GB  {self._label}", flush=True)
+        self.peaks_gb[self._label] = max(peak_gb, self.peaks_gb.get(self._label, 0.0))
+        self._label = label
+        memory.reset_peak()
+
+
+def write_weights(folder: Path, components: list[str]) -> None:
+    """Random half-precision weights, one part of the checkpoint after the other."""
+    family = models.family_of(folder)
+    specs = family.components(folder, "fp16")
+    for attribute in {specs[name].attribute for name in components}:
+        spec = next(s for s in specs.values() if s.attribute == attribute)
+        torch.set_default_dtype(torch.float16)
+        module: Any = configs.module_of(spec, family.configs(folder)[attribute])
+        torch.set_default_dtype(torch.float32)
+        for weight in module.parameters():
+            weight.data.uniform_(-0.03, 0.03)
+        module.inner.save_pretrained(folder / attribute)
+
+
+def main() -> int:
+    """Build and measure; 1 when the bound is not kept."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", choices=configs.CHECKPOINTS)
+    parser.add_argument("components", nargs="*", default=["unet"])
+    parser.add_argument("--precision", default="fp32")
+    parser.add_argument("--size", type=int, default=256)
+    args = parser.parse_args()
+    stages = Stages()
+    with tempfile.TemporaryDirectory(prefix="sdtrt-") as name:
+        folder = Path(name) / "model"
+        folder.mkdir()
+        configs.write(args.model, folder)
+        write_weights(folder, args.components)
+        bundle = sdtrt.build(
+            folder,
+            Path(name) / "bundle",
+            backend="onnxruntime",
+            precision=args.precision,
+            components=args.components,
+            profiles=[f"B=1:1:2,H={args.size}:{args.size}:{2 * args.size},W={args.size}:{args.size}:{2 * args.size}"],
+            profile_runs=1,
+            verify_steps=0,
+            progress=stages,
+        )
+    peak_gb = max(stages.peaks_gb.values())
+    record = {
+        "model": args.model,
+        "precision": args.precision,
+        "weight_gb": {n: (c.weight_bytes or 0) / 1e9 for n, c in bundle.manifest.components.items()},
+        "peak_gb": peak_gb,
+        "stages_gb": stages.peaks_gb,
+        "environment": env.describe(),
+    }
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"build_memory_{args.model}_{args.precision}.json"
+    path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    kept = peak_gb <= BOUND_GB
+    print(f"peak {peak_gb:.1f} GB of {BOUND_GB:.0f}: {'within' if kept else 'OVER'} the bound; written to {path}")
+    return 0 if kept else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

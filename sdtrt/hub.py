@@ -1,0 +1,151 @@
+"""push(), pull(): bundles on the Hugging Face hub, whole or not at all.
+
+A pull takes the files that the manifest names, compares each with its sha256, and only then puts the bundle in its
+place. What was pulled bears a note of its origin, see `sdtrt.origin`.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sdtrt import env, origin, store
+from sdtrt.errors import BundleError
+from sdtrt.origin import Origin
+from sdtrt.store import MANIFEST, PIPELINE, Bundle
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
+
+def push(
+    bundle: str | os.PathLike[str] | Bundle, repo: str, *, private: bool = False, revision: str | None = None
+) -> str:
+    """Upload a bundle to `repo`, "owner/name", and return the address of the commit.
+
+    The repository and the branch `revision` are made where there are none, `private` if asked for. Files of an earlier
+    bundle that this one does not have are deleted there, and other files left alone. Raises BundleError for a damaged
+    bundle, or when the hub refuses.
+    """
+    bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
+    bundle.check_everything()
+    manifest = bundle.manifest
+    with _hub(repo) as api:
+        api.create_repo(repo, private=private, exist_ok=True)
+        if revision is not None:
+            api.create_branch(repo, branch=revision, exist_ok=True)
+        done = api.upload_folder(
+            repo_id=repo,
+            folder_path=bundle.path,
+            revision=revision,
+            commit_message=f"{manifest.model.rpartition('/')[2]} for {manifest.backend}, {manifest.precision}",
+            allow_patterns=_patterns(bundle),
+            delete_patterns=[f"{folder}/*" for folder in (PIPELINE, *manifest.components)],
+        )
+    return str(done.commit_url)
+
+
+def pull(repo: str, out: str | os.PathLike[str]) -> Bundle:
+    """Download the bundle in `repo`, "owner/name" or "owner/name@revision", to `out` and return it.
+
+    An interrupted pull goes on where it was. Raises BundleError when the repository cannot be had, holds no bundle or a
+    damaged one, and when something else lies at `out`; a bundle that was there stays until the new one is whole.
+    """
+    name, _, revision = repo.partition("@")
+    target = Path(out).resolve()
+    store.present(target)
+    with store.staging(target), _hub(repo) as api:
+        commit = str(api.repo_info(name, revision=revision or None).sha)
+        work = target.with_name(f".{target.name}.pulling")
+        api.hf_hub_download(name, MANIFEST, revision=commit, local_dir=work)
+        bundle = Bundle.open(work)
+        api.snapshot_download(name, revision=commit, local_dir=work, allow_patterns=_patterns(bundle))
+        _check(bundle, repo)
+        now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        store.write_text(work / origin.FILE, Origin(repo=name, commit=commit, pulled=now).model_dump_json() + "\n")
+        store.replace_folder(work, target)
+    return Bundle.open(target)
+
+
+def opened(bundle: str | os.PathLike[str] | Bundle) -> Bundle:
+    """The bundle in a folder; one that is named "owner/name" or "owner/name@revision" is pulled into the user's cache.
+
+    Without a network, what was pulled last is taken. Raises BundleError.
+    """
+    text = bundle if isinstance(bundle, Bundle) else os.fspath(bundle)
+    if isinstance(text, Bundle):
+        return text
+    if text.count("/") != 1 or text.startswith((".", "/", "~")) or Path(text).exists() or Path(text).parent.exists():
+        return Bundle.open(text)
+    name, _, revision = text.partition("@")
+    kept = env.cache_folder() / "bundles" / name.replace("/", "--")
+    try:
+        with _hub(text) as api:
+            commit = str(api.repo_info(name, revision=revision or None).sha)
+    except BundleError:
+        found = sorted(kept.glob(f"{revision or '*'}/{MANIFEST}"), key=lambda path: path.stat().st_mtime)
+        if not found:
+            raise
+        return Bundle.open(found[-1].parent)
+    if (kept / commit / MANIFEST).is_file():
+        return Bundle.open(kept / commit)
+    return pull(f"{name}@{commit}", kept / commit)
+
+
+def _patterns(bundle: Bundle) -> list[str]:
+    """The files of a bundle, as patterns that match them and nothing else."""
+    manifest = bundle.manifest
+    names = [f"{c}/{file}" for c, component in manifest.components.items() for file in component.files]
+    beside = [glob.escape(name) for name in (MANIFEST, *manifest.files, *names)]
+    return beside if manifest.files else [*beside, f"{PIPELINE}/*"]  # an old manifest names no files there
+
+
+def _check(bundle: Bundle, repo: str) -> None:
+    """Keep what the manifest names and compare it; a damaged download is not kept for the next try."""
+    shutil.rmtree(bundle.path / ".cache", ignore_errors=True)  # of the download
+    try:
+        bundle.check_everything()
+    except BundleError as exc:
+        shutil.rmtree(bundle.path)
+        raise BundleError(
+            f"the bundle on the hub is damaged: {exc.message}",
+            slug="hub-damaged",
+            received=exc.received,
+            expected=exc.expected,
+            hint=f"pull it again; if that does not help, it was pushed so: tell the owner of {repo}",
+        ) from exc
+
+
+@contextmanager
+def _hub(repo: str) -> Iterator[HfApi]:
+    """The hub, at HF_ENDPOINT or its own address; what goes wrong there becomes a BundleError."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError
+
+    # What a connection that fails raises is of the HTTP library, which changes with versions of the hub's client.
+    connection: Any = HfHubHTTPError.__bases__[0]
+    try:
+        yield HfApi(os.environ.get("HF_ENDPOINT"), library_name="sdtrt", library_version=env.version("sdtrt"))
+    except EntryNotFoundError as exc:
+        raise BundleError(
+            "the repository holds no bundle",
+            slug="hub-foreign",
+            received=repo,
+            expected=f"a {MANIFEST} that sdtrt wrote",
+            hint="name a repository that `sdtrt push` filled",
+        ) from exc
+    except (HfHubHTTPError, HFValidationError, connection, ConnectionError) as exc:
+        status = exc.response.status_code if isinstance(exc, HfHubHTTPError) else None
+        denied = status in (401, 403, 404)
+        raise BundleError(
+            "the hub has no such repository or revision, or not for you" if denied else "the hub cannot be reached",
+            slug="hub-denied" if denied else "hub",
+            received=f"{repo}: {str(exc).splitlines()[0]}",
+            hint="check the name, or log in: hf auth login" if denied else "check the name and the network",
+        ) from exc

@@ -1,0 +1,165 @@
+"""Memory: foreseen where a graph tells it, found by the build, and the checkpoint gone when the engine is built."""
+
+import weakref
+
+import pytest
+import torch
+from sdtrt.oracle import Oracle
+from small_checkpoint import make
+
+import sdtrt
+from sdtrt import cli, config, engines, memory
+from sdtrt import models as families
+from sdtrt.forecast import forecast
+from sdtrt.samples import sample_inputs
+from sdtrt.spec import ShapeProfile
+
+FIXED = ShapeProfile.parse("B=1,H=64,W=64,T=77")
+
+
+def specs_of(bundle):
+    return families.load(bundle.manifest.family).components(bundle.pipeline_folder, bundle.manifest.precision)
+
+
+def test_without_a_graph_activations_are_unknown(models, tmp_path):
+    plan = forecast(config.load(model=str(models["sd2"]), backend="fake"), tmp_path / "bundle")
+    for step in plan.steps:
+        (found,) = memory.expected(step.spec, plan.profiles, None)
+        assert (found.activation_opt_bytes, found.activation_max_bytes, found.context_bytes) == (None, None, None)
+
+
+def test_with_a_graph_other_sizes_are_foreseen(bundles):
+    bundle = bundles("sd1", "onnxruntime")
+    spec = specs_of(bundle)["vae_decoder"]
+    small, large = (ShapeProfile.parse(f"B=1:1:2,H={s},W={s},T=77") for s in (64, 128))
+    found = memory.expected(spec, (small, large), bundle)
+    assert [m.profile for m in found] == [str(small), str(large)]
+    assert found[1].activation_opt_bytes / found[0].activation_opt_bytes == pytest.approx(4, rel=0.01)
+    assert found[0].activation_max_bytes / found[0].activation_opt_bytes == pytest.approx(2, rel=0.01)
+
+
+def test_a_graph_of_another_model_foretells_nothing(bundles):
+    spec = specs_of(bundles("sd1", "onnxruntime"))["unet"]
+    path = bundles("sdxl", "onnxruntime").folder("unet") / "engine.onnx"
+    assert memory.of_graph(path, spec, [FIXED])[0].activation_opt_bytes is None
+
+
+@pytest.fixture(scope="module")
+def small(models, tmp_path_factory):
+    return make(models["sd2"], tmp_path_factory.mktemp("small") / "model")
+
+
+@pytest.fixture(scope="module")
+def watched(small, tmp_path_factory):
+    """A text encoder's bundle, and what was alive of the checkpoint's weights when its engine was built and loaded."""
+    backend, bytes_alive = engines.load("onnxruntime"), {}
+    kept = weakref.WeakSet()
+
+    def note(when):
+        bytes_alive[when] = sum(p.nbytes for m in kept for p in m.parameters() if p.device.type != "meta")
+
+    with pytest.MonkeyPatch.context() as patch:
+        build, load = type(backend).build, type(backend).load
+        ask = Oracle.ask
+
+        def asked(self, module, spec, points):
+            kept.add(module)
+            note("asked")
+            ask(self, module, spec, points)
+            assert next(module.parameters()).dtype == getattr(torch, spec.dtype)
+
+        def built(self, source, options, folder):
+            note("built")
+            build(self, source, options, folder)
+
+        def loaded(self, folder, context):
+            note("loaded")
+            return load(self, folder, context)
+
+        patch.setattr(Oracle, "ask", asked)
+        patch.setattr(type(backend), "build", built)
+        patch.setattr(type(backend), "load", loaded)
+        bundle = sdtrt.build(
+            small,
+            tmp_path_factory.mktemp("watched") / "bundle",
+            components=["text_encoder"],
+            profiles=["B=1:1:2,H=64,W=64"],
+            precision="fp16",
+            profile_runs=1,
+        )
+    return bundle, bytes_alive
+
+
+def test_the_checkpoints_weights_are_gone_when_the_engine_is_built(watched):
+    _, alive = watched
+    assert alive["asked"] > 0
+    assert (alive["built"], alive["loaded"]) == (0, 0)
+
+
+def test_the_manifest_says_what_was_found(watched):
+    component = watched[0].manifest.components["text_encoder"]
+    (found,) = component.memory.profiles
+    assert 0 < found.activation_opt_bytes < found.activation_max_bytes
+    assert found.context_bytes is None, "ONNX Runtime does not say"
+    assert component.memory.build_peak_bytes > 10 * component.weight_bytes, "all of the process"
+
+
+def test_the_peak_is_that_since_the_reset():
+    if memory.peak_bytes() is None:
+        pytest.skip("this system does not say")
+    block = torch.ones(50_000_000)
+    high = memory.peak_bytes()
+    del block
+    memory.reset_peak()
+    assert memory.peak_bytes() <= high - 150_000_000
+
+
+def test_an_oracle_loads_the_module_only_for_what_it_was_not_asked(small):
+    family = families.family_of(small)
+    spec = family.components(small, "fp32")["unet"]
+    module, loads = spec.load(small), []
+
+    def load():
+        loads.append(1)
+        return spec.load(small)
+
+    oracle = Oracle(load)
+    oracle.ask(module, spec, [FIXED.sizes("opt")])
+    known, other = (sample_inputs(spec, FIXED.sizes("opt"), seed) for seed in (0, 1))
+    assert torch.equal(oracle(**known)[0], module(**known)[0])
+    assert not loads
+    assert torch.equal(oracle(**other)[0], module(**other)[0])
+    assert len(loads) == 1
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """run(*arguments): what the command printed."""
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def call(*arguments):
+        with pytest.raises(SystemExit) as caught:
+            cli.main([str(a) for a in arguments])
+        assert not caught.value.code
+        return capsys.readouterr().out
+
+    return call
+
+
+def test_the_command_says_that_nothing_is_known_before_and_what_was_found_after(run, models, tmp_path):
+    call = ["build", models["sd2"], "--out", tmp_path / "b", "--backend", "fake", "--profile", "B=1,H=64,W=64"]
+    before, after = run(*call).split("build 100%")
+    assert "memory beside the weights: unknown, there is no graph yet" in before
+    found = after.split("memory of")[1]
+    *_, peak, unit = next(line for line in found.splitlines() if line.startswith("unet ")).split()
+    assert float(peak) > 0
+    assert unit in ("MB", "GB")
+
+
+def test_a_dry_run_over_a_bundle_shows_a_row_for_every_profile(run, models, bundles):
+    call = ["build", models["sd1"], "--out", bundles("sd1").path, "--dry-run"]
+    text = run(*call, "--profile", "B=1,H=64,W=64", "--profile", "B=1,H=128,W=128")
+    rows = [line.split() for line in text.split("memory of")[1].splitlines() if line.startswith("vae_decoder")]
+    small, large = (float(row[3]) for row in rows)
+    assert [row[1:3] for row in rows] == [["profile", "1"], ["profile", "2"]]
+    assert large / small == pytest.approx(4, rel=0.1)
