@@ -7,7 +7,6 @@ bundle is put in its place only when an image made with all of it matches; until
 from __future__ import annotations
 
 import errno
-import gc
 import os
 import shutil
 import time
@@ -176,7 +175,7 @@ def _build(plan: Forecast, step: Step, folder: Path, report: Progress, made: Ref
         return lambda label, share: report(label, start + (end - start) * share)
 
     memory.reset_peak()
-    context = EngineContext(spec, plan.profiles, plan.options)
+    context = EngineContext(spec, plan.profiles, plan.options, once=True)
     sizes = plan.profiles[0].sizes("opt")
     module: Any = None
 
@@ -249,7 +248,7 @@ def _module(plan: Forecast, spec: ComponentSpec) -> nn.Module:
 def _free(module: nn.Module) -> None:
     """Give back the memory of a module's weights, whoever still holds it: the graph has them now."""
     module.to("meta")
-    gc.collect()  # tracing leaves the weights in cycles
+    memory.give_back()  # tracing leaves the weights in cycles
 
 
 def _checked(

@@ -63,6 +63,7 @@ def capture(spec: ComponentSpec, module: nn.Module, profiles: Sequence[ShapeProf
                 verbose=False,
             )
             if program is not None:
+                weights = list(program.model.graph.initializers.values())
                 optimize_ir(program.model, should_fold=_keep_weights)
     except Exception as exc:
         raise ExportError(
@@ -77,6 +78,8 @@ def capture(spec: ComponentSpec, module: nn.Module, profiles: Sequence[ShapeProf
     _check_axes(spec, program.exported_program, dynamic)
     name_nodes(program.model)
     _save(program.model, folder / MODEL)
+    for value in (*weights, *program.model.graph.initializers.values()):
+        value.const_value = None  # onnxscript's rewriter keeps the last graph that it matched, with all its weights
     return folder / MODEL
 
 

@@ -62,6 +62,7 @@ class EngineContext:
 
     `adding(profile)` says how to add a profile, and what that costs, where a bundle knows it. `eager()` loads the
     checkpoint's module, which then runs what was not built; without it that is an error.
+    With `once` its profile is the last that is asked of it, and memory is not to be held twice for that.
     """
 
     spec: ComponentSpec
@@ -70,6 +71,7 @@ class EngineContext:
     rebuild: str = "sdtrt build MODEL --out BUNDLE"
     adding: Callable[[str], str] | None = None
     eager: Callable[[], nn.Module] | None = None
+    once: bool = False
 
 
 class EngineWeights(ABC):

@@ -150,6 +150,8 @@ class OrtEngine(Engine):
         from sdtrt.engines._ort_layers import layers_of
 
         ready = self._prepare(tensors)
+        if self.context.once:
+            self.close()  # two sessions would hold all weights twice
         with tempfile.TemporaryDirectory() as name:
             session = self._open(Path(name))
             for _ in range(runs + 1):
