@@ -27,7 +27,9 @@ PROFILES = tiny_random.PROFILES
 LONGEST = (
     *("contract/test_engines.py", "test_export.py", "trt/test_quantised.py", "test_quantize.py", "test_builder.py"),
     *("trt/test_end_to_end.py", "test_pipeline.py", "trt/test_refit.py", "test_cli.py", "engines/test_trt_build.py"),
-    *("engines/test_trt_session.py", "readers/test_hostile_files.py"),
+    *("contract/test_lora.py", "test_controlnet.py", "contract/test_threads.py", "contract/test_sizes.py"),
+    *("test_gate_build.py", "test_bench.py", "engines/test_trt_session.py", "test_kill.py"),
+    *("test_few_steps.py", "test_inpaint.py", "readers/test_hostile_files.py"),
 )
 # An export makes millions of objects that live to its end: looking through them less often saves an eighth of its time.
 gc.set_threshold(20_000, 20, 10)

@@ -11,7 +11,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from sdtrt import export, models
+from sdtrt import export, models, samples, sizes
 from sdtrt import spec as specs
 
 
@@ -45,7 +45,8 @@ def _key(spec: Any, module: Any, profiles: Sequence[Any], opset: int) -> str:
     for name, weight in sorted(module.state_dict().items()):
         digest.update(name.encode())
         digest.update(weight.contiguous().numpy().tobytes())
-    sources = [Path(export.__file__), Path(specs.__file__), *sorted(Path(models.__file__).parent.glob("*.py"))]
+    sources = [Path(m.__file__) for m in (export, samples, sizes, specs)]
+    sources += sorted(Path(models.__file__).parent.glob("*.py"))
     for part in (spec.name, spec.inputs, spec.outputs, _axes(spec, profiles), opset):
         digest.update(repr(part).encode())
     for source in sources:
