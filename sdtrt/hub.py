@@ -140,7 +140,7 @@ def _hub(repo: str) -> Iterator[HfApi]:
             expected=f"a {MANIFEST} that sdtrt wrote",
             hint="name a repository that `sdtrt push` filled",
         ) from exc
-    except (HfHubHTTPError, HFValidationError, connection, ConnectionError) as exc:
+    except (HfHubHTTPError, HFValidationError, connection, ConnectionError, RuntimeError) as exc:  # of an upload
         status = exc.response.status_code if isinstance(exc, HfHubHTTPError) else None
         denied = status in (401, 403, 404)
         raise BundleError(

@@ -27,7 +27,7 @@ class Hub:
         self.commits: dict[str, dict[str, bytes]] = {}
         self.objects: dict[str, bytes] = {}
         self.private: set[str] = set()
-        self.refuse = False
+        self.refuse = self.full = False
         self.served: list[str] = []
 
     def commit(self, repo: str, branch: str, files: dict[str, bytes]) -> str:
@@ -134,6 +134,9 @@ class Handler(BaseHTTPRequestHandler):
         self.answer(200, {"transfer": "basic", "objects": objects})
 
     def put(self, body: bytes, oid: str) -> None:
+        if self.hub.full:
+            self.answer(403, {"error": "no space left for you"})
+            return
         assert hashlib.sha256(body).hexdigest() == oid
         self.hub.objects[oid] = body
         self.answer(200, {})

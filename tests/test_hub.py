@@ -12,6 +12,8 @@ from sdtrt.errors import BundleError
 from sdtrt.store import Bundle
 
 REPO = "someone/tiny"
+# Between the hub's client and its HTTP library.
+pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
 
 
 @pytest.fixture
@@ -125,6 +127,12 @@ def test_what_cannot_be_had_says_why(server, bundle, tmp_path, monkeypatch):
     assert refused(lambda: sdtrt.push(bundle, REPO)) == "hub-denied"
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     assert refused(lambda: sdtrt.pull(REPO, tmp_path / "b")) == "hub"
+
+
+def test_an_upload_that_breaks_off_leaves_no_bundle_there(server, bundle):
+    server.full = True
+    assert refused(lambda: sdtrt.push(bundle, REPO)) == "hub"
+    assert "manifest.json" not in server.files(REPO)
 
 
 def test_a_pull_replaces_a_bundle_and_nothing_else(server, bundle, bundle_copy, tmp_path):
