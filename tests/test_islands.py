@@ -129,7 +129,9 @@ def test_what_overflows_is_found_without_trying(overflowing):
     assert "2 tensors exceed 65504 in float32, up to 2.7e+06; first: /grow/Mul" in told
 
 
-@pytest.mark.parametrize("needed", [{"m05"}, {"m02", "m13"}, {"m00", "m01", "m15"}], ids=lambda needed: "-".join(sorted(needed)))
+@pytest.mark.parametrize(
+    "needed", [{"m05"}, {"m02", "m13"}, {"m00", "m01", "m15"}], ids=lambda needed: "-".join(sorted(needed))
+)
 def test_bisection_finds_the_modules_that_matter(tmp_path, needed):
     path = graph_in_half.chain(tmp_path / "m.onnx", 16)
     tries = []
