@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sdtrt import (
+    calibrating,
     compare,
     costs,
     env,
@@ -27,6 +28,7 @@ from sdtrt import (
     lora,
     memory,
     models,
+    observe,
     pace,
     parity,
     quantize,
@@ -44,7 +46,7 @@ from sdtrt.rescue import Checked, Spare
 from sdtrt.run import FILE as RUN
 from sdtrt.samples import sample_inputs
 from sdtrt.spec import ComponentSpec
-from sdtrt.store import Bundle, Change, Component, Manifest, Memory, Staging
+from sdtrt.store import Bundle, Change, Component, Manifest, Memory, Quantisation, Staging
 
 if TYPE_CHECKING:
     from torch import nn
@@ -178,12 +180,15 @@ def _build(plan: Forecast, step: Step, folder: Path, report: Progress, made: Ref
     context = EngineContext(spec, plan.profiles, plan.options, once=True)
     sizes = plan.profiles[0].sizes("opt")
     module: Any = None
+    quantisation: Quantisation | None = None
 
     def price(graph_file: Path) -> costs.GraphCosts:
         return costs.graph_costs(graph_file, {t.name: t.resolve(sizes) for t in spec.inputs})
 
     def make(graph_file: Path | None) -> Engine:
-        backend.build(Source(spec, module, plan.profiles, graph_file, within("build")), plan.options, folder)
+        ranges = quantisation.layers if quantisation and quantisation.scheme in backend.rounds else {}
+        source = Source(spec, module, plan.profiles, graph_file, within("build"), ranges)
+        backend.build(source, plan.options, folder)
         shutil.rmtree(folder / "work", ignore_errors=True)
         return backend.load(folder, context)
 
@@ -192,10 +197,10 @@ def _build(plan: Forecast, step: Step, folder: Path, report: Progress, made: Ref
     with stage("load", "loading weights"):
         if backend.consumes != "nothing":
             module = _module(plan, spec)
-    quantisation = None
-    if module is not None and plan.config.quantised and spec.name in quantize.COMPONENTS:
+    if module is not None and plan.config.quantised and spec.name in calibrating.COMPONENTS:
         with stage("calibrate", "calibrating"):
-            quantisation = quantize.quantise(module, plan.config, plan.folder, sizes, plan.loras, within("calibrate"))
+            found = observe if plan.config.precision in backend.rounds else quantize
+            quantisation = found.quantise(module, plan.config, plan.folder, sizes, plan.loras, within("calibrate"))
     if backend.consumes == "onnx":
         with stage("export", "exporting"):
             opset = plan.config.opset or backend.opset

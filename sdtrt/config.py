@@ -56,6 +56,9 @@ class Calibration(Record):
         ("time_emb_proj", "time_embedding", "add_embedding", "conv_in", "conv_out", "conv_shortcut", "proj_out"),
         description="a layer whose name holds one of these stays fp16: they cost little time and much quality",
     )
+    most_error: float | None = Field(
+        None, gt=0, description="inductor: the worst layers stay fp16 until the others' relative errors sum up to this"
+    )
 
 
 class BuildConfig(Record):

@@ -9,7 +9,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
-from sdtrt import engines, env, graph, history, lora, models, quantize, source, store
+from sdtrt import calibrating, engines, env, graph, history, lora, models, observe, quantize, source, store
 from sdtrt.config import BuildConfig
 from sdtrt.errors import BundleError, ConfigError
 from sdtrt.spec import ComponentSpec, ShapeProfile
@@ -89,7 +89,10 @@ def forecast(config: BuildConfig, out: Path, force: bool = False, *, look: engin
     backend = look or engines.require(config.backend)
     options = backend.check_options(config.options)
     if config.quantised and look is None:
-        quantize.check(config, backend.consumes, config.opset or backend.opset, backend.gpu(options))
+        if config.precision in backend.rounds:
+            observe.check(config, backend.gpu(options))
+        else:
+            quantize.check(config, backend.consumes, config.opset or backend.opset, backend.gpu(options))
     folder, family, specs, profiles = resolve(config)
     wanted = _wanted(config, specs)
     loras = lora.baked(config.lora, specs, folder)
@@ -113,10 +116,10 @@ def forecast(config: BuildConfig, out: Path, force: bool = False, *, look: engin
         key = {"weights": digest(spec.weights(folder)), "profiles": backend.sizes_key(spec, profiles), **shared}
         if spec.variant:
             key["variant"] = spec.variant
-        if config.quantised and name not in quantize.COMPONENTS:
+        if config.quantised and name not in calibrating.COMPONENTS:
             key["precision"] = "fp16"
         elif config.quantised:
-            key["quantisation"] = quantize.key(config, loras)
+            key["quantisation"] = (observe if config.precision in backend.rounds else quantize).key(config, loras)
         if config.float32 and spec.dtype == "float16":
             key["float32"] = ", ".join(config.float32)
         if mine := [str(entry) for entry in loras if spec.attribute in entry.parts]:

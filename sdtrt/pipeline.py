@@ -181,6 +181,7 @@ def load_engines(bundle: Bundle, how: Loading = AS_BUILT, without: Container[str
     parts = {}
     for name in (n for n in manifest.components if n not in without):
         bundle.check_sizes(name)
+        bundle.check_code(name, backend.code_files)
         context = engines.EngineContext(
             spec=specs[name],
             profiles=manifest.shape_profiles,

@@ -18,9 +18,9 @@ from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sdtrt import env, lora, models, parity, tasks
+from sdtrt import calibrating, env, lora
 from sdtrt.config import BuildConfig, Calibration
-from sdtrt.errors import BackendUnavailable, BuildError, ConfigError
+from sdtrt.errors import BackendUnavailable, ConfigError
 from sdtrt.store import Quantisation
 
 if TYPE_CHECKING:
@@ -29,11 +29,8 @@ if TYPE_CHECKING:
     from sdtrt.qdq import Scales
 
 PACKAGE = "nvidia-modelopt"
-COMPONENTS = ("unet",)
 # ONNX has had float8 since opset 19.
 LEAST_OPSET = {"int8": 18, "fp8": 19}
-# Ada and Hopper are the first GPUs that multiply float8; all that TensorRT runs on multiply int8.
-LEAST_SM_FP8 = (8, 9)
 # How much of an outlier moves from a layer's input into its weight: NVIDIA's figure for U-Nets.
 _ALPHA = 0.8
 _BITS = {"int8": 8, "fp8": (4, 3)}
@@ -76,28 +73,13 @@ def check(config: BuildConfig, consumes: str, opset: int, gpu: tuple[str, str] |
             received=opset,
             expected=f"{LEAST_OPSET[config.precision]} or higher",
         )
-    if config.precision == "fp8" and gpu is not None:
-        _check_fp8(*gpu)
-
-
-def _check_fp8(name: str, sm: str) -> None:
-    """The builder would say so too, but only after calibration and export."""
-    if tuple(int(part) for part in sm.split(".")) < LEAST_SM_FP8:
-        raise BackendUnavailable(
-            "this GPU does not compute in fp8",
-            slug="fp8-gpu",
-            received=f"{name}, compute capability {sm}",
-            expected="compute capability {}.{} or higher: Ada, Hopper or newer".format(*LEAST_SM_FP8),
-            hint="build with --precision int8 or fp16",
-        )
+    if config.precision == "fp8":
+        calibrating.check_fp8(gpu)  # the builder would say so too, but only after calibration and export
 
 
 def key(config: BuildConfig, loras: Sequence[lora.BakedLora] = ()) -> str:
-    """What a quantised engine depends on, for its key: the text encoders that calibrated it too."""
-    settings = json.dumps(config.calibration.model_dump(mode="json"), sort_keys=True)
-    digest = hashlib.sha256(settings.encode()).hexdigest()[:16]
-    encoders = [str(entry) for entry in loras if any(part.startswith("text_encoder") for part in entry.parts)]
-    return ", ".join([f"{PACKAGE} {env.version(PACKAGE)}", f"calibration {digest}", *encoders])
+    """What a quantised engine depends on, for its key."""
+    return f"{PACKAGE} {env.version(PACKAGE)}, {calibrating.key(config, loras)}"
 
 
 def quantise(
@@ -168,41 +150,16 @@ def calibrate(
 
     Text encoders that one of `loras` changes have it in them, as they will when the engines run.
     """
-    import torch
-
     with _quiet():
         import modelopt.torch.quantization as mtq
 
-        pipe = parity.eager(folder, unet=copy.deepcopy(unet).float(), **_text_encoders(folder, loras))
-        pipe.to("cuda" if torch.cuda.is_available() else "cpu")
+        pipe = calibrating.pipeline(copy.deepcopy(unet).float(), folder, loras)
 
         def make_images(_: nn.Module) -> None:
-            for number in range(calibration.images):
-                report(f"calibrating, image {number + 1} of {calibration.images}", number / calibration.images)
-                pipe(
-                    calibration.prompts[number % len(calibration.prompts)],
-                    height=sizes["H"],
-                    width=sizes["W"],
-                    num_inference_steps=calibration.steps,
-                    generator=torch.Generator().manual_seed(number),
-                    output_type="latent",
-                    **tasks.sample_call(pipe, sizes),
-                )
+            calibrating.make_images(pipe, calibration, sizes, report)
 
         mtq.quantize(pipe.unet, recipe(scheme, calibration), make_images)
     return read(pipe.unet)
-
-
-def _text_encoders(folder: Path, loras: Sequence[lora.BakedLora]) -> dict[str, Any]:
-    """Those that a LoRA changes, with it fused in."""
-    family = models.family_of(folder)
-    specs, found = family.components(folder, "fp32"), {}
-    for name in family.text_encoders:
-        if name in specs and any(name in entry.parts for entry in loras):
-            module: Any = specs[name].load(folder)
-            lora.bake(module, specs[name], loras, folder)
-            found[name] = module.inner
-    return found
 
 
 def read(unet: nn.Module) -> dict[str, Scales]:
@@ -215,14 +172,7 @@ def read(unet: nn.Module) -> dict[str, Scales]:
         if quantizer is None or not quantizer.is_enabled or quantizer.amax is None:
             continue  # one that no image has reached has no range, and stays as it is
         amax, smooth = float(quantizer.amax), quantizer.pre_quant_scale
-        if not 0 < amax < float("inf"):
-            raise BuildError(
-                f"the range of {name} is not a number",
-                slug="calibration-range",
-                received=amax,
-                expected="a positive finite number",
-                hint="calibrate on other prompts, or name the layer under calibration: keep",
-            )
+        calibrating.check_range(name, amax)
         found[name] = Scales(amax, None if smooth is None else tuple(smooth.flatten().tolist()))
     return found
 

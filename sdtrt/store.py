@@ -10,8 +10,9 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
 
@@ -62,13 +63,18 @@ class Change(Record):
 
 
 class Quantisation(Record):
-    """How a component's layers were quantised: largest input magnitude by layer, and a digest of all that was found."""
+    """How a component's layers were quantised: largest input magnitude by layer, and a digest of all that was found.
+
+    `errors` are relative errors of layers' outputs where they were measured, `kept` those left out for theirs.
+    """
 
     scheme: str
     by: str
     calibration: dict[str, Any]
     layers: dict[str, float]
     digest: str
+    errors: dict[str, float] = {}
+    kept: tuple[str, ...] = ()
 
 
 class ProfileMemory(Record):
@@ -193,6 +199,12 @@ class Bundle:
         for name, known in self.manifest.files.items():
             self._check_size(name, known)
             self._check_content(name, known)
+
+    def check_code(self, component: str, patterns: Sequence[str]) -> None:
+        """As `check_files`, for files whose names match a pattern: what runs must be what was built."""
+        for name, known in self.manifest.components[component].files.items():
+            if any(fnmatch(name, pattern) for pattern in patterns):
+                self._check_content(f"{component}/{name}", known)
 
     def _check_size(self, name: str, known: FileRecord) -> None:
         path = self.path / name

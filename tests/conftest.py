@@ -13,8 +13,11 @@ from safetensors.torch import load_file, save_file
 
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# Else Inductor compiles a program for each of the CPU's vector units, to see whether it runs: eight seconds.
+os.environ.setdefault("TORCHINDUCTOR_VEC_ISA_OK", "1")
 
 import shared_exports
+import small_checkpoint
 import tiny_random
 
 from sdtrt import builder, demo, engines
@@ -22,6 +25,12 @@ from sdtrt.store import Bundle
 
 FAMILIES = tiny_random.FAMILIES
 PROFILES = tiny_random.PROFILES
+# Inductor's C++ takes a second for each kernel: it gets the smallest model that has everything, at one size.
+COMPILED = {
+    "profiles": ["B=1:1:2,H=64,W=64"],
+    "components": ["text_encoder", "unet"],
+    "options": {"device": "cpu", "rows": [4]},
+}
 # The longest files start first, so that no worker ends with one; the first builds the bundles that most others share,
 # and the next three make their own exports meanwhile, so that nobody waits for it.
 LONGEST = (
@@ -115,21 +124,22 @@ def bundles(cache, models):
     made = {}
 
     def get(family: str = "sd1", backend: str = "onnxruntime") -> Bundle:
-        # Plans of TensorRT are of one release; the others have one version here.
+        # Plans of TensorRT are of one release; the others have one version here. Compiled code is of one model only.
         key = (family, backend, engines.load(backend).version() if backend == "tensorrt" else "")
         if key not in made:
             name = "-".join(filter(None, key))
             # Another worker may be building it: what it made is then found and used.
             with FileLock(cache / f"{name}.lock"), shared_exports.shared(cache / "exports"):
-                made[key] = builder.build(
-                    models[family],
-                    cache / "bundles" / name,
-                    backend=backend,
-                    profiles=[PROFILES[family]],
-                    profile_runs=2,
-                    # A test reads the graph that the engine was built from.
-                    options={"keep_onnx": True} if backend == "tensorrt" else {},
-                )
+                model = models[family]
+                if backend == "inductor":
+                    model = small_checkpoint.make(models["sd2"], cache / "models" / "one-level", levels=1)
+                # A test reads the graph that a TensorRT engine was built from.
+                settings = {
+                    "profiles": [PROFILES[family]],
+                    "options": {"keep_onnx": True} if backend == "tensorrt" else {},
+                }
+                settings |= COMPILED if backend == "inductor" else {}
+                made[key] = builder.build(model, cache / "bundles" / name, backend=backend, profile_runs=2, **settings)
                 settle()
         return made[key]
 

@@ -7,7 +7,7 @@ FLOPs, a multiply-add being two:
   element for Gemm's C. These are the sums that the ONNX operator documents write out, and what
   `torch.utils.flop_counter` counts (without biases).
 - Attention: 2 x B x H x Lq x Lk x D each for QK and PV; a mask saves nothing, as in `torch.utils.flop_counter`.
-- Norms and pointwise operators: `_PER_ELEMENT`, else 1, for each element of the larger of first input and output. The
+- Norms and pointwise operators: `PER_ELEMENT`, else 1, for each element of the larger of first input and output. The
   figures count the operations of the operator's definition in the ONNX documents: Sigmoid, 1 / (1 + exp(-x)), is 4.
 - Copies, casts, transposes, shapes: 0.
 
@@ -30,7 +30,7 @@ from sdtrt.errors import GraphError
 from sdtrt.kinds import kind_of
 from sdtrt.plan import Kind
 
-_PER_ELEMENT = {
+PER_ELEMENT = {
     # mean 1; variance 3; subtract and divide 2; scale and shift 2
     **dict.fromkeys(("LayerNormalization", "GroupNormalization", "InstanceNormalization"), 8),
     "RMSNormalization": 4,  # square, sum, divide, scale
@@ -40,7 +40,7 @@ _PER_ELEMENT = {
     "Swish": 5,
     "Gelu": 5,  # 0.5 x (1 + erf(x / sqrt 2))
 }
-_FREE: frozenset[Kind] = frozenset({"reformat", "copy", "shape"})
+FREE: frozenset[Kind] = frozenset({"reformat", "copy", "shape"})
 _PICKS = frozenset({"Gather", "GatherND", "GatherElements", "Slice", "Split"})
 # Contractions and control flow for which no formula is written: a cost of one per element would be a lie.
 _UNPRICED = frozenset(
@@ -60,10 +60,10 @@ def flops(node: onnx.NodeProto, facts: Mapping[str, Fact]) -> int:
         raise GraphError(f"the cost of the node {node.name} is not known", slug="cost-unknown", received=node.op_type)
     if formula := _FORMULAS.get(node.op_type):
         return formula(node, facts)
-    if kind_of(node.op_type) in _FREE:
+    if kind_of(node.op_type) in FREE:
         return 0
     elements = max(facts[name].elements for name in (*node.input[:1], node.output[0]))
-    return _PER_ELEMENT.get(node.op_type, 1) * elements
+    return PER_ELEMENT.get(node.op_type, 1) * elements
 
 
 def _conv(node: onnx.NodeProto, facts: Mapping[str, Fact]) -> int:

@@ -300,6 +300,8 @@ class Backend(ABC):
     `consumes` says what `build` needs; `opset` and `passes` are what suits this backend; `computes` is False for one
     whose results mean nothing, so that parity is not asked of it. An engine stays valid when `run_options` change.
     `native_code` says that loading an engine may run what its author put in: it is refused from an unknown author.
+    `rounds` are precisions to which it rounds by itself, given ranges. `code_files` are patterns of files that run code
+    as soon as they are read: their sha256 is compared before that.
     """
 
     name: str
@@ -308,6 +310,8 @@ class Backend(ABC):
     passes: tuple[str, ...] = ()
     computes = True
     native_code = False
+    rounds: frozenset[str] = frozenset()
+    code_files: tuple[str, ...] = ()
     options: type[Record] = Record
     run_options: frozenset[str] = frozenset()
 

@@ -3,7 +3,8 @@
 An engine has one package of compiled code per size (`_inductor/buckets.py` says which), loads in seconds and compiles
 nothing at run time. Weights are arguments of the code and lie in one safetensors file, so that a LoRA replaces them in
 place. What is done to the graph before Inductor sees it is one file each in `_inductor/`, and one switch each here;
-docs/performance.md has the gain of each. A package is native code: bundles from elsewhere are trusted or refused.
+docs/performance.md has the gain of each. A package is native code and a pickle: one that was changed is
+refused before it is opened, and bundles from elsewhere are trusted or refused.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from sdtrt.engines._contract import Backend, Engine, EngineContext, EngineWeight
 from sdtrt.engines._inductor import buckets
 from sdtrt.engines._inductor.record import BucketRecord, EngineRecord
 from sdtrt.errors import EngineError
-from sdtrt.plan import Layer
+from sdtrt.plan import Layer, Plan
 from sdtrt.records import Record
 from sdtrt.spec import Expr
 
@@ -62,18 +63,22 @@ class InductorEngine(Engine):
 
     def __init__(self, context: EngineContext, folder: Path) -> None:
         import torch
+        from safetensors import SafetensorError
         from safetensors.torch import load_file
 
         from sdtrt.engines._inductor.build import WEIGHTS
 
-        self.record = EngineRecord.load(folder)
+        try:
+            self.record = EngineRecord.load(folder)
+            weights = load_file(folder / WEIGHTS)
+        except (EngineError, OSError, SafetensorError) as exc:
+            raise damaged(context, exc) from exc
         found = [buckets.Bucket(tuple(b.sizes.items()), b.rows) for b in self.record.buckets]
         super().__init__(
             _with_profiles(context, buckets.fixed(context.spec, found, context.profiles[0])), device_of(context.options)
         )
         options = InductorOptions.model_validate(dict(context.options))
         self._folder, self._lock = folder, threading.Lock()
-        weights = load_file(folder / WEIGHTS)
         on_gpu = self.device.type == "cuda"
         self.tensors: dict[str, Tensor] = {}
         for name in list(weights):
@@ -82,14 +87,16 @@ class InductorEngine(Engine):
             self.tensors[name] = tensor.contiguous(memory_format=torch.channels_last) if image else tensor
         pool = torch.cuda.graph_pool_handle() if on_gpu and options.cuda_graphs else None
         self._runners = [(b, self._runner(b, pool)) for b in self.record.buckets]
+        self._untimed: tuple[str, ...] = ()
         self._batch_axes = {t.name: _batch_axis(t.shape) for t in self.spec.outputs}
 
     def _runner(self, bucket: BucketRecord, pool: Any) -> Runner:
-        from sdtrt.engines._inductor import package
+        from sdtrt.engines._inductor import cpp_kernels, package
         from sdtrt.engines._inductor.runner import Part, Runner
 
         def part(record: Any) -> Part:
-            return Part(package.load(self._folder / record.file), record.arguments)
+            with cpp_kernels.kept(self._folder):
+                return Part(package.load(self._folder / record.file), record.arguments)
 
         inputs = {t.name for t in self.spec.inputs}
         try:
@@ -141,8 +148,41 @@ class InductorEngine(Engine):
         for _, runner in self._runners:
             runner.forget()
 
+    def profile(
+        self, tensors: Mapping[str, Tensor], sizes: Mapping[str, int], runs: int, folder: Path | None = None
+    ) -> Plan:
+        """The launches of the package that takes these tensors, with their times and the graph's costs."""
+        plan = super().profile(tensors, sizes, runs, folder)
+        built = self._built(tensors)
+        told = {f: getattr(built, f) for f in ("shapes", "nodes", "total_flops", "total_weight_bytes")}
+        return plan.model_copy(update={**told, "notes": (*plan.notes, *built.notes, *self._untimed)})
+
     def _layers(self, tensors: Mapping[str, Tensor], runs: int) -> tuple[Layer, ...]:
-        return ()
+        from sdtrt.engines._inductor import timing
+
+        ready = self._prepare(tensors)
+        bucket, runner = self._choose(ready, len(next(iter(ready.values()))))
+        padded = {n: _padded(t, bucket.rows) for n, t in ready.items()}
+        with self._lock:
+            layers, self._untimed = timing.measure(
+                lambda: runner.plain(padded), self._built(tensors).layers, self.device, runs
+            )
+        return layers
+
+    def _built(self, tensors: Mapping[str, Tensor]) -> Plan:
+        """The plan that was written when the package for these tensors was compiled."""
+        from sdtrt.engines._inductor import launches
+
+        rows = len(next(iter(tensors.values())))
+        bucket, _ = self._choose(tensors, rows)
+        plan = Plan.load(launches.path_of(self._folder / bucket.step.file))
+        notes = list(plan.notes)
+        if bucket.rows > rows:
+            notes.append(f"the package computes {bucket.rows} rows, of which {rows} were asked for")
+        if bucket.prompt is not None:
+            once = Plan.load(launches.path_of(self._folder / bucket.prompt.file))
+            notes.append(f"what depends on the prompt alone runs once per prompt, in {len(once.layers)} more launches")
+        return plan.model_copy(update={"notes": tuple(notes)})
 
     def close(self) -> None:
         """Drop code, graphs and weights."""
@@ -181,6 +221,9 @@ class Inductor(Backend):
 
     name = "inductor"
     consumes = "module"
+    rounds = frozenset({"fp8"})
+    native_code = True  # a package is a pickle and compiled kernels
+    code_files = ("*.inductor", "*.so", "engine.json")
     options = InductorOptions
     run_options = frozenset({"cuda_graphs"})
 
@@ -210,6 +253,15 @@ class Inductor(Backend):
             return env.cpu_name()
         major, minor = torch.cuda.get_device_capability(device)
         return f"{torch.cuda.get_device_name(device)} (sm_{major}{minor})"
+
+    def gpu(self, options: Mapping[str, Any]) -> tuple[str, str] | None:
+        """Name and compute capability of the GPU."""
+        import torch
+
+        device = device_of(options)
+        if device.type == "cpu":
+            return None
+        return torch.cuda.get_device_name(device), "{}.{}".format(*torch.cuda.get_device_capability(device))
 
     def build(self, source: Source, options: Mapping[str, Any], folder: Path) -> None:
         """Trace, rewrite and compile for every size that the profiles name."""

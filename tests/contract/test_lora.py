@@ -15,7 +15,8 @@ from sdtrt import compare, engines, parity, pipeline
 from sdtrt.errors import ConfigError, EngineError, ModelError, Unsupported, VerifyError
 from sdtrt.samples import sample_inputs
 
-COMPUTING = [n for n in engines.names() if engines.load(n).computes]
+# Inductor's bundle here is of another model and makes no images: see engines/test_inductor_weights.py.
+COMPUTING = [n for n in engines.names() if engines.load(n).computes and n != "inductor"]
 PARTS = ("text_encoder", "text_encoder_2", "unet")
 CALL = {"num_inference_steps": 2, "output_type": "np"}
 

@@ -10,7 +10,8 @@ import torch
 import sdtrt
 from sdtrt import engines, parity, pipeline, threads
 
-COMPUTING = [n for n in engines.names() if engines.load(n).computes]
+# Inductor's bundle here makes no images; test_engines.py calls its engines from several threads.
+COMPUTING = [n for n in engines.names() if engines.load(n).computes and n != "inductor"]
 CALLERS = 16
 SIZE = {"height": 64, "width": 64}
 

@@ -10,12 +10,15 @@ from sdtrt.engines._contract import Source
 from sdtrt.engines._inductor import (
     attention,
     buckets,
+    cpp_kernels,
     fp8,
     fp8_conv,
     fuse_linears,
     gelu,
     group_norm,
+    launches,
     package,
+    provenance,
     split_prompt,
 )
 from sdtrt.engines._inductor.capture import Graph, capture
@@ -50,12 +53,12 @@ def build(source: Source, options: Any, device: torch.device, folder: Path) -> N
             changes = rewrite(graph, options, device)
             prompt, step = (options.prompt_once and split_prompt.split(graph)) or (None, graph)
             changes |= quantise(step, options, source.ranges)
-            made, kept = _compile(prompt, step, inputs, options, bucket, folder)
+            made, kept = _compile(prompt, step, inputs, options, bucket, folder, spec.name)
             record = record.model_copy(
                 update={
                     "buckets": (*record.buckets, made),
                     "changes": changes,
-                    "sources": record.sources | {n: s for n, s in graph.sources.items() if n in kept},
+                    "sources": record.sources | {n: tuple(s) for n, s in graph.sources.items() if n in kept},
                 }
             )
             weights |= {n: t.cpu().contiguous() for n, t in kept.items() if n not in weights}
@@ -96,6 +99,7 @@ def _compile(
     options: Any,
     bucket: buckets.Bucket,
     folder: Path,
+    component: str,
 ) -> tuple[BucketRecord, dict[str, Tensor]]:
     """Write the packages of one bucket; returns their record and all weights that they take."""
     weights = {**step.weights, **(prompt.weights if prompt else {})}
@@ -106,8 +110,11 @@ def _compile(
             continue
         given = {part.inputs[n]: {**inputs, **handed}[n] for n in part.inputs}
         file = f"{bucket.name}.{name}.inductor"
-        call = package.compile_to(part, given, folder / file, options.settings())
-        arguments = package.arguments(part)
+        arguments, priced = package.arguments(part), launches.priced(part, given)
+        with provenance.commented(), cpp_kernels.keeping(folder):
+            call = package.compile_to(part, given, folder / file, options.settings())
+        code = provenance.code_of(call)
+        launches.plan_of(code, part, priced, arguments, given, component).save(launches.path_of(folder / file))
         back = {placeholder: n for n, placeholder in part.inputs.items()}
         parts[name] = PartRecord(file=file, arguments=tuple(back.get(a, a) for a in arguments))
         if part is prompt:

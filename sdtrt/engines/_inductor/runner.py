@@ -62,6 +62,14 @@ class Runner:
             self._graph.replay()
             return [t.clone() for t in self._outputs]
 
+    def plain(self, tensors: Mapping[str, Tensor]) -> Sequence[Tensor]:
+        """Run without a CUDA graph, as a profiler wants it."""
+        import torch
+
+        with torch.no_grad(), torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=True):
+            self._encode(tensors)
+            return self._step.run(tensors, self._handed, self._weights)
+
     def forget(self) -> None:
         """The weights have changed: what was computed from them is void, but a CUDA graph reads them where they are."""
         self._seen = None

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sdtrt.engines._contract import EngineWeights
 from sdtrt.engines._inductor.build import WEIGHTS, missing
+from sdtrt.engines._tensor_weights import check_fit
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -45,7 +46,9 @@ class InductorWeights(EngineWeights):
         return frozenset()
 
     def put(self, weights: Mapping[str, Tensor]) -> None:
-        """Give these parameters new values and all others those of the build, to the bit."""
+        """Give these parameters new values and all others those of the build; EngineError changes nothing."""
+        for name, base in self.read(weights).items():
+            check_fit(self._engine.spec.name, name, weights[name], base)
         wanted = {**self.read(self._changed - weights.keys()), **weights}
         for parameter, tensor in wanted.items():
             weight, rows = self._find(parameter)

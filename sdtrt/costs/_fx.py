@@ -1,0 +1,201 @@
+"""fx_costs(): what each node of a traced graph of torch costs, in the words and by the formulas of `graph_costs`.
+
+Operators of torch are named as the ONNX operators that do the same, so that kinds, rules and reports need one
+vocabulary. A view moves nothing; an operator that is not known has no cost, and a note says so.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterator, Mapping
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+from sdtrt.costs._formulas import FREE, PER_ELEMENT
+from sdtrt.costs._graph import GraphCosts
+from sdtrt.kinds import kind_of
+from sdtrt.plan import NodeCost, TensorInfo
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    Node = Any  # of torch.fx, whose own types say too little of arguments
+
+_NAMES: dict[str, str] = {
+    "Gemm": "linear addmm",
+    "MatMul": "mm bmm matmul _scaled_mm baddbmm",
+    "Conv": "conv2d convolution",
+    "Attention": "scaled_dot_product_attention _scaled_dot_product_cudnn_attention "
+    "_scaled_dot_product_flash_attention _scaled_dot_product_efficient_attention",
+    "GroupNormalization": "group_norm native_group_norm",
+    "LayerNormalization": "layer_norm native_layer_norm",
+    "Softmax": "softmax _softmax",
+    "Swish": "silu",
+    "Gelu": "gelu",
+    "Sigmoid": "sigmoid",
+    **{name.capitalize(): name for name in ("add", "sub", "mul", "div", "exp", "sin", "cos", "tanh", "erf", "sqrt")},
+    **{name.capitalize(): name for name in ("pow", "neg", "abs", "relu", "log", "where")},
+    "Reciprocal": "reciprocal rsqrt",
+    "Clip": "clamp clamp_min clamp_max",
+    "Less": "le lt",
+    "Greater": "ge gt",
+    "Equal": "eq ne",
+    "ReduceMean": "mean",
+    "ReduceSum": "sum argmax amax",
+    "And": "logical_and bitwise_and",
+    "Not": "logical_not bitwise_not",
+    "Concat": "cat concat stack",
+    "Split": "chunk split split_with_sizes",
+    "Slice": "slice select narrow",
+    "Gather": "embedding index index_select gather unfold3x3",
+    "Resize": "upsample_nearest2d",
+    "Expand": "expand repeat",
+    "Pad": "pad constant_pad_nd",
+    "Cast": "to _to_copy type_as",
+    "Transpose": "transpose permute t movedim",
+    "Reshape": "view reshape flatten unflatten _unsafe_view",
+    "Unsqueeze": "unsqueeze",
+    "Squeeze": "squeeze",
+    "Range": "arange full zeros ones scalar_tensor empty full_like zeros_like ones_like",
+    "Identity": "dropout alias contiguous clone detach lift_fresh_copy getitem _assert_tensor_metadata",
+}
+_OPS = {aten: op for op, names in _NAMES.items() for aten in names.split()}
+_VIEWS = frozenset({"Reshape", "Transpose", "Unsqueeze", "Squeeze", "Split", "Slice", "Expand", "Range", "Identity"})
+_INNER = "inner"  # the wrappers of `models` keep the checkpoint's module under this name
+
+
+def fx_costs(module: torch.fx.GraphModule, given: Mapping[str, Tensor], weights: frozenset[str]) -> GraphCosts:
+    """Price a flat graph whose placeholders are `given`, real or fake; those called `weights` are no activations."""
+    values = _values(module, given)
+    claimed: set[str] = set()
+    nodes, reads = {}, {}
+    unknown: list[str] = []
+    for node in _calls(module):
+        sources = [s.name for s in node.all_input_nodes]
+        own = dict.fromkeys(n for n in sources if n in weights and n not in claimed)
+        op, cost = _op(node), _cost(node, values)
+        if cost[0] is None:
+            unknown.append(op)
+        if op not in _VIEWS:
+            claimed |= own.keys()
+        nodes[node.name] = NodeCost(
+            name=node.name,
+            op=op,
+            kind=kind_of(op),
+            module=_module(node),
+            flops=cost[0],
+            bytes_moved=cost[1],
+            weight_bytes=0 if op in _VIEWS else sum(_bytes(values[n]) for n in own),
+        )
+        reads[node.name] = tuple(n for n in dict.fromkeys(sources) if n not in weights)
+    tensors = {n: _info(n, v) for n, v in values.items() if n not in weights}
+    (output,) = module.graph.find_nodes(op="output")
+    return GraphCosts(
+        nodes=nodes,
+        tensors=tensors,
+        reads=reads,
+        writes={n: (n,) for n in nodes},
+        outputs=frozenset(n.name for n in output.all_input_nodes),
+        notes=_notes(unknown),
+    )
+
+
+def _calls(module: torch.fx.GraphModule) -> Iterator[Node]:
+    return (n for n in module.graph.nodes if n.op == "call_function")
+
+
+def _values(module: torch.fx.GraphModule, given: Mapping[str, Tensor]) -> dict[str, Any]:
+    """What every node returns, without computing anything."""
+    import torch
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    found: dict[str, Any] = {}
+
+    class Watching(torch.fx.Interpreter):
+        def run_node(self, n: Node) -> Any:
+            found[n.name] = made = super().run_node(n)
+            return made
+
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode, torch.no_grad():
+        names = [n.name for n in module.graph.find_nodes(op="placeholder")]
+        Watching(module).run(*[mode.from_tensor(given[n]) for n in names])
+    return found
+
+
+def _op(node: Node) -> str:
+    if node.target is operator.getitem:
+        return "Identity"
+    name = getattr(getattr(node.target, "overloadpacket", None), "__name__", str(node.target))
+    return _OPS.get(name, name)
+
+
+def _cost(node: Node, values: Mapping[str, Any]) -> tuple[int | None, int | None]:
+    """(FLOPs, bytes moved); None for what no formula is known for."""
+    op, made = _op(node), values[node.name]
+    given = [values[s.name] for s in node.all_input_nodes]
+    moved = 0 if op in _VIEWS else _bytes(made) + sum(_bytes(v) for v in given)
+    if op == "Gather":
+        moved = 2 * _bytes(made)
+    return _flops(op, node, values), moved
+
+
+def _flops(op: str, node: Node, values: Mapping[str, Any]) -> int | None:
+    kind = kind_of(op)
+    if op in _VIEWS or kind in FREE:
+        return 0
+    operands: list[Any] = [values[a.name] if hasattr(a, "name") else None for a in node.args]
+    elements = int(_first(values[node.name]).numel())
+    if op == "Conv":
+        return elements * int(2 * prod(operands[1].shape[1:]) + (len(operands) > 2 and operands[2] is not None))
+    if op == "Attention":
+        query, key = operands[:2]
+        return int(2 * key.shape[-2] * (query.numel() + elements))
+    if kind == "gemm":
+        return elements * _per_product(node, operands)
+    if kind not in ("norm", "pointwise"):
+        return None
+    largest = max(elements, *(int(o.numel()) for o in operands[:1] if hasattr(o, "numel")), 0)
+    per_element = PER_ELEMENT.get(op, 1)
+    if node.target is not None and str(node.target).startswith("sdtrt.group_norm"):
+        per_element += (operands[1] is not None) + PER_ELEMENT["Swish"] * bool(node.args[6])
+    return largest * per_element
+
+
+def _per_product(node: Node, operands: list[Any]) -> int:
+    """Operations for one element of a product: the summed dimension, and a bias."""
+    name = node.target.overloadpacket.__name__
+    if name == "addmm":
+        return int(2 * operands[1].shape[-1] + 1)
+    biased = {"linear": 2, "_scaled_mm": 4}.get(name, len(operands))
+    return int(2 * operands[0].shape[-1] + (len(operands) > biased and operands[biased] is not None))
+
+
+def _module(node: Node) -> str:
+    """The diffusers module that the node was traced in."""
+    stack = node.meta.get("nn_module_stack") or {}
+    path = str(list(stack.values())[-1][0]) if stack else ""
+    return path.removeprefix(_INNER).lstrip(".") or "(top)"
+
+
+def _first(value: Any) -> Any:
+    return value[0] if isinstance(value, tuple | list) else value
+
+
+def _bytes(value: Any) -> int:
+    if isinstance(value, tuple | list):
+        return sum(_bytes(v) for v in value)
+    return value.numel() * value.element_size() if hasattr(value, "numel") else 0
+
+
+def _info(name: str, value: Any) -> TensorInfo:
+    first = _first(value)
+    if not hasattr(first, "shape"):
+        return TensorInfo(name=name)
+    return TensorInfo(name=name, shape=tuple(first.shape), dtype=str(first.dtype).removeprefix("torch."))
+
+
+def _notes(unknown: list[str]) -> tuple[str, ...]:
+    if not unknown:
+        return ()
+    return (f"{len(unknown)} nodes have operators without a known cost: {', '.join(sorted(set(unknown)))}",)

@@ -1,0 +1,165 @@
+"""FP8 without ModelOpt: ranges, errors of layers, what a build does with them, and the rounded graph itself."""
+
+import copy
+
+import pytest
+import small_checkpoint
+import torch
+from torch import nn
+
+from sdtrt import builder, config, engines, forecast, observe
+from sdtrt.engines._inductor import fp8
+from sdtrt.engines._inductor.capture import _flatten
+from sdtrt.errors import BackendUnavailable, ConfigError
+
+PROFILE = "B=1:1:2,H=64,W=64"
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.first = nn.Conv2d(4, 16, 3, bias=False)
+        self.second = nn.Linear(16, 32)
+
+    def forward(self, x):
+        return self.second(self.first(x).flatten(2).transpose(1, 2))
+
+
+@pytest.fixture
+def net():
+    return Net().eval().requires_grad_(False)
+
+
+# ------------------------------------------------------------------------------------ ranges and errors
+
+
+def test_the_range_is_the_largest_input_of_all_calls(net):
+    small, large = torch.randn(1, 4, 5, 5), 3 * torch.randn(1, 4, 5, 5)
+    with observe.watching(net) as ranges:
+        for x in (small, large, small):
+            net(x)
+    assert ranges["first"] == float(large.abs().max())
+    assert ranges["second"] == float(net.first(large).abs().max())
+    net(100 * large)
+    assert ranges["first"] == float(large.abs().max()), "nothing is watched any more"
+
+
+def test_the_error_of_a_layer_is_that_of_rounding_input_and_weight(net):
+    x = torch.randn(3, 4, 9, 9)
+    ranges = {"second": 2.0}
+    with observe.rounding(net, ranges) as errors:
+        net(x)
+    given = net.first(x).flatten(2).transpose(1, 2)
+    held = (given / (2 / 448)).clamp(-448, 448).to(torch.float8_e4m3fn).float() * (2 / 448)
+    scales = net.second.weight.abs().amax(1, keepdim=True) / 448
+    weight = (net.second.weight / scales).to(torch.float8_e4m3fn).float() * scales
+    exact = net.second(given)
+    expected = float((nn.functional.linear(held, weight, net.second.bias) - exact).norm() / exact.norm())
+    assert errors == {"second": pytest.approx(expected, rel=1e-4)}
+    assert 0.01 < expected < 0.1
+
+
+def test_the_worst_layers_are_kept_until_the_rest_adds_up_to_little():
+    errors = {"a": 0.1, "b": 0.4, "c": 0.2, "d": 0.4}
+    assert observe.worst(errors, None) == ()
+    assert observe.worst(errors, 1.2) == ()
+    assert observe.worst(errors, 0.8) == ("b",)
+    assert observe.worst(errors, 0.35) == ("b", "d")
+    assert observe.worst(errors, 0.01) == ("b", "d", "c", "a")
+
+
+# ------------------------------------------------------------------------------------ what a build does with it
+
+
+@pytest.fixture(scope="module")
+def checkpoint(models, tmp_path_factory):
+    return small_checkpoint.make(models["sd2"], tmp_path_factory.mktemp("fp8") / "model", levels=1)
+
+
+def asked(checkpoint, **settings):
+    few = {"images": 1, "steps": 1, "most_error": 0.3}
+    chosen = {"backend": "inductor", "precision": "fp8", "components": ["unet"], "calibration": few} | settings
+    return config.load(model=str(checkpoint), profiles=[PROFILE], profile_runs=1, **chosen)
+
+
+@pytest.fixture(scope="module")
+def built(checkpoint):
+    """(bundle, what the backend was given): the fake backend as one that rounds by itself."""
+    patch, fake, given = pytest.MonkeyPatch(), engines.load("fake"), []
+    build = type(fake).build
+    patch.setattr(fake, "rounds", frozenset({"fp8"}), raising=False)
+    patch.setattr(fake, "consumes", "module", raising=False)
+
+    def watched(source, options, folder):
+        given.append((source, {n: t.clone() for n, t in source.module.state_dict().items()}))
+        build(fake, source, options, folder)
+
+    patch.setattr(fake, "build", watched, raising=False)
+    yield builder.build(checkpoint, checkpoint.with_name("out"), config=asked(checkpoint, backend="fake")), given[0]
+    patch.undo()
+
+
+def test_the_backend_gets_the_ranges_and_the_manifest_has_all_figures(built):
+    bundle, (source, _) = built
+    record = bundle.manifest.components["unet"].quantisation
+    assert record.by.startswith("sdtrt ")
+    assert source.ranges == record.layers
+    assert record.kept == observe.worst(record.errors, 0.3) != ()
+    assert record.errors.keys() == record.layers.keys() | set(record.kept)
+    assert not record.layers.keys() & set(record.kept)
+    assert sum(record.errors[name] for name in record.layers) <= 0.3
+
+
+def test_the_module_is_left_as_it_was(built, checkpoint):
+    source, state = built[1]
+    fresh = source.spec.load(checkpoint).state_dict()
+    assert all(torch.equal(t, state[n]) and t.dtype == state[n].dtype for n, t in fresh.items())
+
+
+def test_ranges_do_not_change_from_build_to_build(built, checkpoint):
+    source, chosen = built[1][0], asked(checkpoint)
+    again = observe.quantise(source.spec.load(checkpoint), chosen, checkpoint, {"H": 64, "W": 64})
+    assert again.digest == built[0].manifest.components["unet"].quantisation.digest
+
+
+@pytest.mark.parametrize("sm", ["8.0", "8.6"])
+def test_a_gpu_without_fp8_is_refused_before_anything_is_made(checkpoint, tmp_path, monkeypatch, sm):
+    monkeypatch.setattr(engines.load("inductor"), "gpu", lambda options: ("NVIDIA A100", sm))
+    with pytest.raises(BackendUnavailable) as caught:
+        forecast.forecast(asked(checkpoint), tmp_path / "out")
+    assert caught.value.slug == "fp8-gpu"
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [({"calibration": {"algorithm": "smoothquant"}}, "smoothquant"), ({"precision": "int8"}, "quantised layers")],
+)
+def test_what_only_modelopt_can_do_is_refused(checkpoint, tmp_path, settings, words):
+    with pytest.raises(ConfigError, match=words):
+        forecast.forecast(asked(checkpoint, **settings), tmp_path / "out")
+
+
+# ------------------------------------------------------------------------------------ the rounded graph
+
+
+def test_calibrated_layers_are_rounded_and_others_are_exact():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(32, 64), nn.SiLU(), nn.Linear(64, 16)).requires_grad_(False)
+    x = torch.randn(2, 64, 32)
+    exact = net(x)
+
+    def rounded(*layers):
+        graph = _flatten(torch.export.export(copy.deepcopy(net), (x,), strict=False), {"input": x})
+        ranges = {"0": float(x.abs().max()), "2": float(net[:2](x).abs().max())}
+        changed = fp8.run(graph, {n: ranges[n] for n in layers})
+        order = [n.name for n in graph.nodes.find_nodes(op="placeholder")]
+        (out,) = graph.module(*[{**graph.weights, graph.inputs["input"]: x}[n] for n in order])
+        return changed, float((out - exact).norm() / exact.norm())
+
+    assert rounded() == (0, pytest.approx(0, abs=1e-6))
+    changed, error = rounded("0", "2")
+    assert changed == 2
+    assert 0.005 < error < 0.1
+    assert 0.005 < rounded("2")[1] < error
