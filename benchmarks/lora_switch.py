@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import resource
 import tempfile
 import time
@@ -58,8 +59,10 @@ def main() -> None:
         if options.full_size:
             record["sd15_unet"] = full_size(Path(name), options.engine or Path(name) / "engine", options.runs)
         record["demo_model"] = small(Path(name), options.runs)
+    record["load_average"] = os.getloadavg()[1]  # above the number of cores, others were computing too
     facts = record["machine"]
     print(f"{facts['cpu']}, {facts['cores']} cores, {', '.join(f'{k} {v}' for k, v in facts['packages'].items())}")
+    print(f"load average {record['load_average']:.1f}")
     for title in ("demo_model", "sd15_unet"):
         show(title, record.get(title, {}))
     RESULTS.mkdir(exist_ok=True)
