@@ -58,7 +58,8 @@ _NAMES: dict[str, str] = {
     "Unsqueeze": "unsqueeze",
     "Squeeze": "squeeze",
     "Range": "arange full zeros ones scalar_tensor empty full_like zeros_like ones_like",
-    "Identity": "dropout alias contiguous clone detach lift_fresh_copy getitem _assert_tensor_metadata",
+    "Identity": "dropout alias contiguous clone detach lift_fresh_copy getitem _assert_tensor_metadata "
+    "inductor_force_stride_order",
 }
 _OPS = {aten: op for op, names in _NAMES.items() for aten in names.split()}
 _VIEWS = frozenset({"Reshape", "Transpose", "Unsqueeze", "Squeeze", "Split", "Slice", "Expand", "Range", "Identity"})

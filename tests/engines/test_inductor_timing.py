@@ -58,9 +58,11 @@ def test_kernels_go_to_the_operator_that_launched_them():
         Event("third", 9 * ms, 10 * ms, linked=5, on_device=True),
         Event("later", 200 * ms, 201 * ms, linked=5, on_device=True),
     ]
-    assert list(runs_of(events, on_gpu=True)) == [
-        [Ran("aten::addmm", 3.0), Ran("triton_a", 4.0), Ran("aten::addmm", 1.0)]
-    ]
+    (ran,) = runs_of(events, on_gpu=True)
+    assert [(r.key, r.time_ms) for r in ran] == [("aten::addmm", 3.0), ("triton_a", 4.0), ("aten::addmm", 1.0)]
+    assert [r.kernel for r in ran] == ["second", "triton_a", "third"]
+    timed, _ = matched(LAYERS[:3], [ran])
+    assert [x.kernel for x in timed] == ["second", "triton_a", "third"]
 
 
 def test_on_the_cpu_the_outermost_operators_count():

@@ -86,7 +86,8 @@ class _Described:
         made = self._priced.tensors.get(main.name) if main else None
         outputs = tuple(t.model_copy(update={"dtype": t.dtype or (made and made.dtype)}) for t in launch.writes)
         self._types |= {t.name: t.dtype for t in outputs}
-        deciding = inputs if kind in _MATRIX else outputs
+        # Beside its result a kernel may write a few sums.
+        deciding = inputs if kind in _MATRIX else sorted(outputs, key=lambda t: -(t.nbytes or 0))
         return Layer(
             name=self._unique(f"{main.name} {_short(launch)}" if main else _short(launch)),
             kind=kind,

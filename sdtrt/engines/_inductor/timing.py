@@ -38,10 +38,14 @@ class Event:
 
 @dataclass(frozen=True)
 class Ran:
-    """One thing that ran: a kernel that no operator launched, or an operator with all that it launched."""
+    """One thing that ran: a kernel that no operator launched, or an operator with all that it launched.
+
+    `kernel` is the longest of those, by its name on the device.
+    """
 
     key: str
     time_ms: float
+    kernel: str | None = None
 
 
 def measure(
@@ -66,23 +70,26 @@ def measure(
 
 
 def matched(layers: Sequence[Layer], runs: Sequence[Sequence[Ran]]) -> tuple[tuple[Layer, ...], tuple[str, ...]]:
-    """Give layers the times of what ran under their keys, in order."""
+    """Give layers the times of what ran under their keys, in order, and library calls the kernels that they chose."""
     keys = [key_of(layer) for layer in layers]
     times: list[list[float]] = [[] for _ in layers]
+    kernels: list[str | None] = [layer.kernel for layer in layers]
     strange: dict[str, float] = {}
     for ran in runs:
         seen = set()
         matcher = SequenceMatcher(None, keys, [r.key for r in ran], autojunk=False)
         for block in matcher.get_matching_blocks():
             for offset in range(block.size):
-                times[block.a + offset].append(ran[block.b + offset].time_ms)
+                found = ran[block.b + offset]
+                times[block.a + offset].append(found.time_ms)
+                kernels[block.a + offset] = found.kernel or kernels[block.a + offset]
                 seen.add(block.b + offset)
         for index, other in enumerate(ran):
             if index not in seen:
                 strange[other.key] = strange.get(other.key, 0.0) + other.time_ms / len(runs)
     timed = tuple(
-        layer.model_copy(update={"times_ms": tuple(found) if found and len(found) == len(runs) else None})
-        for layer, found in zip(layers, times, strict=True)
+        layer.model_copy(update={"times_ms": tuple(ms) if ms and len(ms) == len(runs) else None, "kernel": kernel})
+        for layer, ms, kernel in zip(layers, times, kernels, strict=True)
     )
     return timed, tuple(_notes(timed, strange))
 
@@ -160,12 +167,18 @@ def _owners(operators: Sequence[Event]) -> dict[int, Event]:
 
 def _kernels(kernels: Sequence[Event], owners: Mapping[int, Event]) -> list[Ran]:
     """Kernels summed by the operator that launched them; one that none launched, which is Triton's, is alone."""
-    times: dict[tuple[str, int], float] = {}
+    places: dict[tuple[str, int], list[Event]] = {}
     for e in kernels:
         owner = owners.get(e.linked)
-        place = (owner.name, owner.id) if owner else (e.name, -e.start_ns)
-        times[place] = times.get(place, 0.0) + (e.end_ns - e.start_ns) / 1e6
-    return [Ran(name, time_ms) for (name, _), time_ms in times.items()]
+        places.setdefault((owner.name, owner.id) if owner else (e.name, -e.start_ns), []).append(e)
+    return [
+        Ran(
+            name,
+            sum(e.end_ns - e.start_ns for e in launched) / 1e6,
+            max(launched, key=lambda e: e.end_ns - e.start_ns).name,
+        )
+        for (name, _), launched in places.items()
+    ]
 
 
 def _notes(layers: Sequence[Layer], strange: Mapping[str, float]) -> Iterator[str]:
