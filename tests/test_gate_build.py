@@ -140,7 +140,7 @@ def test_verify_shows_what_it_left_out(monkeypatch, capsys):
         Row("unet at B=1", "relative error", 1e-4, 1e-3, True),
         Row("unet", "relative error", math.nan, 1e-3, True, "not compared at B=4: it would take about 9 s"),
     ]
-    monkeypatch.setattr(parity, "verify", lambda *args: rows)
+    monkeypatch.setattr(parity, "verify", lambda *args, **named: rows)
     verify.run(Path("bundle"))
     told = capsys.readouterr().out
     assert "unet: not compared at B=4: it would take about 9 s" in told

@@ -62,7 +62,7 @@ def test_without_it_all_engines_are_loaded(bundles, alive):
 
 def test_threads_take_turns(bundles, alive):
     counts = alive("fake")
-    made = pipeline.load_engines(bundles("sd1", "fake"), low_memory=True)
+    made = pipeline.load_engines(bundles("sd1", "fake"), pipeline.Loading(low_memory=True))
     inputs = {n: sample_inputs(e.spec, {"B": 1, "H": 64, "W": 64, "T": 77}) for n, e in made.items()}
     with ThreadPoolExecutor(8) as pool:
         calls = [pool.submit(made[name], **inputs[name]) for name in [*made] * 8]
@@ -76,11 +76,11 @@ def test_a_damaged_engine_is_named_at_once(bundle_copy):
     path = bundle_copy()
     (path / "vae_decoder" / "engine.json").unlink()
     with pytest.raises(BundleError, match="vae_decoder"):
-        pipeline.load_engines(sdtrt.Bundle.open(path), low_memory=True)
+        pipeline.load_engines(sdtrt.Bundle.open(path), pipeline.Loading(low_memory=True))
 
 
 def test_other_weights_would_be_forgotten_and_are_refused(bundles):
-    made = pipeline.load_engines(bundles("sd1", "fake"), low_memory=True)
+    made = pipeline.load_engines(bundles("sd1", "fake"), pipeline.Loading(low_memory=True))
     with pytest.raises(Unsupported) as caught:
         made["unet"].weights()
     assert caught.value.slug == "refit-low-memory"

@@ -139,6 +139,7 @@ def add_sizes(
             made = extend.run(plan, bundle, report)
     if dry_run:
         show_forecast(plan)
+        out.print("nothing was built")
         return
     show_bundle(made)
     for step in plan.steps:

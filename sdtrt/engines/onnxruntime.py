@@ -53,12 +53,12 @@ class OrtEngine(Engine):
         self._path = path
         self._cuda = CudaSession(self.device, options.cuda_graphs) if cuda else None
         self._why_plain: str | None = None
-        self._weights = OrtWeights(path, context.spec.name, context.rebuild, self._reopen)
+        self._weights: OrtWeights | None = OrtWeights(path, context.spec.name, context.rebuild, self._reopen)
         self._session = self._open()
 
     def weights(self) -> OrtWeights:
         """Access to the weights: the graph names all of them."""
-        return self._weights
+        return self._weights or OrtWeights(self._path, self.spec.name, self.context.rebuild, self._reopen)
 
     def _reopen(self, replaced: Replaced | None) -> None:
         """Open a session in the place of this one, which is closed first: two would hold all weights twice."""
@@ -164,8 +164,8 @@ class OrtEngine(Engine):
         return tuple(layer.model_copy(update={"times_ms": None}) for layer in layers)
 
     def close(self) -> None:
-        """Drop the session."""
-        self._session = None
+        """Drop the session, and the weights, which would keep this engine alive."""
+        self._session = self._weights = None
 
 
 class OnnxRuntime(Backend):

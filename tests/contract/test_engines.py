@@ -104,7 +104,7 @@ def test_loaded_one_at_a_time_the_outputs_are_the_same(made, bundles, backend, m
         return engine
 
     monkeypatch.setattr(backend, "load", counted, raising=False)
-    lazy = pipeline.load_engines(bundles("sd1", backend.name), low_memory=True)
+    lazy = pipeline.load_engines(bundles("sd1", backend.name), pipeline.Loading(low_memory=True))
     for component, engine in lazy.items():
         inputs = inputs_at(engine)[0]
         want = made(component)(**inputs)

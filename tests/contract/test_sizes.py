@@ -366,7 +366,7 @@ def test_a_killed_addition_loses_nothing_and_resumes(bundle_copy, monkeypatch):
     assert set(Staging(path).finished()) == {"text_encoder", "unet"}
     monkeypatch.undo()
     assert actions(extend.plan(path, ["H=256"])) == {
-        "text_encoder": "resume",
+        "text_encoder": "reuse",
         "unet": "resume",
         "vae_decoder": "build",
         "vae_encoder": "build",

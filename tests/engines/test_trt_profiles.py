@@ -29,8 +29,9 @@ def test_the_recipe_of_sd21_is_the_profile_of_the_article():
     assert found["encoder_hidden_states"] == ((2, 77, 1024), (2, 77, 1024), (32, 77, 1024))
 
 
-def test_the_four_families_have_a_recipe():
-    assert [p.stem.partition("_")[0] for p in RECIPES] == ["sd15", "sd21", "sdxl-turbo", "sdxl"]
+def test_the_families_have_a_recipe():
+    named = [p.stem.partition("_")[0] for p in RECIPES]
+    assert named == ["lcm", "sd15-controlnet", "sd15", "sd21", "sdxl-turbo", "sdxl"]
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.stem)

@@ -7,6 +7,7 @@ from pathlib import Path
 import onnx
 
 from tensorrt import _logger as log
+from tensorrt import _model
 from tensorrt._api import MAJOR, MINOR
 from tensorrt._enums import ErrorCode
 from tensorrt._operators import MIN_OPSET, max_opset, refusal
@@ -63,7 +64,7 @@ class OnnxParser(Bound):
     def parse_from_file(self, model):
         path = Path(model.decode() if isinstance(model, bytes) else model)
         try:
-            found = onnx.load(path)
+            found = _model.load(path)
         except FileNotFoundError as exc:
             return self._fail(f"Failed to open file: {Path(str(exc.filename or path)).name}")
         except Exception as exc:  # noqa: BLE001 (whatever protobuf or the external data reader says)

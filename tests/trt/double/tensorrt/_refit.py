@@ -7,6 +7,7 @@ from pathlib import Path
 import onnx
 
 from tensorrt import _logger as log
+from tensorrt import _model
 from tensorrt._enums import TensorLocation
 from tensorrt._parser import ParserError
 from tensorrt._strict import Bound, bound
@@ -134,7 +135,7 @@ class OnnxParserRefitter(Bound):
 
         path = Path(model)
         try:
-            found = {t.name: t for t in onnx.load(path).graph.initializer}
+            found = {t.name: t for t in _model.load(path).graph.initializer}
         except Exception as exc:  # noqa: BLE001 (whatever protobuf or the file system says)
             return self._fail(ErrorCode.MODEL_DESERIALIZE_FAILED, f"Failed to open file: {path.name} {exc}")
         self._alive = []
