@@ -1,4 +1,4 @@
-"""An ONNX file with its weights, as TensorRT's parser reads it: onnx's own loader takes no file that has another link."""
+"""An ONNX file with its weights, as TensorRT's parser reads it: onnx's own loader takes no linked file."""
 
 from pathlib import Path
 
