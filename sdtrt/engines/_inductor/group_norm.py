@@ -36,7 +36,7 @@ def run(graph: Graph) -> int:
                 source = in_memory(graph, source, source.meta["val"])
             arguments = (source, add, weight, bias, groups, eps, last is user)
             made = graph.nodes.call_function(torch.ops.sdtrt.group_norm.default, arguments)
-        made.meta = dict(last.meta)
+        made.meta = dict(node.meta)  # its name in reports is the norm's
         last.replace_all_uses_with(made)
         changed += 1
     graph.finish()
