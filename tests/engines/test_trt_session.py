@@ -20,6 +20,13 @@ TWO = (
 )
 
 
+@pytest.fixture(autouse=True)
+def alone(monkeypatch):
+    """Engines that other tests left alive would have a say in the size of the block."""
+    monkeypatch.setattr(_trt_lane, "_engines", weakref.WeakSet())
+    monkeypatch.setattr(_trt_lane, "_lanes", _trt_lane._Lanes())
+
+
 def tensors(batch=2, size=8, seed=0):
     """Inputs of the small network."""
     random = torch.Generator().manual_seed(seed)
