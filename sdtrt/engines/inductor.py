@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -74,9 +75,8 @@ class InductorEngine(Engine):
         except (EngineError, OSError, SafetensorError) as exc:
             raise damaged(context, exc) from exc
         found = [buckets.Bucket(tuple(b.sizes.items()), b.rows) for b in self.record.buckets]
-        super().__init__(
-            _with_profiles(context, buckets.fixed(context.spec, found, context.profiles[0])), device_of(context.options)
-        )
+        profiles = buckets.fixed(context.spec, found, context.profiles[0])
+        super().__init__(replace(context, profiles=profiles), device_of(context.options))
         options = InductorOptions.model_validate(dict(context.options))
         self._folder, self._lock = folder, threading.Lock()
         on_gpu = self.device.type == "cuda"
@@ -114,7 +114,7 @@ class InductorEngine(Engine):
         ready = {n: _padded(t, bucket.rows) for n, t in tensors.items()} if rows < bucket.rows else tensors
         try:
             with self._lock:
-                outputs = runner(ready)
+                outputs = runner(ready, tensors)
         except RuntimeError as exc:
             raise EngineError(
                 f"the engine of {self.spec.name} failed",
@@ -199,12 +199,6 @@ def device_of(options: Mapping[str, Any]) -> torch.device:
     return torch.device("cuda", 0)
 
 
-def _with_profiles(context: EngineContext, profiles: Any) -> EngineContext:
-    from dataclasses import replace
-
-    return replace(context, profiles=profiles)
-
-
 def _batch_axis(shape: tuple[int | str, ...]) -> int:
     return next(i for i, d in enumerate(shape) if isinstance(d, str) and Expr.parse(d).symbol == "B")
 
@@ -246,13 +240,8 @@ class Inductor(Backend):
 
     def device(self, options: Mapping[str, Any]) -> str:
         """The CPU's name, or the GPU's with its compute capability."""
-        import torch
-
-        device = device_of(options)
-        if device.type == "cpu":
-            return env.cpu_name()
-        major, minor = torch.cuda.get_device_capability(device)
-        return f"{torch.cuda.get_device_name(device)} (sm_{major}{minor})"
+        gpu = self.gpu(options)
+        return env.cpu_name() if gpu is None else f"{gpu[0]} (sm_{gpu[1].replace('.', '')})"
 
     def gpu(self, options: Mapping[str, Any]) -> tuple[str, str] | None:
         """Name and compute capability of the GPU."""

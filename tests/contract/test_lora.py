@@ -1,14 +1,12 @@
 """LoRA at run time: what diffusers' methods promise, on the engines of every backend that takes other weights."""
 
-from contextlib import ExitStack
-
 import numpy as np
 import pytest
 import tiny_loras
 import torch
+from backends import usable
 from safetensors.torch import load_file
-from trt import refit, use
-from trt.bindings import NEWEST, Unreachable
+from trt import refit
 
 import sdtrt
 from sdtrt import compare, engines, parity, pipeline
@@ -29,14 +27,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module", params=COMPUTING)
 def backend(request, cache):
-    with ExitStack() as stack:
-        if request.param == "tensorrt":
-            try:
-                stack.enter_context(use.tensorrt(NEWEST, cache))  # the double: see tests/trt
-            except Unreachable as exc:
-                pytest.skip(str(exc))
-        if (why := engines.load(request.param).unavailable()) is not None:
-            pytest.skip(f"{request.param}: {why.reason}")
+    with usable(request.param, cache):
         yield request.param
 
 

@@ -7,8 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from trt import use
-from trt.bindings import NEWEST, Unreachable
+from backends import usable
 
 import sdtrt
 from sdtrt import compare, engines, extend, outside, parity, pipeline
@@ -32,15 +31,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.fixture(scope="module", params=NAMES)
 def backend(request, cache):
-    with ExitStack() as stack:
-        if request.param == "tensorrt":
-            try:
-                stack.enter_context(use.tensorrt(NEWEST, cache))  # the double: see tests/trt
-            except Unreachable as exc:
-                pytest.skip(str(exc))
-        found = engines.load(request.param)
-        if (why := found.unavailable()) is not None:
-            pytest.skip(f"{request.param}: {why.reason}")
+    with usable(request.param, cache) as found:
         yield found
 
 

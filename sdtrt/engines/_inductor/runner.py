@@ -45,14 +45,16 @@ class Runner:
         self._graph: Any = None
         self._inputs: dict[str, Tensor] = {}
         self._outputs: Sequence[Tensor] = ()
-        self.prompts = 0
 
-    def __call__(self, tensors: Mapping[str, Tensor]) -> list[Tensor]:
-        """Outputs for inputs of exactly the bucket's shapes; they belong to the caller."""
+    def __call__(self, tensors: Mapping[str, Tensor], asked: Mapping[str, Tensor]) -> list[Tensor]:
+        """Outputs for inputs of exactly the bucket's shapes; they belong to the caller.
+
+        `asked` are the inputs before they were filled up to that shape: the caller's own, by which a prompt is known.
+        """
         import torch
 
         with torch.no_grad():
-            self._encode(tensors)
+            self._encode(tensors, asked)
             if self._pool is None:
                 return list(self._step.run(tensors, self._handed, self._weights))
             if self._graph is None:
@@ -67,19 +69,19 @@ class Runner:
         import torch
 
         with torch.no_grad(), torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=True):
-            self._encode(tensors)
+            self._encode(tensors, tensors)
             return self._step.run(tensors, self._handed, self._weights)
 
     def forget(self) -> None:
         """The weights have changed: what was computed from them is void, but a CUDA graph reads them where they are."""
         self._seen = None
 
-    def _encode(self, tensors: Mapping[str, Tensor]) -> None:
+    def _encode(self, tensors: Mapping[str, Tensor], asked: Mapping[str, Tensor]) -> None:
         """Run the prompt's part, unless the very tensors of the last call come again, unchanged."""
         if self._prompt is None:
             return
         part, inputs, outputs = self._prompt
-        now = [(tensors[name], _version(tensors[name])) for name in inputs]
+        now = [(asked[name], _version(asked[name])) for name in inputs]
         if self._seen is not None and all(
             a is b and v is not None and v == w for (a, v), (b, w) in zip(now, self._seen, strict=True)
         ):
@@ -87,10 +89,10 @@ class Runner:
         made = dict(zip(outputs, part.run(tensors, self._weights), strict=True))
         if not self._handed:
             self._handed = {n: t.clone() for n, t in made.items()}
-        for name, tensor in made.items():
-            self._handed[name].copy_(tensor)
+        else:  # where they are, since a CUDA graph reads them there
+            for name, tensor in made.items():
+                self._handed[name].copy_(tensor)
         self._seen = now  # holding them keeps their identity theirs
-        self.prompts += 1
 
     def _capture(self, tensors: Mapping[str, Tensor]) -> None:
         import torch
