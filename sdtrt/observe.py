@@ -125,7 +125,7 @@ def rounding(module: nn.Module, ranges: Mapping[str, float]) -> Iterator[dict[st
     """Afterwards the dict has, by layer, ‖rounded - exact‖ / ‖exact‖ over all outputs that the layer gave."""
     import torch
 
-    from sdtrt.engines._inductor.fp8 import LARGEST, round_weight
+    from sdtrt.engines._inductor.rounding import LARGEST, round_weight
 
     wrong: dict[str, Tensor] = {}
     whole: dict[str, Tensor] = {}

@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     Node = Any  # of torch.fx, whose own types say too little of arguments
 
 _NAMES: dict[str, str] = {
-    "Gemm": "linear addmm",
+    "Gemm": "linear addmm gated",
     "MatMul": "mm bmm matmul _scaled_mm baddbmm",
-    "Conv": "conv2d convolution",
+    "Conv": "conv2d convolution conv3x3",
     "Attention": "scaled_dot_product_attention _scaled_dot_product_cudnn_attention "
-    "_scaled_dot_product_flash_attention _scaled_dot_product_efficient_attention",
+    "_scaled_dot_product_flash_attention _scaled_dot_product_efficient_attention short_attention",
     "GroupNormalization": "group_norm native_group_norm",
     "LayerNormalization": "layer_norm native_layer_norm",
     "Softmax": "softmax _softmax",
@@ -48,7 +48,7 @@ _NAMES: dict[str, str] = {
     "Concat": "cat concat stack",
     "Split": "chunk split split_with_sizes",
     "Slice": "slice select narrow",
-    "Gather": "embedding index index_select gather unfold3x3",
+    "Gather": "embedding index index_select gather",
     "Resize": "upsample_nearest2d",
     "Expand": "expand repeat",
     "Pad": "pad constant_pad_nd",
@@ -62,6 +62,8 @@ _NAMES: dict[str, str] = {
     "inductor_force_stride_order",
 }
 _OPS = {aten: op for op, names in _NAMES.items() for aten in names.split()}
+# The index of the argument that is a bias.
+_BIASES = {"linear": 2, "_scaled_mm": 4, "gated": 4, "conv3x3": 4}
 _VIEWS = frozenset({"Reshape", "Transpose", "Unsqueeze", "Squeeze", "Split", "Slice", "Expand", "Range", "Identity"})
 _INNER = "inner"  # the wrappers of `models` keep the checkpoint's module under this name
 
@@ -127,8 +129,11 @@ def _values(module: torch.fx.GraphModule, given: Mapping[str, Tensor]) -> dict[s
 def _op(node: Node) -> str:
     if node.target is operator.getitem:
         return "Identity"
-    name = getattr(getattr(node.target, "overloadpacket", None), "__name__", str(node.target))
-    return _OPS.get(name, name)
+    return _OPS.get(_name(node), _name(node))
+
+
+def _name(node: Node) -> str:
+    return str(getattr(getattr(node.target, "overloadpacket", None), "__name__", node.target))
 
 
 def _cost(node: Node, values: Mapping[str, Any]) -> tuple[int | None, int | None]:
@@ -148,7 +153,8 @@ def _flops(op: str, node: Node, values: Mapping[str, Any]) -> int | None:
     operands: list[Any] = [values[a.name] if hasattr(a, "name") else None for a in node.args]
     elements = int(_first(values[node.name]).numel())
     if op == "Conv":
-        return elements * int(2 * prod(operands[1].shape[1:]) + (len(operands) > 2 and operands[2] is not None))
+        bias = _BIASES.get(_name(node), 2)
+        return elements * int(2 * prod(operands[1].shape[1:]) + (len(operands) > bias and operands[bias] is not None))
     if op == "Attention":
         query, key = operands[:2]
         return int(2 * key.shape[-2] * (query.numel() + elements))
@@ -158,18 +164,22 @@ def _flops(op: str, node: Node, values: Mapping[str, Any]) -> int | None:
         return None
     largest = max(elements, *(int(o.numel()) for o in operands[:1] if hasattr(o, "numel")), 0)
     per_element = PER_ELEMENT.get(op, 1)
-    if node.target is not None and str(node.target).startswith("sdtrt.group_norm"):
+    if str(node.target) == "sdtrt.group_norm.default":
         per_element += (operands[1] is not None) + PER_ELEMENT["Swish"] * bool(node.args[6])
+    if str(node.target) == "sdtrt.layer_norm.default":
+        per_element += sum(o is not None for o in operands[1:4])
     return largest * per_element
 
 
 def _per_product(node: Node, operands: list[Any]) -> int:
     """Operations for one element of a product: the summed dimension, and a bias."""
-    name = node.target.overloadpacket.__name__
+    name = _name(node)
     if name == "addmm":
         return int(2 * operands[1].shape[-1] + 1)
-    biased = {"linear": 2, "_scaled_mm": 4}.get(name, len(operands))
-    return int(2 * operands[0].shape[-1] + (len(operands) > biased and operands[biased] is not None))
+    biased = _BIASES.get(name, len(operands))
+    each = int(2 * operands[0].shape[-1] + (len(operands) > biased and operands[biased] is not None))
+    # Two halves, the second through GELU, and their product.
+    return 2 * each + PER_ELEMENT["Gelu"] + 1 if name == "gated" else each
 
 
 def _module(node: Node) -> str:

@@ -13,6 +13,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from sdtrt.engines import _cuda_graph
+
 if TYPE_CHECKING:
     import torch
 
@@ -64,10 +66,8 @@ class Cuda:
         )
 
     def new_stream(self, device: torch.device) -> Any:
-        """A stream that is not the default one."""
-        import torch
-
-        return torch.cuda.Stream(device)
+        """A stream that is not the default one, nor anyone else's."""
+        return _cuda_graph.own_stream(device)
 
     def current_stream(self, device: torch.device) -> Any:
         """The caller's stream."""
@@ -98,11 +98,7 @@ class Cuda:
 
         Nothing runs during a capture. The mode is that of one thread: others may use CUDA meanwhile.
         """
-        import torch
-
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
-            accepted = enqueue()
+        graph, accepted = _cuda_graph.capture(stream, enqueue)
         return graph if accepted else None
 
     def release_cached_memory(self) -> None:

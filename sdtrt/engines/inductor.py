@@ -32,7 +32,10 @@ if TYPE_CHECKING:
 
     from sdtrt.engines._inductor.runner import Runner
 
-_SWITCHES = ("fuse_linears", "prompt_once", "cudnn_attention", "group_norm", "fp8_convolutions", "fast_gelu")
+_SWITCHES = (
+    "fuse_linears", "prompt_once", "cudnn_attention", "short_attention", "group_norm", "layer_norm", "fp8_convolutions",
+    "fused_gate", "fast_gelu",
+)  # fmt: skip
 
 
 class InductorOptions(Record):
@@ -43,9 +46,12 @@ class InductorOptions(Record):
     cuda_graphs: bool = Field(True, description="replay each package as one CUDA graph; holds its buffers")
     fuse_linears: bool = Field(True, description="layers that read the same tensor become one product")
     prompt_once: bool = Field(True, description="what depends on the prompt alone is computed once per prompt")
-    cudnn_attention: bool = Field(True, description="attention by cuDNN instead of the flash kernel")
+    cudnn_attention: bool = Field(True, description="other attention by cuDNN instead of the flash kernel")
+    short_attention: bool = Field(True, description="attention to at most 80 keys by one own kernel")
     group_norm: bool = Field(True, description="GroupNorm, SiLU and the added time embedding by one own kernel")
-    fp8_convolutions: bool = Field(True, description="fp8 only: 3x3 convolutions of many channels in fp8, too")
+    layer_norm: bool = Field(True, description="LayerNorm and the residual sum in front by one own kernel")
+    fp8_convolutions: bool = Field(True, description="fp8 only: 3x3 convolutions in fp8, too (Hopper and later)")
+    fused_gate: bool = Field(True, description="fp8 only: gated GELU inside the product (Hopper and later)")
     fast_gelu: bool = Field(True, description="fp8 only: GELU by its tanh form")
     bf16_vae: bool = Field(False, description="GPU: a VAE that must stay float32 computes in bfloat16 all the same")
     tune: bool = Field(False, description="try more tile sizes for every generated kernel; a build takes longer")
@@ -85,7 +91,7 @@ class InductorEngine(Engine):
             tensor = weights.pop(name).to(self.device)
             image = on_gpu and tensor.dim() == 4
             self.tensors[name] = tensor.contiguous(memory_format=torch.channels_last) if image else tensor
-        pool = torch.cuda.graph_pool_handle() if on_gpu and options.cuda_graphs else None
+        pool = torch.cuda.MemPool() if on_gpu and options.cuda_graphs else None
         self._runners = [(b, self._runner(b, pool)) for b in self.record.buckets]
         self._untimed: tuple[str, ...] = ()
         self._batch_axes = {t.name: _batch_axis(t.shape) for t in self.spec.outputs}

@@ -74,6 +74,7 @@ def session(monkeypatch):
         num_io_tensors=2,
         num_optimization_profiles=1,
         device_memory_size_v2=MOST * WIDTH * 4,
+        get_device_memory_size_for_profile_v2=lambda index: MOST * WIDTH * 4,
         streamable_weights_size=0,
         weight_streaming_budget_v2=0,
         get_tensor_name=lambda i: "xy"[i],

@@ -1,26 +1,54 @@
-"""Which kernel computes an attention: cuDNN's, which on an H200 was the fastest for every shape of SD and SDXL.
+"""Which kernel computes an attention: ours for a few keys, cuDNN's for many, by measurement on an H200.
 
-Self-attention took 0.54 to 0.68 and cross-attention to 77 tokens 0.59 to 0.82 of the flash kernel's time, which torch
-prefers (benchmarks/results/h200_kernels.json).
+cuDNN was the fastest for every shape of SD and SDXL that libraries compute: self-attention took 0.54 to 0.68 of the
+time of the flash kernel, which torch prefers. To the 77 tokens of a prompt our kernel took 0.6 of cuDNN's time, and it
+rounds to FP8 as it writes (benchmarks/results/h200_kernels.json).
 """
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from math import sqrt
+from typing import TYPE_CHECKING, Any
 
 from sdtrt.engines._inductor.capture import Graph
 
+if TYPE_CHECKING:
+    Node = Any  # of torch.fx, whose own types say too little of arguments
+
+
+def short(graph: Graph) -> int:
+    """Give attentions to a few keys to our kernel; returns how many."""
+    import torch
+
+    from sdtrt.engines._inductor.short_attention_kernel import MOST_KEYS, SIZES
+
+    changed = 0
+    for node, (query, key, value) in _plain(graph):
+        size = query.shape[-1]
+        if key.shape[-2] > MOST_KEYS or value.shape[-1] != size or size not in SIZES:
+            continue
+        with graph.nodes.inserting_before(node):
+            scale = node.kwargs.get("scale") or 1 / sqrt(size)
+            made = graph.nodes.call_function(torch.ops.sdtrt.short_attention.default, (*node.args[:3], scale))
+            back = graph.nodes.call_function(torch.ops.aten.transpose.int, (made, 1, 2))
+        made.meta = {**node.meta, "val": node.meta["val"].transpose(1, 2).contiguous()}
+        back.meta = dict(node.meta)
+        node.replace_all_uses_with(back)
+        graph.nodes.erase_node(node)
+        changed += 1
+    graph.finish()
+    return changed
+
 
 def run(graph: Graph) -> int:
-    """Give all attentions in half precision that suit it to cuDNN; returns how many."""
+    """Give all attentions that suit it to cuDNN; returns how many."""
     import torch
 
     aten, changed = torch.ops.aten, 0
-    for node in list(graph.nodes.find_nodes(op="call_function", target=aten.scaled_dot_product_attention.default)):
-        plain = len(node.args) == 3 and not set(node.kwargs) - {"scale"}
-        if not (plain and _suits([a.meta["val"] for a in node.args])):
+    for node, tensors in _plain(graph):
+        if not _suits(tensors):
             continue
         with graph.nodes.inserting_before(node):
             both = graph.nodes.call_function(
@@ -35,6 +63,18 @@ def run(graph: Graph) -> int:
         changed += 1
     graph.finish()
     return changed
+
+
+def _plain(graph: Graph) -> Iterator[tuple[Node, list[Any]]]:
+    """Attentions in half precision without mask or dropout, with query, key and value."""
+    import torch
+
+    target = torch.ops.aten.scaled_dot_product_attention.default
+    for node in list(graph.nodes.find_nodes(op="call_function", target=target)):
+        tensors = [a.meta["val"] for a in node.args[:3]]
+        half = all(t.dtype in (torch.float16, torch.bfloat16) for t in tensors)
+        if len(node.args) == 3 and not set(node.kwargs) - {"scale"} and half:
+            yield node, tensors
 
 
 def _suits(tensors: Sequence[Any]) -> bool:

@@ -14,11 +14,14 @@ from sdtrt.engines._inductor import (
     fp8,
     fp8_conv,
     fuse_linears,
+    gated,
     gelu,
     group_norm,
     launches,
+    layer_norm,
     package,
     provenance,
+    rounding,
     split_prompt,
 )
 from sdtrt.engines._inductor.capture import Graph, capture
@@ -73,10 +76,14 @@ def rewrite(graph: Graph, options: Any, device: torch.device) -> dict[str, int]:
     changes = {}
     if options.fuse_linears:
         changes["fuse_linears"] = fuse_linears.run(graph)
+    if options.short_attention and device.type == "cuda":
+        changes["short_attention"] = attention.short(graph)
     if options.cudnn_attention and device.type == "cuda":
         changes["cudnn_attention"] = attention.run(graph)
     if options.group_norm and device.type == "cuda":
         changes["group_norm"] = group_norm.run(graph)
+    if options.layer_norm and device.type == "cuda":
+        changes["layer_norm"] = layer_norm.run(graph)
     return changes
 
 
@@ -84,8 +91,11 @@ def quantise(step: Graph, options: Any, ranges: Mapping[str, float]) -> dict[str
     """FP8 for what runs in every step: what runs once per prompt would gain nothing."""
     if not ranges:
         return {}
-    changes = {"fp8": fp8.run(step, ranges)}
-    if options.fp8_convolutions and fp8.device_of(step).type == "cuda":
+    changes, device = {}, rounding.device_of(step)
+    if options.fused_gate and _copies_tiles(device):
+        changes["fused_gate"] = gated.run(step, ranges)
+    changes["fp8"] = fp8.run(step, ranges)
+    if options.fp8_convolutions and _copies_tiles(device):
         changes["fp8_convolutions"] = fp8_conv.run(step, ranges)
     if options.fast_gelu:
         changes["fast_gelu"] = gelu.run(step)
@@ -124,6 +134,13 @@ def _compile(
         sizes=dict(bucket.sizes), rows=bucket.rows, step=parts["step"], prompt=parts.get("prompt"), handed=tuple(handed)
     )
     return record, weights
+
+
+def _copies_tiles(device: torch.device) -> bool:
+    """Whether the GPU has the memory engine that two of our kernels are written for: Hopper and later."""
+    import torch
+
+    return device.type == "cuda" and torch.cuda.get_device_capability(device)[0] >= 9
 
 
 def _in_bfloat16(source: Source) -> Any:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from sdtrt.engines._inductor import tidy
 from sdtrt.errors import ExportError
 from sdtrt.spec import ComponentSpec
 
@@ -79,6 +80,7 @@ def _flatten(program: Any, tensors: Mapping[str, Tensor]) -> Graph:
     }
     state = {**program.state_dict, **program.constants}
     graph = program.graph_module.graph
+    tidy.run(graph)
     weights, sources, inputs = {}, {}, {}
     user = iter(tensors)
     for node in graph.find_nodes(op="placeholder"):

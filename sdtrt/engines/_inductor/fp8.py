@@ -14,15 +14,13 @@ from collections.abc import Mapping
 from math import prod
 from typing import TYPE_CHECKING, Any
 
+from sdtrt.engines._inductor import layer_norm
 from sdtrt.engines._inductor.capture import Graph
+from sdtrt.engines._inductor.rounding import LARGEST, constant, device_of, round_weight, rounded, written
 
 if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
-
     Node = Any  # of torch.fx, whose own types say too little of arguments
 
-LARGEST = 448.0  # of float8_e4m3fn
 # Fewer rows than this are bound by reading the weight.
 LEAST_ROWS = 64
 FEW_ROWS = 8192
@@ -35,13 +33,13 @@ def run(graph: Graph, amax: Mapping[str, float]) -> int:
     changed = 0
     seen: dict[tuple[str, float], Node] = {}
     for node in list(graph.nodes.find_nodes(op="call_function", target=torch.ops.aten.linear.default)):
-        found = _calibrated(graph, node, amax)
+        found = calibrated(graph, node, amax)
         if found is None:
             continue
         source, scale = node.args[0], found / LARGEST
         with graph.nodes.inserting_before(node):
             if (source.name, scale) not in seen:
-                seen[source.name, scale] = _round(graph, source, scale)
+                seen[source.name, scale] = rows_of(graph, source, scale)
             made = _product(graph, node, seen[source.name, scale], scale)
         node.replace_all_uses_with(made)
         changed += 1
@@ -49,7 +47,7 @@ def run(graph: Graph, amax: Mapping[str, float]) -> int:
     return changed
 
 
-def _calibrated(graph: Graph, node: Node, amax: Mapping[str, float]) -> float | None:
+def calibrated(graph: Graph, node: Node, amax: Mapping[str, float]) -> float | None:
     """The input's largest magnitude, when all layers that this one was made of were calibrated and the sizes suit."""
     weight, rows = node.args[1].name, prod(node.meta["val"].shape[:-1])
     if weight not in graph.weights or len(node.args[1].users) != 1:
@@ -61,70 +59,54 @@ def _calibrated(graph: Graph, node: Node, amax: Mapping[str, float]) -> float | 
     return max(amax[layer] for layer in layers) if rows >= LEAST_ROWS else None
 
 
-def _round(graph: Graph, source: Node, scale: float) -> Node:
-    """The input as (rows, K) in FP8."""
+def rows_of(graph: Graph, source: Node, scale: float, numbers: bool = True) -> Node:
+    """The input in FP8 as (rows, K); with `numbers` off it may be the bits, as uint8."""
     import torch
 
-    value = source.meta["val"]
-    narrow = rounded(graph, source, scale)
-    shape = [prod(value.shape[:-1]), value.shape[-1]]
-    flat = graph.nodes.call_function(torch.ops.aten.reshape.default, (narrow, shape))
-    flat.meta = dict(narrow.meta)
-    return flat
-
-
-def rounded(graph: Graph, source: Node, scale: float) -> Node:
-    """The tensor in FP8. The factor is a tensor: as a number it would make every kernel a different one."""
-    import torch
-
-    aten, call = torch.ops.aten, graph.nodes.call_function
-    factor = constant(graph, f"{source.name}_factor", torch.tensor(1 / scale, device=device_of(graph)))
-    wide = call(aten._to_copy.default, (source,), {"dtype": torch.float32})
-    scaled = call(aten.mul.Tensor, (wide, factor))
-    inside = call(aten.clamp.default, (scaled, -LARGEST, LARGEST))
-    narrow = call(aten._to_copy.default, (inside,), {"dtype": torch.float8_e4m3fn})
-    for made in (wide, scaled, inside, narrow):
-        made.meta = {k: v for k, v in source.meta.items() if k != "val"}
+    aten, value = torch.ops.aten, source.meta["val"]
+    made = written(graph, source, scale)
+    narrow = rounded(graph, source, scale) if made is None else made
+    steps: list[tuple[Any, Any]] = [(aten.reshape.default, [prod(value.shape[:-1]), value.shape[-1]])]
+    if made is not None and numbers:
+        steps.append((aten.view.dtype, torch.float8_e4m3fn))
+    for target, argument in steps:
+        narrow = graph.nodes.call_function(target, (narrow, argument))
+        narrow.meta = dict(source.meta)
     return narrow
 
 
 def _product(graph: Graph, node: Node, source: Node, scale: float) -> Node:
     import torch
 
-    aten, call = torch.ops.aten, graph.nodes.call_function
+    aten = torch.ops.aten
     value, name = node.meta["val"], node.args[1].name
     bias = node.args[2] if len(node.args) > 2 else None
     rows, device = prod(value.shape[:-1]), device_of(graph)
     matrix, channels = round_weight(graph.weights[name])
-    turned = call(aten.t.default, (constant(graph, f"{name}_fp8", matrix),))
+
+    def step(target: Any, *args: Any) -> Node:
+        made = graph.nodes.call_function(target, args)
+        made.meta = dict(node.meta)
+        return made
+
+    turned = step(aten.t.default, constant(graph, f"{name}_fp8", matrix))
+    rest, shape = (None, value.dtype, True), list(value.shape)
     if rows > FEW_ROWS or _feeds_attention(node):
         left = constant(graph, f"{name}_rows_{rows}", torch.full((rows, 1), scale, device=device))
         right = constant(graph, f"{name}_channels", channels.reshape(1, -1))
-        product = call(aten._scaled_mm.default, (source, turned, left, right, bias, None, value.dtype, True))
-    else:
-        largest = channels.max()
-        left = constant(graph, f"{name}_input", torch.tensor(scale, device=device))
-        right = constant(graph, f"{name}_largest", largest)
-        ratios = constant(graph, f"{name}_ratios", (channels / largest).to(value.dtype))
-        product = call(aten._scaled_mm.default, (source, turned, left, right, None, None, value.dtype, True))
-        product.meta = dict(node.meta)
-        product = call(aten.mul.Tensor, (product, ratios))
-        if bias is not None:
-            product.meta = dict(node.meta)
-            product = call(aten.add.Tensor, (product, bias))
-    shaped = call(aten.reshape.default, (product, list(value.shape)))
-    for made in (turned, product, shaped):
-        made.meta = {**node.meta, "val": value}
-    return shaped
-
-
-def round_weight(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """The weight (N, K) in FP8 and its scales (N,)."""
-    import torch
-
-    wide = weight.float()
-    scales = (wide.abs().amax(1) / LARGEST).clamp(min=torch.finfo(torch.float32).tiny)
-    return (wide / scales[:, None]).clamp(-LARGEST, LARGEST).to(torch.float8_e4m3fn), scales
+        return step(
+            aten.reshape.default, step(aten._scaled_mm.default, source, turned, left, right, bias, *rest), shape
+        )
+    largest = channels.max()
+    left = constant(graph, f"{name}_input", torch.tensor(scale, device=device))
+    right = constant(graph, f"{name}_largest", largest)
+    ratios = constant(graph, f"{name}_ratios", (channels / largest).to(value.dtype))
+    made = step(aten._scaled_mm.default, source, turned, left, right, None, *rest)
+    made = step(aten.reshape.default, made, shape)
+    if layer_norm.leave(graph, node, made, ratios, bias):
+        return made
+    made = step(aten.mul.Tensor, made, ratios)
+    return made if bias is None else step(aten.add.Tensor, made, bias)
 
 
 def _feeds_attention(node: Node) -> bool:
@@ -132,23 +114,8 @@ def _feeds_attention(node: Node) -> bool:
     pending = list(node.users)
     while pending:
         user = pending.pop()
-        if "scaled_dot_product" in str(user.target):
+        if any(word in str(user.target) for word in ("scaled_dot_product", "short_attention")):
             return True
         if any(word in str(user.target) for word in ("getitem", "split", "view", "transpose", "reshape", "permute")):
             pending += user.users
     return False
-
-
-def device_of(graph: Graph) -> torch.device:
-    """Where the weights lie."""
-    return next(iter(graph.weights.values())).device
-
-
-def constant(graph: Graph, name: str, value: Tensor) -> Node:
-    """A new weight of the graph."""
-    first = next(iter(graph.nodes.nodes))
-    with graph.nodes.inserting_before(first):
-        node = graph.nodes.placeholder(name)
-    node.meta = {"val": value.to("meta")}
-    graph.weights[node.name] = value
-    return node

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from sdtrt.engines import _cuda_graph
+
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
@@ -36,7 +38,7 @@ class Runner:
     ) -> None:
         """`prompt` is the part that runs once per prompt, its inputs' names, and those of what it hands over.
 
-        `pool` is the memory of CUDA graphs, or None to run without them.
+        `pool` is a MemPool for CUDA graphs, or None to run without them.
         """
         self._step, self._prompt, self._weights, self._device = step, prompt, weights, device
         self._pool = pool
@@ -101,16 +103,12 @@ class Runner:
         self._inputs = {n: tensors[n].clone() for n in own}
         given = (self._inputs, self._handed, self._weights)
         torch.cuda.synchronize(self._device)
-        side = torch.cuda.Stream(self._device)
+        side = _cuda_graph.own_stream(self._device)
         with torch.cuda.stream(side), torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=True):
             for _ in range(2):  # libraries choose their algorithms and take their workspaces
                 self._step.run(*given)
             side.synchronize()
-            graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph, pool=self._pool, stream=side, capture_error_mode="thread_local"):
-                self._outputs = self._step.run(*given)
-        torch.cuda.synchronize(self._device)
-        self._graph = graph
+            self._graph, self._outputs = _cuda_graph.capture(side, lambda: self._step.run(*given), self._pool)
 
 
 def _version(tensor: Tensor) -> int | None:

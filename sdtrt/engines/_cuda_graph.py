@@ -1,0 +1,115 @@
+"""CUDA graphs and the streams that they are captured from, by the CUDA runtime itself.
+
+`torch.cuda.graph` registers the device's random generator with every capture. While one thread captures, another that
+draws a random number on the GPU then gets a RuntimeError, and after a capture that CUDA refused everyone does (torch
+2.11). Engines draw nothing, and their pipelines have many threads: so captures begin and end here, and leave the
+generator alone.
+
+torch hands out the same 32 streams again and again. What another thread puts on a stream that is being captured becomes
+part of the graph, or ends the capture: so these streams are nobody else's.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import weakref
+from collections.abc import Callable
+from contextlib import nullcontext
+from functools import cache
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    import torch
+
+# cudaStreamCaptureModeThreadLocal: what other threads ask of CUDA meanwhile does not end the capture.
+_THREAD_LOCAL = 1
+# cudaStreamNonBlocking: the default stream and this one do not wait for each other.
+_NON_BLOCKING = 1
+_free: dict[int, list[int]] = {}
+T = TypeVar("T")
+
+
+class Graph:
+    """What was captured, with the memory it works in."""
+
+    def __init__(self, handle: ctypes.c_void_p, memory: torch.cuda.MemPool | None) -> None:
+        """`handle` is a cudaGraphExec_t, which is destroyed with this object."""
+        self._handle, self._memory = handle, memory
+        weakref.finalize(self, _runtime().cudaGraphExecDestroy, handle)
+
+    def replay(self) -> None:
+        """Put it on the current stream; raises RuntimeError when CUDA refuses."""
+        import torch
+
+        _call("cudaGraphLaunch", self._handle, ctypes.c_void_p(torch.cuda.current_stream().cuda_stream))
+
+
+def own_stream(device: torch.device) -> torch.cuda.ExternalStream:
+    """A stream that no one else is given while this object lives.
+
+    Afterwards it is kept for the next caller: memory that was used on it may still wait for it.
+    """
+    import torch
+
+    index = torch.cuda.current_device() if device.index is None else device.index
+    try:
+        handle = _free.setdefault(index, []).pop()
+    except IndexError:
+        made = ctypes.c_void_p()
+        with torch.cuda.device(index):
+            _call("cudaStreamCreateWithFlags", ctypes.byref(made), _NON_BLOCKING)
+        handle = int(made.value or 0)
+    stream = torch.cuda.ExternalStream(handle, device=torch.device("cuda", index))
+    weakref.finalize(stream, _free[index].append, handle)
+    return stream
+
+
+def capture(
+    stream: torch.cuda.Stream, enqueue: Callable[[], T], memory: torch.cuda.MemPool | None = None
+) -> tuple[Graph, T]:
+    """What `enqueue` puts on `stream`, as a graph, and what it returned; nothing runs meanwhile.
+
+    What it allocates comes from `memory`, where graphs that never run at the same time may share what they free.
+
+    Raises RuntimeError when CUDA refuses, and whatever `enqueue` raises; the stream can be used again in both cases.
+    """
+    import torch
+
+    handle, graph, executable = ctypes.c_void_p(stream.cuda_stream), ctypes.c_void_p(), ctypes.c_void_p()
+    with torch.cuda.stream(stream), torch.cuda.use_mem_pool(memory) if memory is not None else nullcontext():
+        _call("cudaStreamBeginCapture", handle, _THREAD_LOCAL)
+        try:
+            made = enqueue()
+        except BaseException:
+            # The capture is void, and so is the error that ending it gives.
+            _runtime().cudaStreamEndCapture(handle, ctypes.byref(graph))
+            _runtime().cudaGetLastError()
+            if graph:
+                _runtime().cudaGraphDestroy(graph)
+            raise
+        _call("cudaStreamEndCapture", handle, ctypes.byref(graph))
+    try:
+        _call("cudaGraphInstantiateWithFlags", ctypes.byref(executable), graph, ctypes.c_ulonglong(0))
+    finally:
+        _runtime().cudaGraphDestroy(graph)
+    return Graph(executable, memory), made
+
+
+def _call(function: str, *arguments: Any) -> None:
+    runtime = _runtime()
+    if code := getattr(runtime, function)(*arguments):
+        runtime.cudaGetLastError()
+        raise RuntimeError(f"{function}: {runtime.cudaGetErrorString(code).decode()}")
+
+
+@cache
+def _runtime() -> Any:
+    """The CUDA runtime that torch has loaded."""
+    import sys
+
+    import torch
+
+    major = str(torch.version.cuda).partition(".")[0]
+    library = ctypes.CDLL(f"cudart64_{major}.dll" if sys.platform == "win32" else f"libcudart.so.{major}")
+    library.cudaGetErrorString.restype = ctypes.c_char_p
+    return library

@@ -1,0 +1,206 @@
+"""3x3 convolution in FP8 for channels_last tensors, in Triton: a product whose rows are pixels, nine times shifted.
+
+The input has one more column and one more row of zeros per image. Seen as a list of pixels, every neighbour then lies
+at a fixed distance: what is left of the first column is the column of zeros of the row above, and what is above the
+first row is the row of zeros of the image before. So the memory engine copies whole tiles, nothing is written nine
+times, and the border is no case of its own. Pixels of the border are computed too, and not stored.
+
+Few pixels make fewer tiles than there are multiprocessors: then the sum is cut into parts, added up by a second launch.
+"""
+
+# mypy: ignore-errors
+# ruff: noqa: N803, ANN001, ANN202
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+from torch.library import triton_op, wrap_triton
+
+_DEPTH = 128  # bytes of a tile along the channels: one line of shared memory
+_GROUP = 8  # tiles of pixels that use the same weights one after another
+_LANES = 256  # channels that one program adds up
+
+
+class Tile(NamedTuple):
+    """Pixels and channels of a tile, how it is computed, and what it takes.
+
+    `step_us` and `end_us` were fitted to 24 convolutions on an H200 (benchmarks/h200_kernels.py): the time of
+    one step of 128 along the sum, and of what comes before and after the steps.
+    """
+
+    pixels: int
+    channels: int
+    warps: int
+    stages: int
+    step_us: float
+    end_us: float
+
+
+_WIDE, _SQUARE = Tile(256, 128, 8, 3, 0.66, 6.0), Tile(128, 128, 8, 4, 0.36, 4.5)
+_PART = Tile(64, 128, 4, 4, 0.0, 0.0)
+
+
+@triton.jit
+def _shifted(i, steps: tl.constexpr, wide, BK: tl.constexpr):
+    """Distance of the pixel that step `i` reads, and the first of its channels."""
+    tap = i // steps
+    return (tap // 3 - 1) * wide + tap % 3 - 1, (i % steps) * BK
+
+
+@triton.jit
+def _conv3x3(
+    x, w, scale, scales, bias, y, images, height, width, tiles_m, tiles_n, C: tl.constexpr, K: tl.constexpr,
+    BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, GROUP: tl.constexpr, PROGRAMS: tl.constexpr,
+    BIAS: tl.constexpr,
+):  # fmt: skip
+    wide = width + 1
+    count = images * (height + 1) * wide
+    x = x.to(tl.pointer_type(tl.float8e4nv), bitcast=True)
+    pixels = tl.make_tensor_descriptor(x, [count, C], [C, 1], [BM, BK])
+    weights = tl.make_tensor_descriptor(w, [K, 9 * C], [9 * C, 1], [BN, BK])
+    by = tl.load(scale)
+    steps: tl.constexpr = (C + BK - 1) // BK
+    for tile in tl.range(tl.program_id(0), tiles_m * tiles_n, PROGRAMS):
+        first = tile // (GROUP * tiles_n) * GROUP
+        tall = min(tiles_m - first, GROUP)
+        inner = tile % (GROUP * tiles_n)
+        m = (first + inner % tall) * BM
+        n = (inner // tall) * BN
+        total = tl.zeros((BM, BN), tl.float32)
+        for i in range(9 * steps):
+            shift, channel = _shifted(i, steps, wide, BK)
+            a = pixels.load([m + shift, channel])
+            b = weights.load([n, i // steps * C + channel])
+            total = tl.dot(a, b.T, total)
+        columns = n + tl.arange(0, BN)
+        known = columns < K
+        total *= (tl.load(scales + columns, mask=known, other=0.0) * by)[None, :]
+        if BIAS:
+            total += tl.load(bias + columns, mask=known, other=0.0).to(tl.float32)[None, :]
+        at = m + tl.arange(0, BM)
+        row, column = at // wide, at % wide
+        image, row = row // (height + 1), row % (height + 1)
+        inside = (row < height) & (column < width) & (at < count)
+        where = ((image * height + row) * width + column).to(tl.int64) * K
+        tl.store(
+            y + where[:, None] + columns[None, :], total.to(y.dtype.element_ty), mask=inside[:, None] & known[None, :]
+        )
+
+
+@triton.jit
+def _conv3x3_parts(
+    x, w, parts, images, height, width, tiles_m, C: tl.constexpr, K: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
+    BK: tl.constexpr, PARTS: tl.constexpr,
+):  # fmt: skip
+    """One part of the sum of one tile, border and all."""
+    wide = width + 1
+    count = images * (height + 1) * wide
+    x = x.to(tl.pointer_type(tl.float8e4nv), bitcast=True)
+    pixels = tl.make_tensor_descriptor(x, [count, C], [C, 1], [BM, BK])
+    weights = tl.make_tensor_descriptor(w, [K, 9 * C], [9 * C, 1], [BN, BK])
+    steps: tl.constexpr = (C + BK - 1) // BK
+    each: tl.constexpr = (9 * steps + PARTS - 1) // PARTS
+    part = tl.program_id(1)
+    m = tl.program_id(0) % tiles_m * BM
+    n = tl.program_id(0) // tiles_m * BN
+    total = tl.zeros((BM, BN), tl.float32)
+    for i in range(part * each, min(part * each + each, 9 * steps)):
+        shift, channel = _shifted(i, steps, wide, BK)
+        a = pixels.load([m + shift, channel])
+        b = weights.load([n, i // steps * C + channel])
+        total = tl.dot(a, b.T, total)
+    at = m + tl.arange(0, BM)
+    columns = n + tl.arange(0, BN)
+    where = (part * count + at).to(tl.int64)[:, None] * K + columns[None, :]
+    tl.store(parts + where, total, mask=(at < count)[:, None] & (columns < K)[None, :])
+
+
+@triton.jit
+def _add_parts(
+    parts, scale, scales, bias, y, images, height, width, K: tl.constexpr, BN: tl.constexpr, PARTS: tl.constexpr,
+    BIAS: tl.constexpr,
+):  # fmt: skip
+    """Some channels of one pixel that is not border."""
+    wide = width + 1
+    count = images * (height + 1) * wide
+    pixel = tl.program_id(0)
+    row = pixel // width  # of all images
+    at = (row // height * (height + 1) + row % height) * wide + pixel % width
+    columns = tl.program_id(1) * BN + tl.arange(0, BN)
+    known = columns < K
+    total = tl.zeros([BN], tl.float32)
+    for part in tl.static_range(PARTS):
+        total += tl.load(parts + (part * count + at).to(tl.int64) * K + columns, mask=known, other=0.0)
+    total *= tl.load(scales + columns, mask=known, other=0.0) * tl.load(scale)
+    if BIAS:
+        total += tl.load(bias + columns, mask=known, other=0.0).to(tl.float32)
+    tl.store(y + pixel.to(tl.int64) * K + columns, total.to(y.dtype.element_ty), mask=known)
+
+
+@triton_op("sdtrt::conv3x3", mutates_args={})
+def conv3x3(
+    x: Tensor, weight: Tensor, scale: Tensor, scales: Tensor, bias: Tensor | None, dtype: torch.dtype
+) -> Tensor:
+    """Convolve with stride 1 and one pixel of zeros around the image.
+
+    Args:
+        x: (N, C, H + 1, W + 1), the bits of float8_e4m3fn as uint8, channels_last; the last row and column are zero.
+        weight: (K, 9 * C), float8_e4m3fn: for each output channel its taps row by row, all channels of a tap together.
+        scale: (), float32: what one unit of `x` stands for.
+        scales: (K,), float32: the same of `weight`, by output channel.
+        bias: (K,) or None.
+        dtype: type of the result.
+
+    Returns:
+        (N, K, H, W), channels_last.
+    """
+    images, channels, height, width = x.shape[0], x.shape[1], x.shape[2] - 1, x.shape[3] - 1
+    columns, pixels = weight.shape[0], x.shape[0] * x.shape[2] * x.shape[3]
+    y = torch.empty_strided(
+        (images, columns, height, width), (height * width * columns, 1, width * columns, columns),
+        dtype=dtype, device=x.device,
+    )  # fmt: skip
+    programs = _multiprocessors(x.device)
+    added = scales if bias is None else bias
+    tile = _choose(pixels, channels, columns, programs)
+    if tile is _PART:
+        tiles_m, tiles_n = triton.cdiv(pixels, tile.pixels), triton.cdiv(columns, tile.channels)
+        cut = 2 if tiles_m * tiles_n > programs // 3 else 3
+        parts = torch.empty((cut, pixels, columns), dtype=torch.float32, device=x.device)
+        wrap_triton(_conv3x3_parts)[(tiles_m * tiles_n, cut)](
+            x, weight, parts, images, height, width, tiles_m, C=channels, K=columns, BM=tile.pixels, BN=tile.channels,
+            BK=_DEPTH, PARTS=cut, num_warps=tile.warps, num_stages=tile.stages,
+        )  # fmt: skip
+        wrap_triton(_add_parts)[(images * height * width, triton.cdiv(columns, _LANES))](
+            parts, scale, scales, added, y, images, height, width, K=columns, BN=_LANES, PARTS=cut,
+            BIAS=bias is not None, num_warps=2,
+        )  # fmt: skip
+        return y
+    tiles_m, tiles_n = triton.cdiv(pixels, tile.pixels), triton.cdiv(columns, tile.channels)
+    wrap_triton(_conv3x3)[(min(programs, tiles_m * tiles_n),)](
+        x, weight, scale, scales, added, y, images, height, width, tiles_m, tiles_n, C=channels, K=columns,
+        BM=tile.pixels, BN=tile.channels, BK=_DEPTH, GROUP=_GROUP, PROGRAMS=programs, BIAS=bias is not None,
+        num_warps=tile.warps, num_stages=tile.stages,
+    )  # fmt: skip
+    return y
+
+
+def _choose(pixels: int, channels: int, columns: int, programs: int) -> Tile:
+    """The tile that takes the least time, by rounds of all multiprocessors; parts where half of them would be idle."""
+
+    def tiles(tile: Tile) -> int:
+        return triton.cdiv(pixels, tile.pixels) * triton.cdiv(columns, tile.channels)
+
+    if tiles(_SQUARE) <= programs // 2:
+        return _PART
+    steps = 9 * triton.cdiv(channels, _DEPTH)
+    return min((_WIDE, _SQUARE), key=lambda t: triton.cdiv(tiles(t), programs) * (steps * t.step_us + t.end_us))
+
+
+def _multiprocessors(device: torch.device) -> int:
+    return torch.cuda.get_device_properties(device).multi_processor_count

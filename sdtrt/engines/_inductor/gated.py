@@ -1,0 +1,88 @@
+"""A linear layer whose halves are multiplied, one through GELU, and the rounding for the layer behind it: one kernel.
+
+This is diffusers' GEGLU, the widest layer of a transformer block. See gated_kernel.py for why.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from sdtrt.engines._inductor import fp8
+from sdtrt.engines._inductor.capture import Graph
+from sdtrt.engines._inductor.rounding import LARGEST, constant, device_of, factor, round_weight
+
+if TYPE_CHECKING:
+    Node = Any  # of torch.fx, whose own types say too little of arguments
+
+
+class _Gate(NamedTuple):
+    """`product` is value * gelu(gate), of the halves of `linear`, for `reader` alone."""
+
+    linear: Node
+    product: Node
+    reader: Node
+
+
+def run(graph: Graph, amax: Mapping[str, float]) -> int:
+    """Replace all whose both layers were calibrated; returns how many."""
+    import torch
+
+    from sdtrt.engines._inductor.gated_kernel import TILE, gated
+
+    del gated  # importing it registered the operation
+    changed = 0
+    for node in list(graph.nodes.find_nodes(op="call_function", target=torch.ops.aten.mul.Tensor)):
+        if (found := _match(node)) is None:
+            continue
+        inside, behind = (fp8.calibrated(graph, n, amax) for n in (found.linear, found.reader))
+        if inside is None or behind is None or node.meta["val"].shape[-1] % TILE:
+            continue
+        with graph.nodes.inserting_before(node):
+            made = _gated(graph, found, inside / LARGEST, behind / LARGEST)
+        node.replace_all_uses_with(made)
+        changed += 1
+    graph.finish()
+    return changed
+
+
+def _match(product: Node) -> _Gate | None:
+    import torch
+
+    aten = torch.ops.aten
+    gelu: Node = next((a for a in product.args if getattr(a, "target", None) is aten.gelu.default), None)
+    value: Node = next((a for a in product.args if a is not gelu), None)
+    if gelu is None or not hasattr(value, "args") or len(product.users) != 1 or len(gelu.users) != 1:
+        return None
+    gate, (reader,) = gelu.args[0], product.users
+    if not all(n.target is operator.getitem and len(n.users) == 1 for n in (value, gate)):
+        return None
+    halves = value.args[0]
+    halved = "chunk" in str(halves.target) or "split" in str(halves.target)
+    if gate.args[0] is not halves or (value.args[1], gate.args[1]) != (0, 1) or not halved or len(halves.users) != 2:
+        return None
+    linear = halves.args[0]
+    both = (linear.target, reader.target)
+    whole = linear.meta["val"].shape[-1] == 2 * product.meta["val"].shape[-1] and len(linear.users) == 1
+    return _Gate(linear, product, reader) if both == (aten.linear.default,) * 2 and whole else None
+
+
+def _gated(graph: Graph, found: _Gate, inside: float, behind: float) -> Node:
+    import torch
+
+    linear, value = found.linear, found.product.meta["val"]
+    weight = linear.args[1].name
+    matrix, channels = round_weight(graph.weights[weight])
+    operands = (
+        fp8.rows_of(graph, linear.args[0], inside, numbers=False),
+        constant(graph, f"{weight}_fp8", matrix),
+        constant(graph, f"{weight}_input", torch.tensor(inside, device=device_of(graph))),
+        constant(graph, f"{weight}_channels", channels),
+        linear.args[2] if len(linear.args) > 2 else None,
+        factor(graph, found.product, behind),
+    )
+    made = graph.nodes.call_function(torch.ops.sdtrt.gated.default, operands)
+    shaped = graph.nodes.call_function(torch.ops.aten.reshape.default, (made, list(value.shape)))
+    made.meta, shaped.meta = dict(linear.meta), {**linear.meta, "val": value}
+    return shaped

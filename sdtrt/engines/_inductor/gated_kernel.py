@@ -1,0 +1,80 @@
+"""A linear layer in FP8 whose second half gates the first, GELU, and rounding to FP8, in one Triton kernel.
+
+Apart, the product writes both halves in half precision and a second kernel reads them again: with 16 rows of SDXL that
+was 0.42 GB per layer. Here a program holds the same tile of both halves and writes a quarter of one of them.
+"""
+
+# mypy: ignore-errors
+# ruff: noqa: N803, ANN001, ANN202
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+from torch.library import triton_op, wrap_triton
+
+TILE = 128
+_GROUP = 8  # tiles of rows that use the same weights one after another
+
+
+@triton.jit
+def _gated(
+    x, w, scale, scales, bias, factor, y, rows, tiles_m, tiles_n, D: tl.constexpr, F: tl.constexpr, B: tl.constexpr,
+    GROUP: tl.constexpr, PROGRAMS: tl.constexpr, BIAS: tl.constexpr,
+):  # fmt: skip
+    x = x.to(tl.pointer_type(tl.float8e4nv), bitcast=True)
+    inputs = tl.make_tensor_descriptor(x, [rows, D], [D, 1], [B, B])
+    weights = tl.make_tensor_descriptor(w, [2 * F, D], [D, 1], [B, B])
+    by, narrow = tl.load(scale), tl.load(factor)
+    for tile in tl.range(tl.program_id(0), tiles_m * tiles_n, PROGRAMS):
+        first = tile // (GROUP * tiles_n) * GROUP
+        tall = min(tiles_m - first, GROUP)
+        inner = tile % (GROUP * tiles_n)
+        m = (first + inner % tall) * B
+        n = (inner // tall) * B
+        value = tl.zeros((B, B), tl.float32)
+        gate = tl.zeros((B, B), tl.float32)
+        for k in range(0, D, B):
+            a = inputs.load([m, k])
+            value = tl.dot(a, weights.load([n, k]).T, value)
+            gate = tl.dot(a, weights.load([F + n, k]).T, gate)
+        columns = n + tl.arange(0, B)
+        value *= (tl.load(scales + columns) * by)[None, :]
+        gate *= (tl.load(scales + F + columns) * by)[None, :]
+        if BIAS:
+            value += tl.load(bias + columns).to(tl.float32)[None, :]
+            gate += tl.load(bias + F + columns).to(tl.float32)[None, :]
+        # GELU by its tanh form, with tanh(y) = 2 * sigmoid(2y) - 1: see gelu.py.
+        gate *= tl.sigmoid(1.5957691216057308 * (gate + 0.044715 * gate * gate * gate))
+        made = tl.clamp(value * gate * narrow, -448.0, 448.0).to(tl.float8e4nv)
+        at = m + tl.arange(0, B)
+        where = y + at.to(tl.int64)[:, None] * F + columns[None, :]
+        tl.store(where, made.to(tl.uint8, bitcast=True), mask=(at < rows)[:, None])
+
+
+@triton_op("sdtrt::gated", mutates_args={})
+def gated(x: Tensor, weight: Tensor, scale: Tensor, scales: Tensor, bias: Tensor | None, factor: Tensor) -> Tensor:
+    """`value * gelu(gate)`, rounded, where value and gate are the halves of a linear layer.
+
+    Args:
+        x: (M, D), the bits of float8_e4m3fn as uint8.
+        weight: (2 * F, D), float8_e4m3fn; F is a multiple of 128.
+        scale: (), float32: what one unit of `x` stands for.
+        scales: (2 * F,), float32: the same of `weight`, by row.
+        bias: (2 * F,) or None.
+        factor: (), float32: what the result is multiplied with before rounding.
+
+    Returns:
+        (M, F), uint8: the bits of float8_e4m3fn.
+    """
+    rows, inner, columns = x.shape[0], x.shape[1], weight.shape[0] // 2
+    y = torch.empty((rows, columns), dtype=torch.uint8, device=x.device)
+    tiles_m, tiles_n = triton.cdiv(rows, TILE), columns // TILE
+    programs = torch.cuda.get_device_properties(x.device).multi_processor_count
+    wrap_triton(_gated)[(min(programs, tiles_m * tiles_n),)](
+        x, weight, scale, scales, scales if bias is None else bias, factor, y, rows, tiles_m, tiles_n, D=inner,
+        F=columns, B=TILE, GROUP=_GROUP, PROGRAMS=programs, BIAS=bias is not None, num_warps=8, num_stages=3,
+    )  # fmt: skip
+    return y

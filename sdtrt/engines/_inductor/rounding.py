@@ -1,0 +1,109 @@
+"""A tensor in FP8 (E4M3), by the kernel that makes it where that is one of ours, else by plain arithmetic.
+
+Arithmetic on the graph is written by the compiler into whatever makes the tensor, but not into a kernel that is not its
+own: there it would be a launch, a read and a write. Our kernels take a factor and write the bits.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sdtrt.engines._inductor.capture import Graph
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    Node = Any  # of torch.fx, whose own types say too little of arguments
+
+LARGEST = 448.0  # of float8_e4m3fn
+# Operations of ours whose argument of this index is the factor before rounding; without it they do not round.
+_FACTORS = {"group_norm": 7, "short_attention": 4, "layer_norm": 7}
+_ALWAYS = "gated"
+_VIEWS = ("view", "reshape", "transpose", "permute", "_unsafe_view", "getitem")
+
+
+def bits(graph: Graph, source: Node, scale: float) -> Node:
+    """The bits of the tensor in FP8, as uint8, in its shape."""
+    import torch
+
+    if (made := written(graph, source, scale)) is None:
+        made = graph.nodes.call_function(torch.ops.aten.view.dtype, (rounded(graph, source, scale), torch.uint8))
+        made.meta = dict(source.meta)
+    return made
+
+
+def written(graph: Graph, source: Node, scale: float) -> Node | None:
+    """The same where a kernel of ours can write them; else None."""
+    if (maker := _maker(source)) is None:
+        return None
+    name = _own(maker)
+    if name != _ALWAYS:
+        place = _FACTORS[name]
+        padded = (*maker.args, *[None] * place)[:place]
+        with graph.nodes.inserting_before(maker):
+            maker.args = (*padded, factor(graph, maker, scale))
+    return source
+
+
+def rounded(graph: Graph, source: Node, scale: float) -> Node:
+    """The tensor in FP8. The factor is a tensor: as a number it would make every kernel a different one."""
+    import torch
+
+    aten, call = torch.ops.aten, graph.nodes.call_function
+    wide = call(aten._to_copy.default, (source,), {"dtype": torch.float32})
+    scaled = call(aten.mul.Tensor, (wide, factor(graph, source, scale)))
+    inside = call(aten.clamp.default, (scaled, -LARGEST, LARGEST))
+    narrow = call(aten._to_copy.default, (inside,), {"dtype": torch.float8_e4m3fn})
+    for made in (wide, scaled, inside, narrow):
+        made.meta = {k: v for k, v in source.meta.items() if k != "val"}
+    return narrow
+
+
+def round_weight(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """The weight (N, K) in FP8 and its scales (N,)."""
+    import torch
+
+    wide = weight.float()
+    scales = (wide.abs().amax(1) / LARGEST).clamp(min=torch.finfo(torch.float32).tiny)
+    return (wide / scales[:, None]).clamp(-LARGEST, LARGEST).to(torch.float8_e4m3fn), scales
+
+
+def factor(graph: Graph, source: Node, scale: float) -> Node:
+    """What `source` is multiplied with before rounding, as a constant."""
+    import torch
+
+    return constant(graph, f"{source.name}_factor", torch.tensor(1 / scale, device=device_of(graph)))
+
+
+def constant(graph: Graph, name: str, value: Tensor) -> Node:
+    """A new weight of the graph."""
+    first = next(iter(graph.nodes.nodes))
+    with graph.nodes.inserting_before(first):
+        node = graph.nodes.placeholder(name)
+    node.meta = {"val": value.to("meta")}
+    graph.weights[node.name] = value
+    return node
+
+
+def device_of(graph: Graph) -> torch.device:
+    """Where the weights lie."""
+    return next(iter(graph.weights.values())).device
+
+
+def _maker(source: Node) -> Node | None:
+    """The operation of ours that writes the tensor for its one reader, seen through views, if there is one."""
+    node = source
+    while node.op == "call_function" and (len(node.users) == 1 or _own(node) == "layer_norm"):
+        if name := _own(node):
+            return node if name == _ALWAYS or len(node.args) <= _FACTORS[name] else None
+        if getattr(node.target, "__name__", "").partition(".")[0] not in _VIEWS:
+            return None
+        node = node.args[0]
+    return None
+
+
+def _own(node: Node) -> str:
+    name = str(node.target)
+    short = name.removeprefix("sdtrt.").partition(".")[0]
+    return short if name.startswith("sdtrt.") and (short in _FACTORS or short == _ALWAYS) else ""

@@ -1,0 +1,180 @@
+"""The graph passes of a GPU, run on a CPU: the rewritten U-Net computes what the module computes."""
+
+import copy
+from collections import Counter
+from types import SimpleNamespace
+
+import plain_kernels
+import pytest
+import torch
+from diffusers import UNet2DConditionModel
+
+from sdtrt.engines._inductor import build, fp8, launches, split_prompt
+from sdtrt.engines._inductor.capture import Graph, capture
+from sdtrt.engines.inductor import InductorOptions
+
+SIDE = 16
+
+
+@pytest.fixture(autouse=True)
+def plain(monkeypatch):
+    plain_kernels.install(monkeypatch)
+    monkeypatch.setattr(build, "_copies_tiles", lambda device: True)
+
+
+@pytest.fixture(scope="module")
+def unet():
+    torch.manual_seed(0)
+    return UNet2DConditionModel(
+        sample_size=SIDE,
+        block_out_channels=(64, 128),
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        mid_block_type="UNetMidBlock2DCrossAttn",
+        attention_head_dim=(1, 2),
+        cross_attention_dim=64,
+        layers_per_block=1,
+        use_linear_projection=True,
+    ).eval()
+
+
+class Flat(torch.nn.Module):
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, sample, timestep, encoder_hidden_states):
+        return self.inner(sample, timestep, encoder_hidden_states, return_dict=False)
+
+
+def inputs(dtype=torch.float16):
+    generator = torch.Generator().manual_seed(1)
+    drawn = {"sample": (2, 4, SIDE, SIDE), "encoder_hidden_states": (2, 77, 64)}
+    made = {n: torch.randn(s, generator=generator).to(dtype) for n, s in drawn.items()}
+    return {"sample": made["sample"], "timestep": torch.tensor([7.0, 7.0]), **made}
+
+
+def largest_inputs(module):
+    """By layer, as calibration finds them."""
+    found = {}
+
+    def note(name):
+        def hook(layer, args):
+            found[name] = max(found.get(name, 0.0), float(args[0].abs().max()))
+
+        return hook
+
+    kinds = (torch.nn.Linear, torch.nn.Conv2d)
+    hooks = [m.register_forward_pre_hook(note(n)) for n, m in module.named_modules() if isinstance(m, kinds)]
+    with torch.no_grad():
+        module(**inputs(torch.float32), return_dict=False)
+    for hook in hooks:
+        hook.remove()
+    return found
+
+
+@pytest.fixture(scope="module")
+def traced(unet):
+    """In half precision, with the ranges of its layers' inputs."""
+    ranges = largest_inputs(unet)
+    module = Flat(copy.deepcopy(unet)).half().to(memory_format=torch.channels_last)
+    return capture(SimpleNamespace(name="unet"), module, inputs()), ranges
+
+
+def rewritten(traced, **switches):
+    """(graph of the prompt, graph of the step, how often each pass applied), rounded to FP8."""
+    first, ranges = traced
+    graph = Graph(copy.deepcopy(first.module), dict(first.weights), dict(first.inputs), dict(first.sources))
+    options = InductorOptions(cudnn_attention=False, **switches)
+    changes = build.rewrite(graph, options, torch.device("cuda"))
+    prompt, step = split_prompt.split(graph)
+    return prompt, step, changes | build.quantise(step, options, ranges)
+
+
+def run(prompt, step):
+    """The step's output for the inputs."""
+    given = inputs()
+    handed = prompt.module(*[{**prompt.weights, **_placed(prompt, given)}[n] for n in _arguments(prompt)])
+    names = [n for n in step.inputs if n not in given]
+    given |= dict(zip(names, handed, strict=True))
+    with torch.no_grad():
+        return step.module(*[{**step.weights, **_placed(step, given)}[n] for n in _arguments(step)])[0]
+
+
+def _arguments(graph):
+    return [n.name for n in graph.nodes.find_nodes(op="placeholder")]
+
+
+def _placed(graph, given):
+    return {place: given[name] for name, place in graph.inputs.items() if name in given}
+
+
+def targets(graph):
+    return Counter(str(n.target) for n in graph.nodes.nodes if n.op == "call_function")
+
+
+@pytest.fixture(scope="module")
+def truth(unet):
+    with torch.no_grad():
+        return unet(**inputs(torch.float32), return_dict=False)[0]
+
+
+def error(made, truth):
+    return float((made.float() - truth).norm() / truth.norm())
+
+
+@pytest.mark.parametrize("few", [8192, 0], ids=["one scale", "scale by channel"])
+def test_everything_together_is_near_the_module(traced, truth, monkeypatch, few):
+    monkeypatch.setattr(fp8, "FEW_ROWS", few)
+    prompt, step, changes = rewritten(traced)
+    assert error(run(prompt, step), truth) < 0.12
+    assert all(changes[name] for name in InductorOptions().switches() if name in changes and name != "fast_gelu")
+
+
+def test_without_rounding_the_error_is_that_of_half_precision(traced, truth, monkeypatch):
+    monkeypatch.setattr(build, "quantise", lambda step, options, ranges: {})
+    prompt, step, _ = rewritten(traced)
+    assert error(run(prompt, step), truth) < 0.003
+
+
+SWITCHES = [n for n in InductorOptions().switches() if n not in ("prompt_once", "cudnn_attention")]
+
+
+@pytest.mark.parametrize("name", SWITCHES)
+def test_every_switch_off_is_near_the_module(traced, truth, name):
+    prompt, step, changes = rewritten(traced, **{name: False})
+    assert name not in changes
+    assert error(run(prompt, step), truth) < 0.12
+
+
+def test_nothing_is_rounded_by_a_launch_of_its_own_where_a_kernel_of_ours_makes_it(traced):
+    _, step, _ = rewritten(traced)
+    sources = [n.args[0] for n in step.nodes.nodes if n.meta and str(n.target) == "aten._to_copy.default"]
+    makers = {str(s.target) for s in sources}
+    assert not {m for m in makers if m.startswith("sdtrt")}
+
+
+def test_what_kernels_leave_to_each_other_is_not_done_twice(traced):
+    _, step, changes = rewritten(traced)
+    found = targets(step)
+    assert found["sdtrt.conv3x3.default"] == changes["fp8_convolutions"]
+    assert found["sdtrt.gated.default"] == changes["fused_gate"] == 4
+    assert found["sdtrt.layer_norm.default"] == changes["layer_norm"] == 12
+    assert found["aten.gelu.default"] == found["aten.layer_norm.default"] == found["aten.group_norm.default"] == 0
+    assert found["aten.dropout.default"] == 0
+
+
+def test_every_node_of_a_rewritten_graph_has_a_cost_and_products_keep_theirs(unet, traced):
+    prompt, step, _ = rewritten(traced)
+    given = inputs()
+    handed = prompt.module(*[{**prompt.weights, **_placed(prompt, given)}[n] for n in _arguments(prompt)])
+    more = dict(zip([n for n in step.inputs if n not in given], handed, strict=True))
+    ours = [launches.priced(step, _placed(step, given | more)), launches.priced(prompt, _placed(prompt, given))]
+    whole = capture(SimpleNamespace(name="unet"), Flat(unet), inputs(torch.float32))
+    theirs = [launches.priced(whole, _placed(whole, inputs(torch.float32)))]
+    assert ours[0].notes == ()
+    assert _heavy(ours) == pytest.approx(_heavy(theirs), rel=0.01)
+
+
+def _heavy(priced):
+    return sum(n.flops for p in priced for n in p.nodes.values() if n.kind in ("conv", "gemm", "attention"))

@@ -1,0 +1,99 @@
+"""What the Triton kernels of the Inductor engine compute, in plain PyTorch: the passes run without a GPU on these."""
+
+import sys
+from types import ModuleType
+
+import torch
+from torch import Tensor
+from torch.library import custom_op
+from torch.nn import functional
+
+FP8 = torch.float8_e4m3fn
+
+
+def rounded(values: Tensor, factor: Tensor | None, kind: torch.dtype) -> Tensor:
+    """In half precision, or the bits of FP8."""
+    if factor is None:
+        return values.to(kind)
+    return (values.float() * factor).clamp(-448, 448).to(FP8).view(torch.uint8)
+
+
+def group_norm(
+    x: Tensor,
+    add: Tensor | None,
+    weight: Tensor,
+    bias: Tensor,
+    groups: int,
+    eps: float,
+    silu: bool,
+    round_by: Tensor | None = None,
+    border: bool = False,
+) -> Tensor:
+    wide = x.float() if add is None else x.float() + add.float()[:, :, None, None]
+    made = functional.group_norm(wide, groups, weight.float(), bias.float(), eps)
+    made = functional.silu(made) if silu else made
+    made = functional.pad(made, (0, 1, 0, 1)) if border else made
+    return rounded(made, round_by, x.dtype).contiguous(memory_format=torch.channels_last)
+
+
+def layer_norm(
+    x: Tensor,
+    ratios: Tensor | None,
+    shift: Tensor | None,
+    residual: Tensor | None,
+    weight: Tensor,
+    bias: Tensor,
+    eps: float,
+    factor: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    total = x.float()
+    total = total if ratios is None else total * ratios.float()
+    total = total if shift is None else total + shift.float()
+    total = total if residual is None else total + residual.float()
+    made = functional.layer_norm(total, total.shape[-1:], weight.float(), bias.float(), eps)
+    changed = any(t is not None for t in (ratios, shift, residual))
+    return total.to(x.dtype) if changed else x.new_empty(0), rounded(made, factor, x.dtype)
+
+
+def short_attention(q: Tensor, k: Tensor, v: Tensor, scale: float, factor: Tensor | None = None) -> Tensor:
+    made = functional.scaled_dot_product_attention(q.float(), k.float(), v.float(), scale=scale)
+    return rounded(made.transpose(1, 2).contiguous(), factor, q.dtype)
+
+
+def conv3x3(
+    x: Tensor, weight: Tensor, scale: Tensor, scales: Tensor, bias: Tensor | None, dtype: torch.dtype
+) -> Tensor:
+    if type(x) is Tensor:  # not when only shapes are asked for
+        assert not x[:, :, -1].any()
+        assert not x[:, :, :, -1].any()
+    image = x.contiguous().view(FP8).float()[:, :, :-1, :-1]
+    taps = weight.float().reshape(len(weight), 3, 3, -1).permute(0, 3, 1, 2)
+    made = functional.conv2d(image, taps, padding=1) * (scales * scale)[None, :, None, None]
+    made = made if bias is None else made + bias.float()[None, :, None, None]
+    return made.to(dtype).contiguous(memory_format=torch.channels_last)
+
+
+def gated(x: Tensor, weight: Tensor, scale: Tensor, scales: Tensor, bias: Tensor | None, factor: Tensor) -> Tensor:
+    product = x.view(FP8).float() @ weight.float().T * (scales * scale)
+    value, gate = (product if bias is None else product + bias.float()).chunk(2, -1)
+    return rounded(value * functional.gelu(gate, approximate="tanh"), factor, torch.float16)
+
+
+def install(patch) -> None:
+    """Register the operations, and put modules in the place of those that import Triton."""
+    modules = {
+        "group_norm_kernel": ({"group_norm": group_norm}, {}),
+        "layer_norm_kernel": ({"layer_norm": layer_norm}, {"LONGEST_ROW": 2048}),
+        "short_attention_kernel": ({"short_attention": short_attention}, {"MOST_KEYS": 80, "SIZES": (64, 128)}),
+        "conv_kernel": ({"conv3x3": conv3x3}, {}),
+        "gated_kernel": ({"gated": gated}, {"TILE": 128}),
+    }
+    for name, (operations, constants) in modules.items():
+        module = ModuleType(name)
+        for operation, function in operations.items():
+            if not hasattr(torch.ops.sdtrt, operation):
+                made = custom_op(f"sdtrt::{operation}", function, mutates_args=())
+                made.register_fake(function)
+            setattr(module, operation, function)
+        module.__dict__.update(constants)
+        patch.setitem(sys.modules, f"sdtrt.engines._inductor.{name}", module)
