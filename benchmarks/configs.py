@@ -122,6 +122,21 @@ CHECKPOINTS: dict[str, dict[str, Config]] = {
         ),
         "vae": _vae(force_upcast=True, sample_size=1024, scaling_factor=0.13025),
     },
+    # No checkpoint: to try a benchmark without a GPU.
+    "tiny": {
+        "model_index": {"_class_name": "StableDiffusionPipeline"},
+        "text_encoder": _CLIP_L | {"num_hidden_layers": 1, "hidden_size": 64, "intermediate_size": 64},
+        "unet": _unet(
+            attention_head_dim=2,
+            block_out_channels=[32, 64],
+            cross_attention_dim=64,
+            down_block_types=[_DOWN, "DownBlock2D"],
+            layers_per_block=1,
+            sample_size=8,
+            up_block_types=["UpBlock2D", _UP],
+        ),
+        "vae": _vae(block_out_channels=[32, 32, 32, 32], layers_per_block=1, sample_size=64, scaling_factor=0.18215),
+    },
 }
 
 

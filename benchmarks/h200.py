@@ -28,7 +28,7 @@ from typing import Any
 
 import torch
 from filelock import FileLock
-from h200_pipes import PipeParts, images_of, loop_ranges, timed_runs
+from h200_pipes import DEVICE, PipeParts, images_of, loop_ranges, timed_runs
 from torch import Tensor, nn
 
 import configs
@@ -38,7 +38,7 @@ from sdtrt.engines._inductor import buckets
 from sdtrt.measure import measure_ceilings
 from sdtrt.spec import ComponentSpec, ShapeProfile
 
-SIZES = {"sdxl": (1024, 20), "sd21": (512, 50), "sd15": (512, 50)}
+SIZES = {"sdxl": (1024, 20), "sd21": (512, 50), "sd15": (512, 50), "tiny": (64, 2)}
 BATCHES = (1, 8)
 # What an engine is built as: its options, and whether linear layers of the U-Net are rounded to FP8.
 OURS: dict[str, tuple[dict[str, Any], bool]] = {
@@ -62,10 +62,10 @@ def specs_of(model: str, folder: Path) -> tuple[dict[str, ComponentSpec], ShapeP
 def make(spec: ComponentSpec, folder: Path) -> nn.Module:
     """The module with random weights, the same in every process."""
     torch.manual_seed(0)
-    with torch.device("cuda"):
+    with torch.device(DEVICE):
         module = configs.module_of(spec, models.read_json(folder / spec.attribute / "config.json"))
     # Rounded to half precision where the pipeline computes in it, so that all peers have the same weights.
-    return module.half().to(getattr(torch, spec.dtype)).eval().requires_grad_(False).cuda()
+    return module.half().to(getattr(torch, spec.dtype)).eval().requires_grad_(False).to(DEVICE)
 
 
 def jobs(specs: dict[str, ComponentSpec]) -> list[Job]:
@@ -98,7 +98,7 @@ def build(model: str, component: str, variant: str, rows: tuple[int, ...], folde
     work = target.with_name(f".{target.name}")
     work.mkdir(parents=True, exist_ok=True)
     backend = engines.load("inductor")
-    checked = backend.check_options({**options, "rows": rows, "device": "cuda"})
+    checked = backend.check_options({**options, "rows": rows, "device": DEVICE})
     backend.build(Source(spec, module, (profile,), None, ranges=ranges), checked, work)
     facts: dict[str, Any] = {"build_s": time.perf_counter() - made, "make_s": made - started}
     facts |= {"peak_gpu_bytes": torch.cuda.max_memory_allocated(), "options": checked}
@@ -114,7 +114,8 @@ def load(model: str, component: str, variant: str, rows: tuple[int, ...], folder
     started = time.perf_counter()
     context = EngineContext(specs[component], (profile,), options)
     engine = engines.load("inductor").load(target, context)
-    torch.cuda.synchronize()
+    if DEVICE == "cuda":
+        torch.cuda.synchronize()
     return engine, time.perf_counter() - started
 
 

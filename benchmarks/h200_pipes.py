@@ -17,6 +17,8 @@ from sdtrt.engines import Engine
 from sdtrt.engines._inductor import buckets
 from sdtrt.spec import ComponentSpec, ShapeProfile
 
+# Without a GPU the "tiny" model shows whether these programs run at all.
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 Pipe = tuple[Any, Mapping[str, Callable[[Tensor], Any]], int, int]
 
 
@@ -138,9 +140,9 @@ def loop_ranges(module: nn.Module, spec: ComponentSpec, profile: ShapeProfile, s
     from sdtrt.observe import watching
 
     scheduler = EulerDiscreteScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
-    scheduler.set_timesteps(steps, device="cuda")
+    scheduler.set_timesteps(steps, device=DEVICE)
     bucket = buckets.of(spec, (profile,), (2,))[0]
-    inputs = {n: t.cuda() for n, t in buckets.example(spec, bucket).items()}
+    inputs = {n: t.to(DEVICE) for n, t in buckets.example(spec, bucket).items()}
     latents = inputs["sample"][:1].float() * scheduler.init_noise_sigma
     with torch.no_grad(), watching(module) as ranges:
         for t in scheduler.timesteps:

@@ -57,7 +57,7 @@ class Calibration(Record):
         description="a layer whose name holds one of these stays fp16: they cost little time and much quality",
     )
     most_error: float | None = Field(
-        None, gt=0, description="inductor: the worst layers stay fp16 until the others' relative errors sum up to this"
+        None, gt=0, description="inductor: the worst layers stay fp16 until the others put the output off by this share"
     )
 
 

@@ -1,8 +1,8 @@
 """Ranges for a backend that rounds to FP8 by itself: the largest input of every layer, watched while images are made.
 
-A layer whose output suffers most can stay in half precision: each is then computed once more with its input and its
-weight rounded, in one more image, and the worst are left out until the errors of all others add up to no more than the
-calibration's `most_error`.
+Layers that hurt most can stay in half precision: how far each one alone puts the U-Net's output off is measured at
+some steps of one more image (`sdtrt.sensitivity`), and the worst are left out until all others together put it off by
+no more than the calibration's `most_error`.
 """
 
 from __future__ import annotations
@@ -10,13 +10,15 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sdtrt import calibrating, env, lora
-from sdtrt.config import BuildConfig, Calibration
+from sdtrt import calibrating, engines, env, lora, sensitivity
+from sdtrt.config import BuildConfig
 from sdtrt.errors import ConfigError
 from sdtrt.store import Quantisation
 
@@ -53,7 +55,7 @@ def quantise(
 ) -> Quantisation:
     """Ranges of the layers of the U-Net in `module.inner`, which stays as it is; its record is for the manifest."""
     inner: Any = module.inner
-    found, errors = ranges_of(inner, config.calibration, folder, sizes, loras, report)
+    found, errors = ranges_of(inner, config, folder, sizes, loras, report)
     kept = worst(errors, config.calibration.most_error)
     layers = {name: amax for name, amax in found.items() if name not in kept}
     return Quantisation(
@@ -69,36 +71,44 @@ def quantise(
 
 def ranges_of(
     unet: nn.Module,
-    calibration: Calibration,
+    config: BuildConfig,
     folder: Path,
     sizes: Mapping[str, int],
     loras: Sequence[lora.BakedLora] = (),
     report: Callable[[str, float], None] = lambda label, share: None,
 ) -> tuple[dict[str, float], dict[str, float]]:
-    """(largest input magnitude, relative error of the output) by layer, from images of a copy of `unet` in float32.
+    """(largest input magnitude, relative error of the U-Net's output when the layer alone is rounded), by layer.
 
-    Layers that the calibration keeps are left out, and errors are measured only where it limits them. Raises BuildError
+    They come from images of a copy of `unet` in float32. Layers that the calibration keeps are left out, and so are
+    those that the backend does not round; errors are measured only where the calibration limits them. Raises BuildError
     when a range is not a positive number.
     """
+    calibration, backend = config.calibration, engines.load(config.backend)
     pipe = calibrating.pipeline(copy.deepcopy(unet).float(), folder, loras)
     with watching(pipe.unet) as ranges:
         calibrating.make_images(pipe, calibration, sizes, report)
-    found = {n: v for n, v in ranges.items() if not any(word in n for word in calibration.keep)}
+    layers = dict(pipe.unet.named_modules())
+    found = {
+        name: value
+        for name, value in ranges.items()
+        if not any(word in name for word in calibration.keep) and backend.rounds_layer(layers[name], config.options)
+    }
     for name, value in found.items():
         calibrating.check_range(name, value)
     if calibration.most_error is None:
         return found, {}
-    with rounding(pipe.unet, found) as errors:
-        once = calibration.model_copy(update={"images": 1})
+    once = calibration.model_copy(update={"images": 1})
+    with sensitivity.recording(pipe.unet) as calls:
         calibrating.make_images(pipe, once, sizes, lambda label, share: report("measuring errors of layers", 1.0))
-    return found, errors
+    pipe.unet.requires_grad_(False).enable_gradient_checkpointing()  # a backward pass in little memory
+    return found, sensitivity.measure(pipe.unet, found, sensitivity.spread(calls))
 
 
 def worst(errors: Mapping[str, float], limit: float | None) -> tuple[str, ...]:
-    """The layers to keep, the worst first: as few as leave a sum of errors of at most `limit`."""
+    """The layers to keep, the worst first: as few as leave at most an error of `limit`."""
     kept: list[str] = []
     rest = sorted(errors, key=lambda name: (-errors[name], name))
-    while limit is not None and rest and sum(errors[name] for name in rest) > limit:
+    while limit is not None and rest and math.hypot(*(errors[name] for name in rest)) > limit:
         kept.append(rest.pop(0))
     return tuple(kept)
 
@@ -107,72 +117,20 @@ def worst(errors: Mapping[str, float], limit: float | None) -> tuple[str, ...]:
 def watching(module: nn.Module) -> Iterator[dict[str, float]]:
     """Afterwards the dict has, by layer, the largest magnitude that a linear or convolutional layer was given."""
     import torch
+    from torch import nn
 
     largest: dict[str, Tensor] = {}
     ranges: dict[str, float] = {}
 
-    def see(name: str, layer: nn.Module, given: Tensor, made: Tensor) -> None:
-        seen = given.detach().abs().amax().float()
+    def hook(layer: nn.Module, inputs: tuple[Tensor, ...], name: str) -> None:
+        seen = inputs[0].detach().abs().amax().float()
         largest[name] = torch.maximum(largest[name], seen) if name in largest else seen
 
-    with _hooked(module, see):
-        yield ranges
-    ranges |= {name: float(value) for name, value in largest.items()}
-
-
-@contextmanager
-def rounding(module: nn.Module, ranges: Mapping[str, float]) -> Iterator[dict[str, float]]:
-    """Afterwards the dict has, by layer, ‖rounded - exact‖ / ‖exact‖ over all outputs that the layer gave."""
-    import torch
-
-    from sdtrt.engines._inductor.rounding import LARGEST, round_weight
-
-    wrong: dict[str, Tensor] = {}
-    whole: dict[str, Tensor] = {}
-    errors: dict[str, float] = {}
-    weights: dict[str, Tensor] = {}
-
-    def see(name: str, layer: Any, given: Tensor, made: Tensor) -> None:
-        if name not in ranges:
-            return
-        if name not in weights:
-            rounded, scales = round_weight(layer.weight.detach().flatten(1))
-            weights[name] = (rounded.float() * scales[:, None]).reshape(layer.weight.shape)
-        scale = ranges[name] / LARGEST
-        x = (given.float() / scale).clamp(-LARGEST, LARGEST).to(torch.float8_e4m3fn).float() * scale
-        got = _computed(layer, x, weights[name])
-        for sums, tensor in ((wrong, got - made), (whole, made)):
-            sums[name] = sums.get(name, torch.zeros((), device=made.device)) + tensor.detach().double().square().sum()
-
-    with _hooked(module, see):
-        yield errors
-    errors |= {name: float((wrong[name] / whole[name]).sqrt()) for name in wrong}
-
-
-def _computed(layer: Any, x: Tensor, weight: Tensor) -> Tensor:
-    """What the layer would give with this weight."""
-    from torch.nn import functional
-
-    if x.dim() == 4 and weight.dim() == 4:
-        return functional.conv2d(x, weight, layer.bias, layer.stride, layer.padding, layer.dilation, layer.groups)
-    return functional.linear(x, weight, layer.bias)
-
-
-@contextmanager
-def _hooked(module: nn.Module, see: Callable[[str, nn.Module, Tensor, Tensor], None]) -> Iterator[None]:
-    """Meanwhile `see` is told the name, the input and the output of every layer with a weight."""
-    from torch import nn
-
-    handles = []
-    for name, layer in module.named_modules():
-        if isinstance(layer, nn.Linear | nn.Conv2d):
-
-            def hook(seen: nn.Module, inputs: tuple[Any, ...], made: Any, name: str = name) -> None:
-                see(name.removeprefix("inner."), seen, inputs[0], made)
-
-            handles.append(layer.register_forward_hook(hook))
+    layers = {n.removeprefix("inner."): m for n, m in module.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)}
+    handles = [layer.register_forward_pre_hook(partial(hook, name=name)) for name, layer in layers.items()]
     try:
-        yield
+        yield ranges
     finally:
         for handle in handles:
             handle.remove()
+    ranges |= {name: float(value) for name, value in largest.items()}

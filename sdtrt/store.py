@@ -65,7 +65,8 @@ class Change(Record):
 class Quantisation(Record):
     """How a component's layers were quantised: largest input magnitude by layer, and a digest of all that was found.
 
-    `errors` are relative errors of layers' outputs where they were measured, `kept` those left out for theirs.
+    `errors` are relative errors of the component's output when that layer alone is rounded, where they were measured,
+    `kept` the layers left out for theirs.
     """
 
     scheme: str

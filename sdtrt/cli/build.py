@@ -15,10 +15,11 @@ from sdtrt.errors import ConfigError
 if TYPE_CHECKING:
     from sdtrt.config import BuildConfig
     from sdtrt.forecast import Forecast
-    from sdtrt.store import Bundle
+    from sdtrt.store import Bundle, Quantisation
 
 # A finding may name a hundred modules: the manifest holds them all.
 NOTE_CHARS = 200
+_WORST = 3
 EXAMPLES = (
     "Examples:\n\n"
     "[bold]sdtrt build stabilityai/stable-diffusion-xl-base-1.0 --out xl --config configs/sdxl_onnxruntime.yaml[/]\n\n"
@@ -203,6 +204,8 @@ def show_bundle(bundle: Bundle) -> None:
     for name, c in bundle.manifest.components.items():
         for note in (*(n for p in c.passes if p.name == "fp32_islands" for n in p.notes), *c.notes):
             out.print(f"{name}: {note if len(note) < NOTE_CHARS else note[:NOTE_CHARS] + ' ...'}", markup=False)
+        if c.quantisation is not None:
+            out.print(f"{name}: {rounded(c.quantisation)}", markup=False, soft_wrap=True)
     out.print(f"sizes: {'; '.join(bundle.manifest.profiles)}", soft_wrap=True)
     show_found(bundle.manifest)
     image = bundle.manifest.image
@@ -212,3 +215,14 @@ def show_bundle(bundle: Bundle) -> None:
             f"the worst of {image.get('images', 1):.0f} after {image['steps']:.0f} steps"
         )
     out.print(f"bundle: [bold]{bundle.path}[/]", soft_wrap=True)
+
+
+def rounded(found: Quantisation) -> str:
+    """Which layers are rounded, and where it was measured, what that costs and which are kept for it."""
+    layers = f"{len(found.layers)} layers in {found.scheme}"
+    if not found.errors:
+        return layers
+    error = math.hypot(*(found.errors[name] for name in found.layers))
+    text = f"{layers}, which put the output off by {error:.2g}; {len(found.kept)} more stay fp16"
+    worst = ", ".join(f"{name} ({found.errors[name]:.2g})" for name in found.kept[:_WORST])
+    return f"{text}, the worst {worst}" if worst else text

@@ -338,6 +338,10 @@ class Backend(ABC):
         """
         return None
 
+    def rounds_layer(self, layer: nn.Module, options: Mapping[str, Any]) -> bool:
+        """Whether a build to one of `rounds` may round this linear or convolutional layer."""
+        return True
+
     def check_options(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """Fill in defaults; ConfigError for an option that does not exist or has a wrong value."""
         try:

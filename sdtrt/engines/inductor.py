@@ -28,7 +28,7 @@ from sdtrt.spec import Expr
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from sdtrt.engines._inductor.runner import Runner
 
@@ -257,6 +257,13 @@ class Inductor(Backend):
         if device.type == "cpu":
             return None
         return torch.cuda.get_device_name(device), "{}.{}".format(*torch.cuda.get_device_capability(device))
+
+    def rounds_layer(self, layer: nn.Module, options: Mapping[str, Any]) -> bool:
+        """Linear layers, and on a GPU convolutions of many channels."""
+        from sdtrt.engines._inductor import rounds
+
+        chosen = InductorOptions.model_validate(dict(options))
+        return rounds.suits(layer, chosen.fp8_convolutions and device_of(options).type == "cuda")
 
     def build(self, source: Source, options: Mapping[str, Any], folder: Path) -> None:
         """Trace, rewrite and compile for every size that the profiles name."""
