@@ -35,7 +35,7 @@ class Graph:
     def __init__(self, handle: ctypes.c_void_p, memory: torch.cuda.MemPool | None) -> None:
         """`handle` is a cudaGraphExec_t, which is destroyed with this object."""
         self._handle, self._memory = handle, memory
-        weakref.finalize(self, _runtime().cudaGraphExecDestroy, handle)
+        weakref.finalize(self, _runtime().cudaGraphExecDestroy, handle).atexit = False  # CUDA may be gone by then
 
     def replay(self) -> None:
         """Put it on the current stream; raises RuntimeError when CUDA refuses."""
@@ -60,7 +60,7 @@ def own_stream(device: torch.device) -> torch.cuda.ExternalStream:
             _call("cudaStreamCreateWithFlags", ctypes.byref(made), _NON_BLOCKING)
         handle = int(made.value or 0)
     stream = torch.cuda.ExternalStream(handle, device=torch.device("cuda", index))
-    weakref.finalize(stream, _free[index].append, handle)
+    weakref.finalize(stream, _free[index].append, handle).atexit = False
     return stream
 
 

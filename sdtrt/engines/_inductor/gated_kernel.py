@@ -20,6 +20,14 @@ _GROUP = 8  # tiles of rows that use the same weights one after another
 
 
 @triton.jit
+def _gelu(x):
+    """Its tanh form (see gelu.py), by the instruction that a GPU has for tanh: FP8 rounds at 60 times its error."""
+    inner = x * (0.7978845608028654 + 0.035677408136300125 * x * x)
+    bent = tl.inline_asm_elementwise("tanh.approx.f32 $0, $1;", "=f,f", [inner], dtype=tl.float32, is_pure=True, pack=1)
+    return 0.5 * x + 0.5 * x * bent
+
+
+@triton.jit
 def _gated(
     x, w, scale, scales, bias, factor, y, rows, tiles_m, tiles_n, D: tl.constexpr, F: tl.constexpr, B: tl.constexpr,
     GROUP: tl.constexpr, PROGRAMS: tl.constexpr, BIAS: tl.constexpr,
@@ -46,9 +54,7 @@ def _gated(
         if BIAS:
             value += tl.load(bias + columns).to(tl.float32)[None, :]
             gate += tl.load(bias + F + columns).to(tl.float32)[None, :]
-        # GELU by its tanh form, with tanh(y) = 2 * sigmoid(2y) - 1: see gelu.py.
-        gate *= tl.sigmoid(1.5957691216057308 * (gate + 0.044715 * gate * gate * gate))
-        made = tl.clamp(value * gate * narrow, -448.0, 448.0).to(tl.float8e4nv)
+        made = tl.clamp(value * _gelu(gate) * narrow, -448.0, 448.0).to(tl.float8e4nv)
         at = m + tl.arange(0, B)
         where = y + at.to(tl.int64)[:, None] * F + columns[None, :]
         tl.store(where, made.to(tl.uint8, bitcast=True), mask=(at < rows)[:, None])
