@@ -2,10 +2,11 @@
 
     python benchmarks/h200_kernels.py [--out FILE]
 
-Products in fp16 and in FP8, with one scale and with scales per row and channel; attention by flash, cuDNN and the
-memory-efficient kernel, query, key and value apart or cut from one product; GroupNorm with SiLU by our kernel and by
-Inductor, with the time that two reads and one write take. Microseconds, medians of five replays of twenty calls in one
-CUDA graph.
+Products in fp16 and in FP8, with one scale and with scales per row and channel; a gated product by our kernel, and the
+same as a product and a pointwise kernel; 3x3 convolutions by ours in FP8 and cuDNN in fp16; attention by flash, cuDNN,
+the memory-efficient kernel and, to few keys, ours; GroupNorm with SiLU and LayerNorm of a sum by our kernels and by
+Inductor, with the time that the least reads and writes take. Microseconds, medians of five replays of twenty calls in
+one CUDA graph: what was read by the last call may still be in the cache.
 """
 
 from __future__ import annotations
@@ -18,10 +19,15 @@ from statistics import median
 from typing import Any
 
 import torch
+import triton
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-import sdtrt.engines._inductor.group_norm_kernel  # noqa: F401 (registers the operation)
+from sdtrt.engines._inductor.conv_kernel import conv3x3
+from sdtrt.engines._inductor.gated_kernel import gated
+from sdtrt.engines._inductor.group_norm_kernel import group_norm
+from sdtrt.engines._inductor.layer_norm_kernel import layer_norm
+from sdtrt.engines._inductor.short_attention_kernel import MOST_KEYS, short_attention
 
 RESULTS = Path(__file__).parent / "results"
 CALLS, REPLAYS = 20, 5
@@ -37,6 +43,12 @@ KERNELS = {
     "cudnn": SDPBackend.CUDNN_ATTENTION,
     "efficient": SDPBackend.EFFICIENT_ATTENTION,
 }
+# (rows, channels in, channels out, side) and (rows, inner, columns of a half)
+CONVOLUTIONS = [(r, *c) for r in (2, 16) for c in ((320, 320, 128), (960, 320, 128), (640, 640, 64), (1920, 640, 64))]
+CONVOLUTIONS += [(r, *c) for r in (2, 16) for c in ((1280, 1280, 32), (2560, 1280, 32), (320, 320, 64), (640, 640, 32))]
+CONVOLUTIONS += [(r, *c) for r in (2, 16) for c in ((1280, 1280, 16), (2560, 1280, 16), (1280, 1280, 8))]
+GATES = [(2048, 1280, 5120), (8192, 640, 2560), (16384, 1280, 5120), (65536, 640, 2560), (8192, 320, 1280)]
+SUMS = [(2048, 1280), (8192, 640), (16384, 1280), (65536, 640), (8192, 320)]
 NORMS = [(2, 320, 128), (2, 640, 64), (2, 1280, 32), (2, 960, 128), (16, 320, 128), (16, 1280, 32), (1, 128, 1024)]
 
 
@@ -45,6 +57,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=RESULTS / "h200_kernels.json")
     args = parser.parse_args()
+    triton.set_allocator(lambda size, align, stream: torch.empty(size, dtype=torch.int8, device="cuda"))
     found: dict[str, Any] = {"gpu": torch.cuda.get_device_name(), "torch": torch.__version__}
     for rows in (2048, 16384):
         for times, (inner, columns) in LAYERS:
@@ -52,8 +65,14 @@ def main() -> None:
     for shape in ATTENTIONS:
         for layout in ("fused", "plain")[shape[2] != shape[3] :]:
             show(found, f"attention {'x'.join(map(str, shape))} {layout}", attention(*shape, layout == "fused"))
+    for shape in CONVOLUTIONS:
+        show(found, f"conv3x3 {'x'.join(map(str, shape))}", convolution(*shape))
+    for shape in GATES:
+        show(found, f"gated {'x'.join(map(str, shape))}", gate(*shape))
     for images, channels, side in NORMS:
-        show(found, f"group norm {images}x{channels}x{side}", group_norm(images, channels, side))
+        show(found, f"group norm {images}x{channels}x{side}", images_normalised(images, channels, side))
+    for rows, size in SUMS:
+        show(found, f"layer norm {rows}x{size}", sums_normalised(rows, size))
     args.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
@@ -116,10 +135,56 @@ def attention(rows: int, heads: int, queries: int, keys: int, fused: bool) -> di
     for name, kernel in KERNELS.items():
         with sdpa_kernel(kernel):
             row[name] = us(lambda: functional.scaled_dot_product_attention(q, k, v))
+    if keys <= MOST_KEYS:
+        factor = torch.tensor(30.0, device="cuda")
+        row["ours"] = us(lambda: short_attention(q, k, v, 0.125))
+        row["ours, rounded"] = us(lambda: short_attention(q, k, v, 0.125, factor))
     return row
 
 
-def group_norm(images: int, channels: int, side: int) -> dict[str, float | str]:
+def narrow(*shape: int) -> Any:
+    """Random numbers in FP8."""
+    return torch.randn(*shape, device="cuda").to(torch.float8_e4m3fn)
+
+
+def convolution(rows: int, channels: int, columns: int, side: int) -> dict[str, float | str]:
+    """3x3 with bias, stride 1."""
+    x = torch.randn(rows, channels, side, side, device="cuda").half().contiguous(memory_format=torch.channels_last)
+    weight = torch.randn(columns, channels, 3, 3, device="cuda").half().contiguous(memory_format=torch.channels_last)
+    bias, scales = torch.randn(columns, device="cuda").half(), torch.rand(columns, device="cuda") * 0.1
+    bits = functional.pad(x.to(torch.float8_e4m3fn).view(torch.uint8), (0, 1, 0, 1))
+    bits = bits.contiguous(memory_format=torch.channels_last)
+    taps, one = narrow(columns, 9 * channels), torch.tensor(0.1, device="cuda")
+    with torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=True):
+        return {
+            "ours, fp8": us(lambda: conv3x3(bits, taps, one, scales, bias, torch.float16)),
+            "cudnn, fp16": us(lambda: functional.conv2d(x, weight, bias, padding=1)),
+            "gflop": 2 * rows * side**2 * columns * channels * 9 / 1e9,
+        }
+
+
+def gate(rows: int, inner: int, columns: int) -> dict[str, float | str]:
+    """The layer of a block's feed-forward that is twice as wide, and what comes before the next product."""
+    x, weight = narrow(rows, inner), narrow(2 * columns, inner)
+    bias, scales = torch.randn(2 * columns, device="cuda").half(), torch.rand(2 * columns, device="cuda") * 0.1
+    one, factor = torch.tensor(0.1, device="cuda"), torch.tensor(2.0, device="cuda")
+    rest = (None, None, torch.float16, True)
+    product = torch._scaled_mm(x, weight.t(), one, one, *rest)
+
+    def pointwise(product: Any) -> Any:
+        value, half = (product * scales.half() + bias).chunk(2, -1)
+        made = value.float() * functional.gelu(half.float(), approximate="tanh") * factor
+        return made.clamp(-448, 448).to(torch.float8_e4m3fn)
+
+    compiled = torch.compile(pointwise)
+    return {
+        "ours": us(lambda: gated(x.view(torch.uint8), weight, one, scales, bias, factor)),
+        "product": us(lambda: torch._scaled_mm(x, weight.t(), one, one, *rest)),
+        "pointwise": us(lambda: compiled(product)),
+    }
+
+
+def images_normalised(images: int, channels: int, side: int) -> dict[str, float | str]:
     """GroupNorm and SiLU of 32 groups with a vector added in front."""
     x = torch.randn(images, channels, side, side, device="cuda").half().contiguous(memory_format=torch.channels_last)
     weight, bias = (torch.randn(channels, device="cuda").half() for _ in range(2))
@@ -130,9 +195,28 @@ def group_norm(images: int, channels: int, side: int) -> dict[str, float | str]:
 
     compiled = torch.compile(plain)
     return {
-        "ours": us(lambda: torch.ops.sdtrt.group_norm(x, add, weight, bias, 32, 1e-5, True)),
+        "ours": us(lambda: group_norm(x, add, weight, bias, 32, 1e-5, True)),
         "inductor": us(lambda: compiled(x, add)),
         "bytes at 4.15 TB/s": 3 * x.nbytes / 4.15e12 * 1e6,
+    }
+
+
+def sums_normalised(rows: int, size: int) -> dict[str, float | str]:
+    """LayerNorm of a layer's result and its residual, and rounding."""
+    x, residual = (torch.randn(rows, size, device="cuda").half() for _ in range(2))
+    weight, bias = (torch.randn(size, device="cuda").half() for _ in range(2))
+    factor = torch.tensor(8.0, device="cuda")
+
+    def plain(x: Any, residual: Any) -> Any:
+        total = x + residual
+        made = functional.layer_norm(total, (size,), weight, bias) * factor
+        return total, made.clamp(-448, 448).to(torch.float8_e4m3fn)
+
+    compiled = torch.compile(plain)
+    return {
+        "ours": us(lambda: layer_norm(x, None, None, residual, weight, bias, 1e-5, factor)),
+        "inductor": us(lambda: compiled(x, residual)),
+        "bytes at 4.15 TB/s": 7 * x.numel() / 4.15e12 * 1e6,
     }
 
 
