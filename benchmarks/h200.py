@@ -14,18 +14,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import gpu
 import torch
 from filelock import FileLock
 from h200_pipes import DEVICE, PipeParts, images_of, loop_ranges, timed_runs
@@ -46,6 +44,7 @@ OURS: dict[str, tuple[dict[str, Any], bool]] = {
     "ours fp8": ({"bf16_vae": True}, True),
 }
 Job = tuple[str, str, tuple[int, ...]]  # component, variant, rows
+PACKAGES = ("torch", "triton", "diffusers", "transformers")
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -127,15 +126,7 @@ def error(got: Any, truth: Any) -> float:
 
 def engine_ms(engine: Engine, inputs: dict[str, Tensor], runs: int = 20) -> dict[str, float]:
     """Time of one call by CUDA events."""
-    times = []
-    for _ in range(runs + 3):
-        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-        start.record()
-        engine(**inputs)
-        end.record()
-        torch.cuda.synchronize()
-        times.append(start.elapsed_time(end))
-    return spread(times[3:])
+    return spread([gpu.event_ms(lambda: engine(**inputs)) for _ in range(runs + 3)][3:])
 
 
 def kernels(engine: Engine, inputs: dict[str, Tensor]) -> list[tuple[str, int, float]]:
@@ -151,8 +142,7 @@ def kernels(engine: Engine, inputs: dict[str, Tensor]) -> list[tuple[str, int, f
 
 def spread(times: list[float]) -> dict[str, float]:
     """Median, and half the distance of the quartiles."""
-    low, middle, high = statistics.quantiles(times, n=4)
-    return {"median": middle, "spread": (high - low) / 2}
+    return dict(zip(("median", "spread"), gpu.middle_and_spread(times), strict=True))
 
 
 def check(model: str, folder: Path, modules: dict[str, nn.Module], loaded: dict[Any, Engine]) -> dict[str, Any]:
@@ -250,7 +240,13 @@ def run(model: str, folder: Path, args: argparse.Namespace) -> dict[str, Any]:
     modules = {name: make(spec, folder) for name, spec in specs.items()}
     parts = PipeParts(model, folder, modules, size, steps)
     peers: dict[str, Callable[[int], Tensor]] = {"eager": images_of(parts.eager())}
-    record: dict[str, Any] = {"model": model, "size": size, "steps": steps, "machine": machine(), "compile_s": {}}
+    record: dict[str, Any] = {
+        "model": model,
+        "size": size,
+        "steps": steps,
+        "machine": gpu.machine(PACKAGES),
+        "compile_s": {},
+    }
     if not args.no_compile:
         peers["torch.compile"] = images_of(parts.compiled())
         for batch in BATCHES:
@@ -297,19 +293,6 @@ def facts(target: Path) -> dict[str, Any]:
     code = sum(f.stat().st_size for f in target.glob("*.inductor"))
     changes = json.loads((target / "engine.json").read_text(encoding="utf-8"))["changes"]
     return {**found, "code_bytes": code, "changes": changes}
-
-
-def machine() -> dict[str, Any]:
-    """Card, driver, clocks and versions."""
-    query = "name,driver_version,clocks.sm,clocks.max.sm,memory.total,temperature.gpu"
-    done = subprocess.run(
-        ["nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader"], capture_output=True, text=True, check=False
-    )
-    return {
-        "gpu": dict(zip(query.split(","), done.stdout.strip().split(", "), strict=False)),
-        "versions": {p: version(p) for p in ("torch", "triton", "diffusers", "transformers")},
-        "python": platform.python_version(),
-    }
 
 
 if __name__ == "__main__":

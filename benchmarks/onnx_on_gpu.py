@@ -16,17 +16,15 @@ import argparse
 import copy
 import gc
 import json
-import platform
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import gpu
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -86,18 +84,11 @@ def median_ms(calls: dict[str, Callable[[], Any]]) -> dict[str, dict[str, float]
     started, rounds = time.perf_counter(), 0
     while rounds < WARM_UPS + 5 or (rounds < WARM_UPS + REPEATS and time.perf_counter() - started < SECONDS):
         for name, call in calls.items():
-            start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-            torch.cuda.synchronize()
-            start.record()
-            call()
-            end.record()
-            torch.cuda.synchronize()
-            times[name].append(start.elapsed_time(end))
+            times[name].append(gpu.event_ms(call))
         rounds += 1
     found = {}
     for name, values in times.items():
-        low, middle, high = statistics.quantiles(values[WARM_UPS:], n=4)
-        found[name] = {"median_ms": middle, "spread_ms": (high - low) / 2}
+        found[name] = dict(zip(("median_ms", "spread_ms"), gpu.middle_and_spread(values[WARM_UPS:]), strict=True))
     return found
 
 
@@ -191,7 +182,7 @@ def open_peer(
     backend = engines.load("onnxruntime")
     options = backend.check_options({**CUDA, "cuda_graphs": peer == "ort_graphs"})
     engine = backend.load(folder, EngineContext(spec, (profile,), options))
-    return lambda **inputs: list(engine(**inputs).values()), list(engine.notes)
+    return lambda **inputs: list(engine(**inputs).values()), list(engine.notes())
 
 
 def compare(
@@ -218,25 +209,6 @@ def product_tflops(n: int = 8192) -> float:
     a, b = (torch.randn(n, n, device="cuda", dtype=torch.float16) for _ in range(2))
     found = median_ms({"product": lambda: a @ b})["product"]["median_ms"]
     return 2 * n**3 / found / 1e9
-
-
-def machine() -> dict[str, Any]:
-    """Card, driver and versions."""
-    query = "name,driver_version,clocks.sm,clocks.max.sm,memory.total"
-    done = subprocess.run(
-        ["nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader"], capture_output=True, text=True, check=False
-    )
-    versions = {}
-    for package in PACKAGES:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return {
-        "gpu": dict(zip(query.split(","), done.stdout.strip().split(", "), strict=False)),
-        "versions": versions,
-        "python": platform.python_version(),
-    }
 
 
 def main() -> int:
@@ -275,7 +247,7 @@ def run(model: str, wanted: list[str], folder: Path) -> dict[str, Any]:
     missing = [n for n in wanted if not (folder / "engines" / n / "seconds").exists()]
     command = [sys.executable, __file__, model, "--folder", str(folder), "--export"]
     workers = {n: subprocess.Popen([*command, n]) for n in missing}
-    record: dict[str, Any] = {"model": model, "profile": PROFILES[model], "machine": machine()}
+    record: dict[str, Any] = {"model": model, "profile": PROFILES[model], "machine": gpu.machine(PACKAGES)}
     record["product_tflops"] = product_tflops()
     record["components"] = {}
     for worker in workers.values():  # before any clock runs: they would take turns with what is measured

@@ -114,10 +114,10 @@ def load(path: Path | None = None, **overrides: Any) -> BuildConfig:
             data = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
         except OSError as exc:
             raise ConfigError(
-                "the config cannot be read", slug="config-missing", received=path, hint=exc.strerror
+                f"the config cannot be read: {exc.strerror}", slug="config-missing", received=path
             ) from exc
         except yaml.YAMLError as exc:
-            raise ConfigError("the config is not YAML", slug="config-yaml", received=path, hint=str(exc)) from exc
+            raise ConfigError("the config is not YAML", slug="config-yaml", received=path, expected=str(exc)) from exc
     if not isinstance(data, dict):
         raise ConfigError("the config is not a mapping", received=type(data).__name__, expected="key: value lines")
     data |= {k: v for k, v in overrides.items() if v is not None}

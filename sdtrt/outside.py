@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Literal
 
-from sdtrt import lora, models, source
+from sdtrt import bounds, lora, models, source
 from sdtrt.config import LoraEntry
 from sdtrt.engines import Backend
 from sdtrt.errors import BundleError, ConfigError
@@ -29,13 +29,15 @@ def adding(bundle: Bundle, specs: Mapping[str, ComponentSpec], backend: Backend,
     """The command that adds the profile `text` to a bundle, what that rebuilds, and what is known of its cost."""
     manifest = bundle.manifest
     built = manifest.shape_profiles
-    after = (*built, ShapeProfile.parse(text).with_defaults(built[0]))
+    asked = ShapeProfile.parse(text).with_defaults(built[0])
+    after = (*built, asked)
     keys = {n: [backend.sizes_key(specs[n], p) for p in (built, after)] for n in manifest.components}
     anew = [n for n, (old, new) in keys.items() if old != new]
     kept = [n for n in manifest.components if n not in anew]
     command = f'sdtrt build {shlex.quote(str(bundle.path))} --add-profile "{text}"'
     if not anew:
-        return f"{command}\n    no engine is rebuilt: those of {backend.name} take this size as they are"
+        free = f"no engine is rebuilt: those of {backend.name} take this size as they are"
+        return "\n    ".join([command, free, _activations(bundle, specs, asked)])
     records = [manifest.components[n] for n in anew]
     seconds = None if not all(r.seconds for r in records) else sum(sum(r.seconds.values()) for r in records)
     count = sum(f.bytes for r in records for f in r.files.values())
@@ -43,10 +45,21 @@ def adding(bundle: Bundle, specs: Mapping[str, ComponentSpec], backend: Backend,
     lines = [
         command,
         f"rebuilt: {', '.join(anew)}; kept: {', '.join(kept) or 'nothing'}",
-        f"their last build, with {number}: {duration(seconds)}, {count / 1e6:,.1f} MB on disk; "
-        "memory at this size: unknown",
+        f"their last build, with {number}: {duration(seconds)}, {count / 1e6:,.1f} MB on disk",
+        _activations(bundle, specs, asked),
     ]
     return "\n    ".join(lines)
+
+
+def _activations(bundle: Bundle, specs: Mapping[str, ComponentSpec], asked: ShapeProfile) -> str:
+    """What the graphs' tensors take at one size, of all components that have an image size."""
+    found = []
+    for name, component in bundle.manifest.components.items():
+        if not any(e.symbol == "H" for t in specs[name].inputs for e in t.axes().values()):
+            continue
+        known = bounds.at_size(component.memory, asked.sizes("max"))
+        found.append(f"{name} unknown" if known is None else f"{name} {known[0]} {known[1] / 1e6:,.0f} MB")
+    return f"activations at this size: {', '.join(found)}"
 
 
 def duration(seconds: float | None) -> str:

@@ -94,6 +94,7 @@ def verify(
     `load`.
     """
     bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
+    bundle.check_beside()
     manifest = bundle.manifest
     config = manifest.config
     folder = source.resolve(model or manifest.model, config.get("revision"), config.get("variant"))

@@ -9,6 +9,7 @@ from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
+from weakref import ref
 
 from sdtrt import engines, hub, lora, models, origin, tasks, threads
 from sdtrt import outside as beyond
@@ -258,14 +259,18 @@ def _adapt_methods(pipe: DiffusionPipeline, bundle: Bundle) -> DiffusionPipeline
 
 
 def _look_at_the_end(pipe: DiffusionPipeline) -> None:
-    """Every call of a pipeline ends with this method, also one that decodes no image."""
+    """Every call of a pipeline ends with this method, also one that decodes no image.
+
+    The pipeline is not held by its own method: dropping it frees its engines at once.
+    """
     from sdtrt.modules import EngineModule
 
-    free = pipe.maybe_free_model_hooks
+    whose, free = ref(pipe), type(pipe).maybe_free_model_hooks
     watch = next(m.watch for m in pipe.components.values() if isinstance(m, EngineModule))
 
     def look_and_free() -> None:
-        free()
+        if (owner := whose()) is not None:
+            free(owner)
         watch.finish()
 
     pipe.maybe_free_model_hooks = look_and_free

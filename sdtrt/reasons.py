@@ -1,7 +1,7 @@
 """why(): what differs between a bundle and what a build here, now, would make by the same recipe. Builds nothing.
 
-It works without the checkpoint, the LoRA files or the backend's library: what depends on them is then unknown, and said
-to be.
+It works without the checkpoint, the LoRA files, the ControlNets or the backend's library: what depends on them is then
+unknown, and said to be.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 from sdtrt import config as configs
 from sdtrt import engines, source
 from sdtrt.config import BuildConfig
-from sdtrt.errors import SdtrtError
+from sdtrt.errors import ModelError, SdtrtError
 from sdtrt.forecast import Step, forecast
 from sdtrt.store import Bundle
 
@@ -59,13 +59,16 @@ def why(
     bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
     recipe = config if isinstance(config, BuildConfig) else _recipe(bundle, config, settings)
     recipe, unknown = _with_what_is_here(recipe, bundle)
+    recipe, nets = _with_controlnets_here(recipe, bundle)
     backend = engines.load(recipe.backend)
     if (missing := backend.unavailable()) is not None:
         backend = _absent(backend)
         unknown |= dict.fromkeys(("backend", "device"), f"{backend.name} cannot run here: {missing.reason}")
     steps = {s.spec.name: s for s in forecast(recipe, bundle.path, look=backend).steps}
     names = dict.fromkeys([*bundle.manifest.components, *steps])
-    return tuple(_reasons(bundle, name, steps.get(name), unknown) for name in names)
+    shared = {f: cause for f, cause in unknown.items() if f != "weights"}
+    causes = dict.fromkeys(names, unknown) | {name: {**shared, **own} for name, own in nets.items()}
+    return tuple(_reasons(bundle, name, steps.get(name), causes[name]) for name in names)
 
 
 def _recipe(bundle: Bundle, path: str | os.PathLike[str] | None, settings: Mapping[str, Any]) -> BuildConfig:
@@ -86,6 +89,28 @@ def _with_what_is_here(recipe: BuildConfig, bundle: Bundle) -> tuple[BuildConfig
         unknown["lora"] = "a LoRA file is not here"
         recipe = recipe.model_copy(update={"lora": ()})
     return recipe.model_copy(update={"model": str(folder or bundle.pipeline_folder)}), unknown
+
+
+def _with_controlnets_here(recipe: BuildConfig, bundle: Bundle) -> tuple[BuildConfig, dict[str, dict[str, str]]]:
+    """The recipe with local folders for its ControlNets, and what is not known of each, by component.
+
+    The bundle's own config stands in for one that is not here; ModelError when the bundle has none in its place.
+    """
+    if recipe.controlnet is None:
+        return recipe, {}
+    stand_ins, unknown, folders = bundle.controlnets or {}, {}, []
+    for name, model in source.controlnet_names(recipe.controlnet).items():
+        folder = source.controlnet_at_hand(model)
+        unknown[name] = {} if folder else {"weights": f"the ControlNet is not here: {model}"}
+        if folder is None and name not in stand_ins:
+            raise ModelError(
+                "the ControlNet is not here, and the bundle has none in its place",
+                slug="controlnet-missing",
+                received=model,
+                expected="a folder, or a hub id that was downloaded before",
+            )
+        folders.append(str(folder or stand_ins[name]))
+    return recipe.model_copy(update={"controlnet": tuple(folders)}), unknown
 
 
 def _absent(backend: engines.Backend) -> engines.Backend:

@@ -32,7 +32,7 @@ def read(path: Path, cls: type[R], version: int, error: type[SdtrtError], hint: 
         data = json.loads(path.read_text(encoding="utf-8"))
     except OSError as exc:
         raise error(
-            f"there is no {what} here: {exc.strerror}", slug=f"{what}-missing", received=path, hint=hint
+            f"no {what} can be read here: {exc.strerror}", slug=f"{what}-missing", received=path, hint=hint
         ) from exc
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as exc:
         raise error(
@@ -63,7 +63,7 @@ def read(path: Path, cls: type[R], version: int, error: type[SdtrtError], hint: 
 def first_error(exc: ValidationError) -> tuple[str, object, str]:
     """The dotted name of the first wrong field, what stood there, and what is expected."""
     first = exc.errors()[0]
-    return ".".join(map(str, first["loc"])), first["input"], first["msg"]
+    return ".".join(map(str, first["loc"])), first["input"], first["msg"].removeprefix("Input should be ")
 
 
 def config_error(exc: ValidationError, keys: list[str], what: str) -> ConfigError:

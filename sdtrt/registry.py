@@ -24,7 +24,7 @@ def load(package: str, name: str, error: type[SdtrtError] = SdtrtError) -> Modul
     known = names(package)
     if name not in known:
         raise error(
-            f"no {package.rpartition('.')[2]} entry is called {name!r}",
+            f"{name!r} is none of the {package.rpartition('.')[2]}",
             slug="unknown-name",
             received=name,
             expected=", ".join(known),

@@ -45,9 +45,12 @@ def controlnets(models: Sequence[str] | None) -> dict[str, Path] | None:
 
     None stays None: a U-Net that takes no residuals. ModelError for a folder or hub id that is no ControlNet.
     """
-    if models is None:
-        return None
-    return {f"controlnet_{i + 1}" if i else "controlnet": _controlnet(model) for i, model in enumerate(models)}
+    return None if models is None else {name: _controlnet(model) for name, model in controlnet_names(models).items()}
+
+
+def controlnet_names(models: Sequence[str]) -> dict[str, str]:
+    """ControlNets by component name: "controlnet", "controlnet_2", ..."""
+    return {f"controlnet_{i + 1}" if i else "controlnet": model for i, model in enumerate(models)}
 
 
 def _controlnet(model: str) -> Path:
@@ -80,6 +83,15 @@ def at_hand(model: str, revision: str | None = None, variant: str | None = None)
         return None
     parts = [path / name for name in ("unet", "vae") if name in index]
     return path if all(any(part.glob("*.safetensors")) for part in parts) else None
+
+
+def controlnet_at_hand(model: str) -> Path | None:
+    """The folder of a ControlNet if it is on this machine, whole; nothing is downloaded."""
+    folder = Path(model).expanduser()
+    if not folder.is_dir() and model.count("/") == 1:
+        with suppress(ModelError):
+            folder = _download(model, None, None, local_files_only=True)
+    return folder if any(folder.glob("*.safetensors")) else None
 
 
 def weights_digest(folder: Path, part: str) -> str:

@@ -197,6 +197,10 @@ class Bundle:
         """`check_files` of all components and of what lies beside them."""
         for component in self.manifest.components:
             self.check_files(component)
+        self.check_beside()
+
+    def check_beside(self) -> None:
+        """Compare what lies beside the components, configs and tokenizers, with the recorded sizes and sha256."""
         for name, known in self.manifest.files.items():
             self._check_size(name, known)
             self._check_content(name, known)

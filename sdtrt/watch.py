@@ -1,8 +1,9 @@
 """NaN and Inf at run time: reported with the step at which they arose, instead of a black image.
 
-Every call of an engine leaves one number per sample for each tensor that it took and gave: the sum of its values,
-which is NaN or Inf when one value is. On a CPU the numbers are looked at at once. On a GPU they stay there, so that no
-step waits for one, until an image is decoded or the pipeline's call ends.
+Every call of an engine leaves one number per sample for each tensor that it gave: the sum of its values, which is NaN
+or Inf when one value is. On a CPU the numbers are looked at at once, and what the engine took only when one is bad. On
+a GPU they stay there, so that no step waits for one, until an image is decoded or the pipeline's call ends. What the
+engine took is gone by then and is summed too: a prompt, which comes again in every step, only once.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import threading
 import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
+from weakref import ref
 
 from sdtrt.errors import NonFiniteError, NonFiniteWarning
 
@@ -24,7 +26,7 @@ _MOST = 256
 
 @dataclass(frozen=True)
 class _Call:
-    """Sums of what an engine took and gave, by tensor name, each (samples,)."""
+    """What an engine gave and took, by tensor name: sums, each (samples,), or on a CPU the tensors that it took."""
 
     component: str
     half: bool
@@ -33,16 +35,36 @@ class _Call:
     timestep: Any
 
 
+@dataclass(frozen=True)
+class _Summed:
+    """A tensor as it was when it was summed; it is not kept alive for that."""
+
+    tensor: ref[Tensor]
+    changes: int | None
+    sums: Tensor
+
+
 class _Calls(threading.local):
     """A pipeline may be called from several threads: each has its own steps."""
 
     def __init__(self) -> None:
         self.waiting: list[_Call] = []
+        self.summed: dict[tuple[str, str], _Summed] = {}
         self.reset()
 
     def reset(self) -> None:
         """The next step is the first of an image."""
         self.step, self.timestep, self.told = 0, float("-inf"), False
+
+    def sums(self, component: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Sums of what the engine took, anew only where a tensor is not that of its last call."""
+        found = {}
+        for name, tensor in _summable(tensors).items():
+            known, changes = self.summed.get((component, name)), _changes(tensor)
+            if known is None or known.tensor() is not tensor or changes is None or changes != known.changes:
+                known = self.summed[component, name] = _Summed(ref(tensor), changes, _sum(tensor))
+            found[name] = known.sums
+        return found
 
 
 class Watch:
@@ -68,7 +90,9 @@ class Watch:
         """
         if self.on_nonfinite == "ignore":
             return
-        self._calls.waiting.append(_Call(component, half, _sums(given), _sums(made), timestep))
+        taken = self._calls.sums(component, given) if waits else given
+        sums = {name: _sum(tensor) for name, tensor in _summable(made).items()}
+        self._calls.waiting.append(_Call(component, half, taken, sums, timestep))
         if not waits or len(self._calls.waiting) >= _MOST:
             self.look()
 
@@ -100,16 +124,24 @@ class Watch:
         warnings.warn(str(error), NonFiniteWarning, stacklevel=2)
 
 
-def _finite(sums: Tensor) -> bool:
-    return bool(sums.isfinite().all())
+def _finite(values: Tensor) -> bool:
+    return bool(values.isfinite().all())
 
 
-def _sums(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """One launch per tensor; in float32 a sum of half precision numbers does not overflow by itself."""
+def _summable(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {n: t for n, t in tensors.items() if t.is_floating_point() and t.dim() > 1}
+
+
+def _sum(tensor: Tensor) -> Tensor:
+    """One launch; in float32 a sum of half precision numbers does not overflow by itself."""
     import torch
 
-    floating = {n: t for n, t in tensors.items() if t.is_floating_point() and t.dim() > 1}
-    return {n: torch.sum(t.detach().flatten(1), 1, dtype=torch.float32) for n, t in floating.items()}
+    return torch.sum(tensor.detach().flatten(1), 1, dtype=torch.float32)
+
+
+def _changes(tensor: Tensor) -> int | None:
+    """How often it was changed in place; None for a tensor of inference mode, which has no such count."""
+    return None if tensor.is_inference() else tensor._version
 
 
 def _error(call: _Call, step: int) -> NonFiniteError:

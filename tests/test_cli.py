@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from sdtrt import cli, engines
+from sdtrt.store import Bundle
 
 
 @pytest.fixture
@@ -120,8 +121,10 @@ def test_verify(sdtrt, bundles):
 
 
 def test_demo(sdtrt, tmp_path):
-    code, _, _ = sdtrt("demo", "--out", tmp_path / "demo", "--backend", "eager", "--steps", 2)
+    code, text, _ = sdtrt("demo", "--out", tmp_path / "demo", "--backend", "eager", "--steps", 2)
     assert code == 0
+    assert "recorded, 2 steps" in text
+    Bundle.open(tmp_path / "demo" / "bundle").check_everything()  # it can be pushed, say
     assert pixels(tmp_path / "demo" / "image-1.png")[0] == (128, 128)
     assert "<html" in (tmp_path / "demo" / "report.html").read_text()
 

@@ -61,7 +61,7 @@ def around(plan: Plan, layer: str | int, radius: int = 2) -> Plan:
             slug="no-match",
             received=layer,
             expected=f"a layer's name or a number below {len(plan.layers)}",
-            hint=f"close to it: {', '.join(close)}" if close else "find it with subgraph(plan, pattern)",
+            hint=f"close to it: {', '.join(close)}" if close else "find it with --query, or subgraph(plan, pattern)",
         )
     return _keep(plan, _near(plan, found, radius))
 

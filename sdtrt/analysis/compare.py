@@ -173,7 +173,7 @@ def compare(*sides: Analysis | Plan | Sequence[Plan], names: Sequence[str] = ())
         raise ConfigError(
             "a comparison takes a baseline and at least one candidate",
             slug="compare-sides",
-            received=f"{len(plans)} sides, {len(names)} names",
+            received=f"{len(plans)} of them" + (f", {len(names)} names" if len(names) != len(plans) else ""),
         )
     return tuple(_compare(plans[0], other, names[0], name) for other, name in zip(plans[1:], names[1:], strict=True))
 

@@ -23,7 +23,7 @@ from sdtrt.analysis._page import asset, digest
 from sdtrt.analysis.budget import REST
 from sdtrt.analysis.graph_data import graph_data
 from sdtrt.analysis.session import Analysis
-from sdtrt.analysis.summary import number
+from sdtrt.analysis.summary import megabytes, number
 
 PLOTS, RULES = "sdtrt.analysis.plots", "sdtrt.analysis.rules"
 SECTIONS = ("Time", "Roofline", "Memory", "Precision")
@@ -44,7 +44,7 @@ def render(analysis: Analysis) -> str:
     page = Environment(
         loader=FunctionLoader(asset), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    page.filters.update(number=number, say=_say, digest=digest, json=_json, cut=cut)
+    page.filters.update(number=number, megabytes=megabytes, say=_say, digest=digest, json=_json, cut=cut)
     return page.get_template("page.html.jinja").render(
         analysis=analysis,
         who=_title(analysis),

@@ -15,6 +15,7 @@ from sdtrt.analysis.budget import Budget, budget
 from sdtrt.analysis.ceilings import Ceilings, ceilings_of
 from sdtrt.analysis.findings import Finding, findings
 from sdtrt.analysis.frame import to_frame
+from sdtrt.analysis.memory import MemoryRow, memory
 from sdtrt.analysis.summary import Summary, summarize
 from sdtrt.plan import Plan
 from sdtrt.run import ImageRun
@@ -43,6 +44,11 @@ class Analysis:
     def summaries(self) -> tuple[Summary, ...]:
         """Totals of each plan."""
         return tuple(map(summarize, self.plans))
+
+    @cached_property
+    def memory(self) -> tuple[MemoryRow, ...]:
+        """What the engines take, by profile; of engines that are no bundle's nothing is known."""
+        return memory(self.plans, self.manifest)
 
     @cached_property
     def budget(self) -> Budget:

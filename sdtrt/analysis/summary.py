@@ -40,7 +40,7 @@ class Summary:
             "Sum of layers": number(self.layers_ms, "ms"),
             "Layers": f"{self.layers:,}{untimed}",
             "Weights": number(self.weight_mb, "MB"),
-            "Activations": number(self.activation_mb, "MB"),
+            "Activation traffic": number(self.activation_mb, "MB"),
             "Work": number(self.gflop, "GFLOP"),
             "Achieved": number(self.gflop_per_s, "GFLOP/s"),
             "Attributed": number(self.attributed_pct, "% of time"),
@@ -53,7 +53,7 @@ class Summary:
 
 
 def summarize(plan: Plan) -> Summary:
-    """Totals of one plan. Activations are what all layers read and write, as far as it is known."""
+    """Totals of one plan. Activation traffic is what all layers read and write, as far as it is known."""
     timed = [(ms, layer.module) for layer in plan.layers if (ms := layer.time_ms) is not None]
     layers_ms = sum(ms for ms, _ in timed) if timed else None
     lost_ms = sum(ms for ms, module in timed if not module) if timed else None
@@ -86,3 +86,8 @@ def number(value: float | None, unit: str = "") -> str:
     if value is None or not isfinite(value):
         return "unknown"
     return f"{value:,.0f} {unit}".strip() if abs(value) >= 1000 else f"{value:.4g} {unit}".strip()
+
+
+def megabytes(count: int | None) -> str:
+    """Bytes as MB, to the kilobyte where they are few."""
+    return number(None if count is None else round(count / 1e6, 3), "MB")

@@ -12,12 +12,14 @@ import pandas as pd
 from sdtrt.analysis._escape import markdown, markdown_table, spreadsheet
 from sdtrt.analysis.frame import COLUMNS, TEXT
 from sdtrt.analysis.session import Analysis
+from sdtrt.analysis.summary import megabytes
 
 # 1: plans only. 2: device, image, budget, findings and notes.
 JSON_VERSION = 2
 TOP = 20
 TOP_FINDINGS = 10
 TOP_COLUMNS = ("component", "name", "kind", "module", "time_ms", "pct_time", "tflops_per_s", "gb_per_s", "bound")
+MEMORY = ("files", "weights", "activations", "at most", "context", "build's peak")
 TIMES = ("time_ms", "pct_time", "tflops_per_s", "gb_per_s")
 
 
@@ -36,6 +38,7 @@ def to_json(analysis: Analysis) -> str:
             {**asdict(summary), "metadata": plan.metadata, "notes": plan.notes}
             for summary, plan in zip(analysis.summaries, analysis.plans, strict=True)
         ],
+        "memory": [asdict(row) for row in analysis.memory],
         "budget": asdict(analysis.budget),
         "findings": [asdict(finding) for finding in analysis.findings],
         "layers": [dict(zip(COLUMNS, row, strict=True)) for row in zip(*columns, strict=True)],
@@ -55,7 +58,7 @@ def to_csv(analysis: Analysis) -> str:
 
 
 def to_markdown(analysis: Analysis) -> str:
-    """Totals, the budget of an image, findings, time by kind, the slowest layers, and what is not known."""
+    """Totals, memory, the budget of an image, findings, time by kind, the slowest layers, and what is not known."""
     timed = analysis.frame.dropna(subset=["time_ms"])
     facts = [summary.facts() for summary in analysis.summaries]
     labels = list(facts[0]) if facts else []
@@ -65,6 +68,7 @@ def to_markdown(analysis: Analysis) -> str:
     sections = (
         "# Engine report",
         markdown_table(["", *components], [[label, *(f[label] for f in facts)] for label in labels]),
+        *_memory(analysis),
         *_budget(analysis),
         *_findings(analysis),
         "## Time by kind",
@@ -102,6 +106,13 @@ def _budget(analysis: Analysis) -> tuple[str, ...]:
         f"## One {budget.total_of}{said}",
         markdown_table(columns, rows, columns[1:5]),
     )
+
+
+def _memory(analysis: Analysis) -> tuple[str, ...]:
+    if not analysis.memory:
+        return ()
+    rows = [(row.component, row.profile, *map(megabytes, row.figures())) for row in analysis.memory]
+    return "## Memory", markdown_table(("engine", "profile", *MEMORY), rows, MEMORY)
 
 
 def _findings(analysis: Analysis) -> tuple[str, ...]:

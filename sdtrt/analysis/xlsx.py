@@ -6,6 +6,7 @@ A text stays a text, whatever it starts with: a layer called "=HYPERLINK(...)" i
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ import pandas as pd
 
 from sdtrt.analysis._escape import legal
 from sdtrt.analysis.frame import COLUMNS
+from sdtrt.analysis.memory import MemoryRow
 from sdtrt.analysis.session import Analysis
 
 if TYPE_CHECKING:
@@ -25,7 +27,7 @@ Table = tuple[Sequence[str], Iterable[Sequence[object]]]
 
 
 def to_xlsx(analysis: Analysis, path: Path) -> None:
-    """Write the workbook: Summary, Layers, By kind, By module, Findings, Budget."""
+    """Write the workbook: Summary, Layers, By kind, By module, Findings, Budget, Memory."""
     from openpyxl import Workbook
 
     book = Workbook(write_only=True)
@@ -44,6 +46,7 @@ def tables(analysis: Analysis) -> dict[str, Table]:
     summary += [["Left out", *("\n".join(plan.notes) for plan in analysis.plans)]] if facts else []
     findings = ("severity", "cost_per_image_ms", "cost_ms", "component", "rule", "title", "message", "advice", "layers")
     budget = ("stage", "calls", "per_call_ms", "total_ms", "share_pct", "note")
+    memory = [field.name for field in fields(MemoryRow)]
     return {
         "Summary": (["", *(s.component for s in analysis.summaries)], summary),
         "Layers": (list(COLUMNS), frame.itertuples(index=False, name=None)),
@@ -51,6 +54,7 @@ def tables(analysis: Analysis) -> dict[str, Table]:
         "By module": _sums(frame, "module"),
         "Findings": (findings, [[getattr(f, name) for name in findings] for f in analysis.findings]),
         "Budget": (budget, [[getattr(row, name) for name in budget] for row in analysis.budget.rows]),
+        "Memory": (memory, [[getattr(row, name) for name in memory] for row in analysis.memory]),
     }
 
 

@@ -51,7 +51,8 @@ def start(job: Job, report: Callable[[str], None] = lambda label: None) -> tuple
                     told = json.loads(line.removeprefix(MARK))
                     at.setdefault(told["at"], time.perf_counter() - started)
                     facts |= told
-                    report(told["at"])
+                    if "error" not in told:
+                        report(told["at"])
             last = _last(process.stderr)
         except BaseException:
             process.kill()

@@ -9,16 +9,19 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from typing import Annotated
 
 import typer
 
+from sdtrt import __version__
 from sdtrt.cli import analyze, bench, build, compare, demo, doctor, generate, pull, push, verify, why
-from sdtrt.cli.console import interrupt, interrupted, show_error
+from sdtrt.cli.console import interrupt, interrupted, out, show_error
 from sdtrt.errors import SdtrtError
 
 app = typer.Typer(
     name="sdtrt",
     help="Build Stable Diffusion checkpoints into engines, run them as diffusers pipelines, see where time goes.",
+    epilog="Begin with [bold]sdtrt demo[/]: it builds, draws and explains a tiny model that comes along, in a minute.",
     no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
@@ -26,6 +29,22 @@ app = typer.Typer(
 )
 for command in (doctor, build, why, generate, analyze, compare, bench, verify, push, pull, demo):
     app.command(name=command.__name__.rpartition(".")[2], epilog=command.EXAMPLES)(command.run)
+
+
+def show_version(asked: bool) -> None:
+    """Print it and stop."""
+    if asked:
+        out.print(f"sdtrt {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """What holds for all commands."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -60,6 +60,21 @@ def picture_arguments(
     return call if mask is None else {**call, "mask_image": _read(mask, "L", size)}
 
 
+def check_kind(path: Path) -> None:
+    """ConfigError unless the file's name says a kind that can be written: before the picture is made."""
+    from PIL import Image
+
+    kinds = {suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.SAVE}
+    if path.suffix.lower() not in kinds:
+        common = [suffix for suffix in (".png", ".jpg", ".webp", ".tiff") if suffix in kinds]
+        raise ConfigError(
+            "no such kind of picture",
+            slug="picture-kind",
+            received=path,
+            expected=f"a name that ends in {', '.join(common)} or another of {len(kinds)} kinds",
+        )
+
+
 def _read(path: Path, mode: str, size: tuple[int, int]) -> Image:
     from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -67,4 +82,5 @@ def _read(path: Path, mode: str, size: tuple[int, int]) -> Image:
         with Image.open(path) as opened:
             return ImageOps.exif_transpose(opened).convert(mode).resize(size, Image.Resampling.LANCZOS)
     except (OSError, UnidentifiedImageError) as exc:
-        raise ConfigError("the picture cannot be read", slug="picture", received=path, hint=str(exc)) from exc
+        why = (isinstance(exc, OSError) and exc.strerror) or str(exc)
+        raise ConfigError(f"the picture cannot be read: {why}", slug="picture", received=path) from exc

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from rich.markup import escape
 
-from sdtrt.cli.console import out, table
+from sdtrt.cli.console import out, size, table
 
 if TYPE_CHECKING:
     from sdtrt.analysis import Analysis, Check, Comparison
@@ -29,8 +29,9 @@ def safe(text: str, length: int = NAME) -> str:
 
 
 def show_analysis(analysis: Analysis) -> None:
-    """Totals, what could not be read, the dearest findings, and the slowest modules, or layers without modules."""
+    """Totals, memory, what could not be read, the dearest findings, and the slowest modules or layers."""
     _totals(analysis)
+    _memory(analysis)
     _notes(analysis)
     _findings(analysis)
     _slowest(analysis)
@@ -50,6 +51,24 @@ def _totals(analysis: Analysis) -> None:
     if budget.whole == "image" and budget.total_ms is not None:
         calls = f"calls assumed, {budget.steps} steps" if budget.assumed else f"recorded, {budget.steps} steps"
         out.print(f"\nOne image: [bold]{number(budget.total_ms / budget.images, 'ms')}[/] ({calls})")
+
+
+def _memory(analysis: Analysis) -> None:
+    """What the engines take, without figures that are known of none of them."""
+    names = ("files", "weights", "activations", "at most", "context")
+    columns = dict(zip(names, zip(*(row.figures() for row in analysis.memory), strict=True), strict=False))
+    shown = {name: counts for name, counts in columns.items() if set(counts) != {None}}
+    if not shown:
+        return
+    grid = table("memory of", *shown, numbers=tuple(shown))
+    profiles = list(dict.fromkeys(row.profile for row in analysis.memory))
+    for row, *counts in zip(analysis.memory, *shown.values(), strict=True):
+        number = f", profile {profiles.index(row.profile) + 1}" if len(profiles) > 1 else ""
+        grid.add_row(f"{safe(row.component, 16)}{number}", *map(size, counts))
+    out.print()
+    out.print(grid)
+    for index, profile in enumerate(profiles if len(profiles) > 1 else (), 1):
+        out.print(f"profile {index}: {safe(profile or 'unknown', 200)}", soft_wrap=True)
 
 
 def _notes(analysis: Analysis) -> None:

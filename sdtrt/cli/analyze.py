@@ -36,7 +36,7 @@ def run(
     sources: Annotated[
         list[Path] | None,
         typer.Argument(
-            metavar="SOURCE...", help="A bundle, a plan.json, or what trtexec exports; several are one report."
+            metavar="SOURCE", help="A bundle, a plan.json, or what trtexec exports; several are one report."
         ),
     ] = None,
     report: Annotated[
@@ -143,14 +143,14 @@ def _timed(engine: Path, sizes: dict[str, tuple[int, ...]], runs: int) -> Path:
     return path
 
 
-def write(source: Path, report: Path, ceilings: Path | None = None) -> None:
+def write(source: Path, report: Path, ceilings: Path | None = None, image: Path | None = None) -> None:
     """Write one report and print its totals."""
     _check_suffixes([(report.suffix.lower(), report)], None)
     with progress("analyze") as say:
         say("reading", 0.0)
         from sdtrt.analysis import load
 
-        analysis = load(source, ceilings=ceilings)
+        analysis = load(source, ceilings=ceilings, run=image)
         _write(analysis, [(report.suffix.lower(), report)], say)
     show_analysis(analysis)
     out.print(f"[bold]{report}[/]", soft_wrap=True)

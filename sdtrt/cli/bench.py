@@ -39,7 +39,10 @@ def run(
     """Measure cold start, latency, throughput and memory, and where the time of an image goes."""
     if min_ratio is not None and not eager:
         raise ConfigError("--min-ratio needs eager diffusers", slug="bench-ratio", hint="leave out --no-eager")
-    wanted = _each(sizes, "sizes", "512x512,768x512", _size), _each(batch, "batch", "1,4", int)
+    wanted = (
+        _each(sizes, "sizes", "such as 512x512,768x512", _size),
+        _each(batch, "batch", "such as 1,4", int),
+    )
     with progress("bench") as report:
         report("loading", 0.0)
         from sdtrt.bench import Bench
@@ -71,7 +74,8 @@ def show(found: Bench, before: Bench | None = None) -> None:
     packages = found.machine["packages"]
     versions = ", ".join(f"{name} {packages[name]}" for name in ("torch", "diffusers") if name in packages)
     out.print(f"{found.device}, {found.machine['cores']} cores, {found.backend} {found.backend_version}, {versions}")
-    eager = f"; eager in {found.eager_dtype}, {found.torch_threads} threads of torch" if found.eager_dtype else ""
+    threads = f"{found.torch_threads} thread{'s' * (found.torch_threads != 1)} of torch"
+    eager = f"; eager in {found.eager_dtype}, {threads}" if found.eager_dtype else ""
     out.print(f"{found.family}, {found.precision}, {found.steps} steps, {found.runs} rounds{eager}\n", highlight=False)
     _cases(found, {case.name: case for case in before.cases} if before else None)
     out.print()

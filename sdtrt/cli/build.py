@@ -33,7 +33,8 @@ def run(
     model: Annotated[
         str | None,
         typer.Argument(
-            help="Hub id, diffusers folder, or .safetensors checkpoint; or named in --config; or a bundle to add to."
+            metavar="MODEL",
+            help="Hub id, diffusers folder, or .safetensors checkpoint; or named in --config; or a bundle to add to.",
         ),
     ] = None,
     bundle: Annotated[Path | None, typer.Option("--out", "-o", help="Folder of the bundle.")] = None,
@@ -71,6 +72,13 @@ def run(
         add_sizes(model, bundle, add_profile, _given(context), force=force, dry_run=dry_run)
         return
 
+    if model is None and config is None:
+        raise ConfigError(
+            "the model is missing",
+            slug="config-missing-key",
+            expected="MODEL, or --config FILE that names one",
+            hint="sdtrt build --help has examples",
+        )
     recipe = configs.load(
         config,
         model=model,

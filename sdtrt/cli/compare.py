@@ -32,7 +32,7 @@ def run(
     sources: Annotated[
         list[str],
         typer.Argument(
-            metavar="BASELINE CANDIDATE...",
+            metavar="BASELINE CANDIDATE",
             help="Bundles, plan.json files or what trtexec exports; runs of one engine are joined by commas.",
         ),
     ],

@@ -13,7 +13,7 @@ from sdtrt.cli.build import show_bundle
 from sdtrt.cli.console import hush, out, progress
 from sdtrt.cli.generate import show_times, timed_call
 
-EXAMPLES = "Example: [bold]sdtrt demo[/] and then open demo/report.html."
+EXAMPLES = "Example: [bold]sdtrt demo[/], then open demo/report.html."
 PROFILE = "B=1:1:8,H=64:128:192,W=64:128:192"
 
 
@@ -28,7 +28,6 @@ def run(
     with progress("demo") as report:
         report("copying the model", 0.0)
         from sdtrt import builder, demo
-        from sdtrt import run as run_file
         from sdtrt.measure import measure_ceilings
         from sdtrt.pipeline import load
 
@@ -42,7 +41,7 @@ def run(
     best = bundle.manifest.shape_profiles[0].sizes("opt")
     call = {"prompt": [*demo.PROMPTS], "num_inference_steps": steps, "height": best["H"], "width": best["W"]}
     images, timing = timed_call(pipe, 0, call)
-    timing.save(bundle.path / run_file.FILE)
+    timing.save(folder / "image.json")  # the bundle has its own, by its build
     for index, image in enumerate(images, start=1):
         image.save(folder / f"image-{index}.png")
     demo.grid(images, demo.PROMPTS).save(folder / "images.png")
@@ -51,4 +50,4 @@ def run(
     with progress("ceilings") as report:
         report("measuring what the machine can do at best", 0.0)
         measure_ceilings().save(folder / "ceilings.json")
-    analyze.write(bundle.path, folder / "report.html", folder / "ceilings.json")
+    analyze.write(bundle.path, folder / "report.html", folder / "ceilings.json", folder / "image.json")

@@ -13,8 +13,8 @@ from sdtrt import engines, env
 from sdtrt.cli.console import hush, out, progress, size, table
 
 EXAMPLES = (
-    "Examples:\n\n[bold]sdtrt doctor[/]\n\n[bold]sdtrt doctor --json[/] for a bug report\n\n"
-    "[bold]sdtrt doctor --ceilings h200.json[/] for the roofline of a report\n\n"
+    "Examples:\n\n[bold]sdtrt doctor[/]\n\nFor a bug report: [bold]sdtrt doctor --json[/]\n\n"
+    "For the roofline of a report: [bold]sdtrt doctor --ceilings h200.json[/]\n\n"
     "[bold]sdtrt doctor --self-test --out self-test.json[/]"
 )
 

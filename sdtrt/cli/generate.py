@@ -69,6 +69,7 @@ def run(
     ] = None,
 ) -> None:
     """Make pictures and say where the time went."""
+    _inputs.check_kind(image)
     started = time.perf_counter()
     with progress("generate") as report:
         report("loading engines", 0.0)
@@ -165,9 +166,8 @@ def show_times(timing: ImageRun, backend: str, loaded: float) -> None:
     inside_ms = 0.0
     for name, calls in timing.engines.items():
         inside_ms += calls.total_ms
-        grid.add_row(
-            name, f"{calls.total_ms / 1e3:.2f} s", f"{calls.count} calls, {calls.total_ms / calls.count:.1f} ms each"
-        )
+        count = "1 call" if calls.count == 1 else f"{calls.count} calls"
+        grid.add_row(name, f"{calls.total_ms / 1e3:.2f} s", f"{count}, {calls.total_ms / calls.count:.1f} ms each")
     grid.add_row("scheduler, rest", f"{(timing.wall_ms - inside_ms) / 1e3:.2f} s", "")
     grid.add_row("image, total", f"{timing.wall_ms / 1e3:.2f} s", "without loading")
     out.print(grid)

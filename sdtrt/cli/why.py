@@ -23,11 +23,12 @@ def run(
     precision: Annotated[str | None, typer.Option(help="fp32, fp16, fp8 or int8.")] = None,
     profile: Annotated[list[str] | None, typer.Option(help="Sizes; may be repeated.")] = None,
     lora: Annotated[list[str] | None, typer.Option(help="LoRA, as FILE or FILE:SCALE; may be repeated.")] = None,
+    controlnet: Annotated[list[str] | None, typer.Option(help="ControlNet, hub id or folder; may be repeated.")] = None,
     component: Annotated[list[str] | None, typer.Option(help="Only this component; may be repeated.")] = None,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the hub.")] = None,
     variant: Annotated[str | None, typer.Option(help='Weight variant, such as "fp16".')] = None,
 ) -> None:
-    """Say which fields of which keys differ from what a build here, now, would need."""
+    """Say what makes a rebuild necessary: what differs from what a build here, now, would make."""
     with progress("why") as report:
         report("looking at the model", 0.0)
         from sdtrt.reasons import why
@@ -41,6 +42,7 @@ def run(
             precision=precision,
             profiles=profile or None,
             lora=lora or None,
+            controlnet=controlnet or None,
             components=component or None,
             revision=revision,
             variant=variant,
@@ -57,7 +59,7 @@ def show(found: tuple[Reasons, ...]) -> None:
         for field, built, now in rows or [("nothing", "", "")]:
             grid.add_row(reasons.component, field, built, now)
     out.print(grid)
-    for field, cause in {f: c for reasons in found for f, c in reasons.unknown.items()}.items():
+    for field, cause in dict.fromkeys(item for reasons in found for item in reasons.unknown.items()):
         out.print(f"[yellow]not compared[/] {field}: {cause}", soft_wrap=True)
     anew = [reasons.component for reasons in found if reasons.rebuild]
     open_ = [reasons.component for reasons in found if reasons.rebuild is None]

@@ -44,10 +44,12 @@ class Graph:
         _call("cudaGraphLaunch", self._handle, ctypes.c_void_p(torch.cuda.current_stream().cuda_stream))
 
 
-def own_stream(device: torch.device) -> torch.cuda.ExternalStream:
-    """A stream that no one else is given while this object lives.
+def own_stream(device: torch.device, owner: object) -> torch.cuda.ExternalStream:
+    """A stream that no one else is given while `owner` lives.
 
-    Afterwards it is kept for the next caller: memory that was used on it may still wait for it.
+    Afterwards it is kept for the next caller: memory that was used on it may still wait for it. The owner is watched,
+    not the stream: torch 2.11 frees a stream object without telling its weak references, and Python ends in a
+    segmentation fault.
     """
     import torch
 
@@ -59,9 +61,8 @@ def own_stream(device: torch.device) -> torch.cuda.ExternalStream:
         with torch.cuda.device(index):
             _call("cudaStreamCreateWithFlags", ctypes.byref(made), _NON_BLOCKING)
         handle = int(made.value or 0)
-    stream = torch.cuda.ExternalStream(handle, device=torch.device("cuda", index))
-    weakref.finalize(stream, _free[index].append, handle).atexit = False
-    return stream
+    weakref.finalize(owner, _free[index].append, handle).atexit = False
+    return torch.cuda.ExternalStream(handle, device=torch.device("cuda", index))
 
 
 def capture(

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from weakref import WeakMethod
 
 from sdtrt.engines._onnx_weights import OnnxWeights
 from sdtrt.engines._tensor_weights import check_fit
@@ -45,13 +46,20 @@ class Replaced:
 
 
 class OrtWeights(OnnxWeights):
-    """The weights of an engine; `reopen` opens its session anew, with others or, for None, those of the file."""
+    """The weights of an engine; `reopen` opens its session anew, with others or, for None, those of the file.
+
+    The engine is not held by that method of its own: dropping it frees it at once.
+    """
 
     checked = False  # the runtime opens a model as it always does
 
     def __init__(self, path: Path, what: str, rebuild: str, reopen: Callable[[Replaced | None], None]) -> None:
         super().__init__(path, what, rebuild)
-        self._reopen = reopen
+        self._method = WeakMethod(reopen)
+
+    def _reopen(self, replaced: Replaced | None) -> None:
+        if (reopen := self._method()) is not None:
+            reopen(replaced)
 
     def put(self, weights: Mapping[str, Tensor]) -> None:
         """Give these parameters new values and all others those of the build.

@@ -65,9 +65,9 @@ class Cuda:
             uuid=None if uuid is None else f"GPU-{uuid}",
         )
 
-    def new_stream(self, device: torch.device) -> Any:
-        """A stream that is not the default one, nor anyone else's."""
-        return _cuda_graph.own_stream(device)
+    def new_stream(self, device: torch.device, owner: object) -> Any:
+        """A stream that is not the default one, nor anyone else's while `owner` lives."""
+        return _cuda_graph.own_stream(device, owner)
 
     def current_stream(self, device: torch.device) -> Any:
         """The caller's stream."""

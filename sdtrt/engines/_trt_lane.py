@@ -49,7 +49,7 @@ class Lane:
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self.stream: Any = _trt_device.cuda.new_stream(device)
+        self.stream: Any = _trt_device.cuda.new_stream(device, self)
         self.holders: weakref.WeakSet[HoldsBlock] = weakref.WeakSet()
         self._block: Block | None = None
 
@@ -63,7 +63,7 @@ class Lane:
 
     def renew(self) -> None:
         """A new stream: a capture that failed may leave the old one unusable."""
-        self.stream = _trt_device.cuda.new_stream(self.device)
+        self.stream = _trt_device.cuda.new_stream(self.device, self)
 
     def release(self) -> None:
         """Free the block, and the graphs that cannot be replayed without it."""

@@ -164,7 +164,7 @@ class OrtEngine(Engine):
         return tuple(layer.model_copy(update={"times_ms": None}) for layer in layers)
 
     def close(self) -> None:
-        """Drop the session, and the weights, which would keep this engine alive."""
+        """Drop the session, and the weights, which are mapped into memory."""
         self._session = self._weights = None
 
 

@@ -92,11 +92,10 @@ def read_json(path: Path) -> dict[str, Any]:
         data = json.loads(path.read_text(encoding="utf-8"))
     except OSError as exc:
         raise ModelError(
-            "a file of the checkpoint cannot be read",
+            f"a file of the checkpoint cannot be read: {exc.strerror}",
             slug="model-missing",
             received=path,
             expected="a folder in diffusers' layout, with model_index.json and a config.json per part",
-            hint=exc.strerror,
         ) from exc
     except (UnicodeDecodeError, json.JSONDecodeError) as exc:
         raise ModelError("a file of the checkpoint is not JSON", received=path, expected=str(exc)) from exc

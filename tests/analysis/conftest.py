@@ -9,7 +9,7 @@ import pytest
 from sdtrt.analysis.session import Analysis
 from sdtrt.plan import Layer, Plan, TensorInfo
 from sdtrt.run import EngineCalls, ImageRun
-from sdtrt.store import Component, Manifest
+from sdtrt.store import Component, Manifest, Memory, ProfileMemory
 
 HOSTILE = "</script><img src=x onerror=alert(1)>"
 CHROMIUM = (
@@ -64,6 +64,8 @@ def plans(unet, untimed) -> list[Plan]:
 
 @pytest.fixture
 def manifest() -> Manifest:
+    profile = ProfileMemory(profile="B=1,H=512,W=512", activation_opt_bytes=69_000_000)
+    memory = Memory(profiles=(profile,), build_peak_bytes=840_000_000)
     return Manifest(
         family="sd",
         model=f"models/{HOSTILE}",
@@ -72,7 +74,7 @@ def manifest() -> Manifest:
         profiles=("B=1,H=512,W=512",),
         environment={"cpu": HOSTILE, "memory_bytes": 8_000_000_000, "gpus": [{"name": "NVIDIA H200", "sm": "9.0"}]},
         created="2026-01-02T03:04:05+00:00",
-        components={"unet": Component(name="unet", key={}, files={}, parity={"max_abs_error": 0.00125})},
+        components={"unet": Component(name="unet", key={}, files={}, parity={"max_abs_error": 0.00125}, memory=memory)},
         image={"psnr_db": 41.5},
     )
 

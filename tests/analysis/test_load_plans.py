@@ -55,7 +55,7 @@ def test_a_saved_plan_may_have_any_name(bundle, unet):
 
 
 def test_a_missing_bundle_is_named(tmp_path):
-    with pytest.raises(BundleError, match="no bundle here") as caught:
+    with pytest.raises(BundleError, match="no bundle can be read here") as caught:
         load_plans(tmp_path / "nothing")
     assert caught.value.slug == "bundle-missing"
 

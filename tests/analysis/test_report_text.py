@@ -119,7 +119,7 @@ def test_the_workbook_has_all_tables(known, tmp_path):
     to_xlsx(known, tmp_path / "report.xlsx")
     assert [p.name for p in tmp_path.iterdir()] == ["report.xlsx"]
     book = openpyxl.load_workbook(tmp_path / "report.xlsx")
-    assert book.sheetnames == ["Summary", "Layers", "By kind", "By module", "Findings", "Budget"]
+    assert book.sheetnames == ["Summary", "Layers", "By kind", "By module", "Findings", "Budget", "Memory"]
     sheet = book["Layers"]
     assert [cell.value for cell in sheet[1]] == list(COLUMNS)
     assert sheet.max_row == 1 + sum(len(plan.layers) for plan in known.plans)
@@ -154,4 +154,4 @@ def test_no_plans_is_a_report_too(write):
 def test_no_plans_is_a_workbook_too(tmp_path):
     openpyxl = pytest.importorskip("openpyxl")
     to_xlsx(Analysis(()), tmp_path / "empty.xlsx")
-    assert len(openpyxl.load_workbook(tmp_path / "empty.xlsx").sheetnames) == 6
+    assert len(openpyxl.load_workbook(tmp_path / "empty.xlsx").sheetnames) == 7

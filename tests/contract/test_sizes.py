@@ -170,7 +170,7 @@ def test_a_size_outside_comes_with_what_was_built_the_nearest_and_the_command(bu
     if backend.name in RANGED:
         assert "rebuilt: unet, vae_decoder, vae_encoder; kept: text_encoder" in text
         assert f"with 1 profile: {outside.duration(built)}" in text
-        assert "memory at this size: unknown" in text
+        assert "activations at this size: unet " in text
     elif backend.name == "onnxruntime":  # 208 is off the steps of 32 that its U-Net was traced for
         assert "rebuilt: unet; kept: text_encoder, vae_decoder, vae_encoder" in text
 

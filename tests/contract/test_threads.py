@@ -1,5 +1,7 @@
 """Many callers on one pipeline: each gets what it would get alone, to the bit, and the counts are right."""
 
+import gc
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 
@@ -165,3 +167,18 @@ def test_accelerated_pipelines_too(bundles, backend, models):
 
     image(user, 2, callback_on_step_end=between)
     assert np.array_equal(inside[0], alone)
+
+
+@every_backend
+def test_a_pipeline_that_is_dropped_frees_its_engines_at_once(bundles, backend):
+    """Gigabytes of a GPU must not wait for a garbage collection, which may never look at what is old."""
+    pipe = opened(bundles("sd1", backend.name), backend)
+    image(pipe, 0)
+    kept = [weakref.ref(e) for e in pipeline.engines_of(pipe).values()]
+    gc.collect()
+    gc.disable()
+    try:
+        del pipe
+        assert [ref() for ref in kept if ref() is not None] == []
+    finally:
+        gc.enable()

@@ -257,7 +257,7 @@ def test_work_is_on_a_stream_of_its_own_and_ordered_both_ways(open_session):
 def test_the_callers_stream_is_the_one_that_is_current(open_session):
     session = open_session()
     cuda = _trt_device.cuda
-    stream = cuda.new_stream(session.device)
+    stream = cuda.new_stream(session.device, session)
     cuda.waits.clear()
     with cuda.use(stream):
         result(session)

@@ -78,7 +78,7 @@ class CpuCuda(Cuda):
 
         return Device(gpu_name(), compute_capability(), 4, 16 << 30) if index == 0 else None
 
-    def new_stream(self, device: torch.device) -> Stream:
+    def new_stream(self, device: torch.device, owner: object) -> Stream:
         return Stream(next(_handles))
 
     def current_stream(self, device: torch.device) -> Stream:

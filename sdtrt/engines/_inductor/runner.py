@@ -103,7 +103,7 @@ class Runner:
         self._inputs = {n: tensors[n].clone() for n in own}
         given = (self._inputs, self._handed, self._weights)
         torch.cuda.synchronize(self._device)
-        side = _cuda_graph.own_stream(self._device)
+        side = _cuda_graph.own_stream(self._device, self)
         with torch.cuda.stream(side), torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=True):
             for _ in range(2):  # libraries choose their algorithms and take their workspaces
                 self._step.run(*given)

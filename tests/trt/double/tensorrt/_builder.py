@@ -15,6 +15,7 @@ from tensorrt._layers import layers_of
 from tensorrt._machine import fault
 from tensorrt._network import INetworkDefinition
 from tensorrt._plan import Plan
+from tensorrt._shared import LOGGER, MAX_THREADS
 from tensorrt._strict import Bound, bound
 from tensorrt._values import IHostMemory, data_type
 
@@ -25,21 +26,11 @@ _FLOATS = ("FLOAT", "HALF", "BF16")
 class Builder(Bound):
     """Makes networks, configs, profiles and plans."""
 
+    logger, max_threads = LOGGER, MAX_THREADS
+
     def __init__(self, logger):
         self._logger = log.register(logger, "createInferBuilder")
         self._threads = 1
-
-    @property
-    def logger(self):
-        return self._logger
-
-    @property
-    def max_threads(self):
-        return self._threads
-
-    @max_threads.setter
-    def max_threads(self, value):
-        self._threads = value
 
     @property
     def platform_has_fast_fp16(self):

@@ -10,6 +10,7 @@ from tensorrt import _logger as log
 from tensorrt import _model
 from tensorrt._enums import TensorLocation
 from tensorrt._parser import ParserError
+from tensorrt._shared import LOGGER, MAX_THREADS
 from tensorrt._strict import Bound, bound
 from tensorrt._values import Weights, data_type, volume
 
@@ -19,6 +20,8 @@ _WHO = "IRefitter::setNamedWeights: Error Code 3: API Usage Error ("
 @bound
 class Refitter(Bound):
     """Collects weights by the names of the ONNX initialisers, then puts them into the engine."""
+
+    logger, max_threads = LOGGER, MAX_THREADS
 
     def __init__(self, engine, logger):
         self._logger = log.register(logger, "createInferRefitter")
@@ -30,18 +33,6 @@ class Refitter(Bound):
 
     def _tensors(self):
         return {t.name: t for t in self._engine._plan.model.graph.initializer}
-
-    @property
-    def logger(self):
-        return self._logger
-
-    @property
-    def max_threads(self):
-        return self._threads
-
-    @max_threads.setter
-    def max_threads(self, value):
-        self._threads = value
 
     @property
     def weights_validation(self):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from tensorrt import _logger as log
 from tensorrt._engine import ICudaEngine
 from tensorrt._plan import read
+from tensorrt._shared import LOGGER, MAX_THREADS
 from tensorrt._streams import IStreamReaderV2, read_all
 from tensorrt._strict import Bound, bound
 
@@ -13,29 +14,19 @@ from tensorrt._strict import Bound, bound
 class Runtime(Bound):
     """Deserialises plans."""
 
+    logger, max_threads = LOGGER, MAX_THREADS
+
     def __init__(self, logger):
         self._logger = log.register(logger, "createInferRuntime")
-        self._settings = {"engine_host_code_allowed": False, "max_threads": 1}
-
-    @property
-    def logger(self):
-        return self._logger
+        self._threads, self._host_code = 1, False
 
     @property
     def engine_host_code_allowed(self):
-        return self._settings["engine_host_code_allowed"]
+        return self._host_code
 
     @engine_host_code_allowed.setter
     def engine_host_code_allowed(self, value):
-        self._settings["engine_host_code_allowed"] = bool(value)
-
-    @property
-    def max_threads(self):
-        return self._settings["max_threads"]
-
-    @max_threads.setter
-    def max_threads(self, value):
-        self._settings["max_threads"] = int(value)
+        self._host_code = bool(value)
 
     def deserialize_cuda_engine(self, *args, **kwargs):
         (source,) = (*args, *kwargs.values())
