@@ -1,15 +1,17 @@
 """How much memory a build of a true-size model has resident, stage by stage, with ONNX Runtime on the CPU.
 
-    python benchmarks/build_memory.py sd21|sdxl [component ...] [--precision fp32] [--size 256]
+    python benchmarks/build_memory.py sd21|sdxl [component ...] [--precision fp32] [--size 256] [--steps 1]
 
-A checkpoint with random weights is written, and each component is built from it. Weights are what counts: the size is
-small, so that comparing and profiling take no hours. Results go to `results/build_memory_<model>_<precision>.json`.
+A checkpoint with random weights is written, and each component is built from it; with all of them, and `--steps`,
+images are made and compared too. Weights are what counts: the size is small, so that comparing and profiling take no
+hours. Results go to `results/build_memory_<model>_<precision>.json`.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import sys
 import tempfile
 import time
@@ -20,10 +22,19 @@ import torch
 
 import configs
 import sdtrt
-from sdtrt import env, memory, models
+from sdtrt import demo, env, memory, models
 
 BOUND_GB = 20.0
 RESULTS = Path(__file__).parent / "results"
+CLASSES = {
+    "scheduler": ("diffusers", "DDIMScheduler"),
+    "text_encoder": ("transformers", "CLIPTextModel"),
+    "text_encoder_2": ("transformers", "CLIPTextModelWithProjection"),
+    "tokenizer": ("transformers", "CLIPTokenizer"),
+    "tokenizer_2": ("transformers", "CLIPTokenizer"),
+    "unet": ("diffusers", "UNet2DConditionModel"),
+    "vae": ("diffusers", "AutoencoderKL"),
+}
 
 
 class Stages:
@@ -45,7 +56,7 @@ class Stages:
 
 
 def write_weights(folder: Path, components: list[str]) -> None:
-    """Random half-precision weights, one part of the checkpoint after the other."""
+    """Random half-precision weights, one part after the other; norms and biases stay as they begin."""
     family = models.family_of(folder)
     specs = family.components(folder, "fp16")
     for attribute in {specs[name].attribute for name in components}:
@@ -53,34 +64,46 @@ def write_weights(folder: Path, components: list[str]) -> None:
         torch.set_default_dtype(torch.float16)
         module: Any = configs.module_of(spec, family.configs(folder)[attribute])
         torch.set_default_dtype(torch.float32)
-        for weight in module.parameters():
+        for weight in (p for p in module.parameters() if p.dim() > 1):
             weight.data.uniform_(-0.03, 0.03)
         module.inner.save_pretrained(folder / attribute)
+
+
+def write_rest(folder: Path) -> None:
+    """What a pipeline has besides its weights: the scheduler and the tokenizer are the demo's."""
+    shutil.copytree(demo.MODEL / "scheduler", folder / "scheduler")
+    for name in ("tokenizer", "tokenizer_2")[: 2 if (folder / "text_encoder_2").exists() else 1]:
+        shutil.copytree(demo.MODEL / "tokenizer", folder / name)
+    index = models.read_json(folder / "model_index.json")
+    parts = {name: cls for name, cls in CLASSES.items() if (folder / name).exists()}
+    (folder / "model_index.json").write_text(json.dumps({**index, **parts}), encoding="utf-8")
 
 
 def main() -> int:
     """Build and measure; 1 when the bound is not kept."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", choices=configs.CHECKPOINTS)
-    parser.add_argument("components", nargs="*", default=["unet"])
+    parser.add_argument("components", nargs="*", help="all by default")
     parser.add_argument("--precision", default="fp32")
     parser.add_argument("--size", type=int, default=256)
+    parser.add_argument("--steps", type=int, default=0, help="steps of the images; none are made by default")
     args = parser.parse_args()
     stages = Stages()
     with tempfile.TemporaryDirectory(prefix="sdtrt-") as name:
         folder = Path(name) / "model"
         folder.mkdir()
         configs.write(args.model, folder)
-        write_weights(folder, args.components)
+        write_weights(folder, args.components or list(models.family_of(folder).components(folder, "fp16")))
+        write_rest(folder)
         bundle = sdtrt.build(
             folder,
             Path(name) / "bundle",
             backend="onnxruntime",
             precision=args.precision,
-            components=args.components,
+            components=args.components or None,
             profiles=[f"B=1:1:2,H={args.size}:{args.size}:{2 * args.size},W={args.size}:{args.size}:{2 * args.size}"],
             profile_runs=1,
-            verify_steps=0,
+            verify_steps=args.steps,
             progress=stages,
         )
     peak_gb = max(stages.peaks_gb.values())

@@ -1,7 +1,8 @@
 """build(): checkpoint in, verified bundle out.
 
-Each component is exported, optimised, built, compared with eager PyTorch and profiled, then dropped from memory. The
-bundle is put in its place only when an image made with all of it matches; until then it lies beside.
+Each component is run by eager PyTorch, exported, optimised and built; its engine is compared with what eager gave and
+profiled, then dropped from memory. The bundle is put in its place only when an image made with all of it matches; until
+then it lies beside.
 """
 
 from __future__ import annotations
@@ -17,13 +18,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sdtrt import (
+    answers,
     calibrating,
     compare,
     costs,
     env,
     export,
-    gate,
     graph,
+    heap,
     history,
     lora,
     memory,
@@ -37,12 +39,13 @@ from sdtrt import (
     store,
 )
 from sdtrt import config as configs
+from sdtrt.answers import Answers
 from sdtrt.config import BuildConfig
 from sdtrt.engines import Engine, EngineContext, Source
 from sdtrt.errors import BuildError, SdtrtError, VerifyError
 from sdtrt.forecast import IMAGE, Forecast, Step, forecast
 from sdtrt.reference import Reference
-from sdtrt.rescue import Checked, Spare
+from sdtrt.rescue import Spare
 from sdtrt.run import FILE as RUN
 from sdtrt.samples import sample_inputs
 from sdtrt.spec import ComponentSpec
@@ -176,7 +179,6 @@ def _build(plan: Forecast, step: Step, folder: Path, report: Progress, made: Ref
         start, end = bounds[name]
         return lambda label, share: report(label, start + (end - start) * share)
 
-    memory.reset_peak()
     context = EngineContext(spec, plan.profiles, plan.options, once=True)
     sizes = plan.profiles[0].sizes("opt")
     module: Any = None
@@ -190,13 +192,17 @@ def _build(plan: Forecast, step: Step, folder: Path, report: Progress, made: Ref
         source = Source(spec, module, plan.profiles, graph_file, within("build"), ranges)
         backend.build(source, plan.options, folder)
         shutil.rmtree(folder / "work", ignore_errors=True)
+        _free(module)
         return backend.load(folder, context)
 
     changes: tuple[Change, ...] = ()
     onnx, priced = None, None
     with stage("load", "loading weights"):
+        memory.reset_peak()
         if backend.consumes != "nothing":
             module = _module(plan, spec)
+    with stage("eager", "running eager"):
+        asked = _ask(plan, spec, module, within("eager"), made)
     if module is not None and plan.config.quantised and spec.name in calibrating.COMPONENTS:
         with stage("calibrate", "calibrating"):
             found = observe if plan.config.precision in backend.rounds else quantize
@@ -216,18 +222,18 @@ def _build(plan: Forecast, step: Step, folder: Path, report: Progress, made: Ref
         spare = Spare(onnx, folder) if onnx is not None and spec.dtype == "float16" else None
         engine = make(onnx)
     with stage("verify", "comparing with eager"):
-        oracle = _module(plan, spec) if onnx is not None and backend.computes else module
-        checked = _checked(plan, engine, oracle, spare, make, within("verify"), made)
+        limit = compare.LIMITS[plan.config.precision].error
+        checked = rescue.checked(engine, asked, limit, spare, make, within("verify"))
         changes, engine = (*changes, *checked.changes), checked.engine
         priced = price(checked.onnx) if checked.onnx else priced
         shutil.rmtree(folder / rescue.SPARE, ignore_errors=True)
-    module = oracle = None
     with stage("profile", "profiling"):
         inputs = {n: t.to(engine.device) for n, t in sample_inputs(spec, sizes).items()}
         profiled = engine.profile(inputs, sizes, plan.config.profile_runs, folder)
         (backend.join(profiled, priced) if priced else profiled).save(folder / "plan.json")
         contexts = engine.context_bytes()
         engine.close()
+        heap.give_back()
     taken = (m.model_copy(update={"context_bytes": size}) for m, size in zip(needs, contexts, strict=True))
     return Component(
         name=spec.name,
@@ -250,29 +256,23 @@ def _module(plan: Forecast, spec: ComponentSpec) -> nn.Module:
     return module
 
 
-def _free(module: nn.Module) -> None:
-    """Give back the memory of a module's weights, whoever still holds it: the graph has them now."""
-    module.to("meta")
-    memory.give_back()  # tracing leaves the weights in cycles
+def _ask(plan: Forecast, spec: ComponentSpec, module: Any, report: Progress, made: Reference | None) -> Answers:
+    """What eager answers in float32; the module is then as it was, since going there and back loses nothing."""
+    import torch
 
-
-def _checked(
-    plan: Forecast,
-    engine: Engine,
-    module: Any,
-    spare: Spare | None,
-    make: rescue.Make,
-    report: Progress,
-    made: Reference | None,
-) -> Checked:
-    """The engine that passed the gate: this one, or one with parts in float32."""
-    limit = compare.LIMITS[plan.config.precision].error
     if not plan.backend.computes:
-        return Checked(engine, gate.Verdict({}, (), limit))
-    oracle = module.float()
-    with quantize.without(oracle):
-        given = made.inputs.get(engine.spec.name) if made else None
-        return rescue.checked(engine, oracle, plan.profiles, limit, spare, make, report, given)
+        return Answers((), {})
+    given = made.inputs.get(spec.name) if made else None
+    asked = answers.ask(module.float(), spec, plan.profiles, given=given, report=report)
+    module.to(getattr(torch, spec.dtype))
+    return asked
+
+
+def _free(module: nn.Module | None) -> None:
+    """Give back the memory of a module's weights, whoever still holds it: the graph or the engine has them now."""
+    if module is not None:
+        module.to("meta")
+        heap.give_back()  # tracing leaves the weights in cycles
 
 
 def _save_norm(module: Any, folder: Path) -> None:

@@ -7,11 +7,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from sdtrt import builder, compare, lora, sizes, store
+from sdtrt import builder, compare, heap, lora, sizes, store
 from sdtrt import config as configs
 from sdtrt.engines import EngineContext
 from sdtrt.errors import VerifyError
 from sdtrt.forecast import Forecast, Step, forecast
+from sdtrt.samples import sample_inputs
 from sdtrt.spec import ShapeProfile
 from sdtrt.store import Bundle
 
@@ -82,11 +83,15 @@ def _check_kept(plan: Forecast, bundle: Path, built: Sequence[ShapeProfile], pro
         if not new:
             continue
         progress(f"{spec.name}: comparing with eager at the new sizes", index / len(kept))
-        engine = plan.backend.load(bundle / spec.name, EngineContext(spec, plan.profiles, plan.options))
+        inputs = [sample_inputs(spec, profile.sizes("opt")) for profile in new]
         module = spec.load(plan.folder)
         lora.bake(module, spec, plan.loras, plan.folder)
-        for profile in new:
-            error = compare.component_error(engine, module.float(), profile.sizes("opt"))
+        wanted = [compare.expected(module.float(), given) for given in inputs]
+        del module
+        heap.give_back()
+        engine = plan.backend.load(bundle / spec.name, EngineContext(spec, plan.profiles, plan.options))
+        for profile, given, expected in zip(new, inputs, wanted, strict=True):
+            error = compare.worst_error(compare.run(engine, given), expected)
             if not error <= limit:
                 raise VerifyError(
                     f"the engine of {spec.name} differs from eager PyTorch at {profile}",

@@ -1,70 +1,31 @@
-"""The gate: one component against eager PyTorch, over several inputs and at both ends of every profile.
+"""The gate: one component's engine against what eager PyTorch answered before.
 
-A build, `sdtrt verify` and the search for FP32 islands all judge by it. Eager runs in float32 on the CPU, so the
-largest sizes are compared only where an estimate says that they take a few seconds and fit into memory.
+A build, `sdtrt verify` and the search for FP32 islands all judge by it.
 """
 
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING
 
 from sdtrt import compare
-from sdtrt.effort import Effort
-from sdtrt.errors import ShapeError, VerifyError
-from sdtrt.samples import sample_inputs
-from sdtrt.spec import ComponentSpec, ShapeProfile
+from sdtrt.answers import Answer, Answers
+from sdtrt.errors import ShapeError
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
-
     from sdtrt.engines import Engine
-
-SEEDS = 3
-# A size at which this much time was spent is not compared with another seed; a largest size beyond that is left out.
-REPEAT_S, LARGEST_S = 2.0, 5.0
-
-
-class Point(NamedTuple):
-    """One size at which an engine is compared, in the symbols that its component knows.
-
-    `alone` is the U-Net without guidance: half the batch. `given` are real inputs, from the making of an image.
-    """
-
-    end: str
-    sizes: Mapping[str, int]
-    alone: bool = False
-    given: Mapping[str, Tensor] | None = None
-    when: str = ""
-
-    def inputs(self, spec: ComponentSpec, seed: int) -> dict[str, Tensor]:
-        """Random inputs of this size, or those that were given, as the engine gets them."""
-        if self.given is not None:
-            return _as_specified(spec, self.given)
-        drawn = sample_inputs(spec, self.sizes, seed)
-        return {n: t[: len(t) // 2] for n, t in drawn.items()} if self.alone else drawn
-
-    @property
-    def label(self) -> str:
-        """As "B=1,H=512,W=512", or which part of which image."""
-        if self.given is not None:
-            return f"an image, {self.when}"
-        text = ",".join(f"{s}={n}" for s, n in self.sizes.items())
-        return f"{text}, guidance off" if self.alone else text
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """Worst relative error at each size, what was left out and why, and the sizes and seeds that are too far."""
+    """Worst relative error at each size, what was left out and why, and the answers that are missed by too much."""
 
     figures: dict[str, float]
     notes: tuple[str, ...]
     limit: float
-    failing: tuple[tuple[Point, int], ...] = ()
+    failing: tuple[Answer, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -82,84 +43,30 @@ class Verdict:
         return f"relative error {self.error:.3g} at {where}" if math.isfinite(self.error) else f"NaN or Inf at {where}"
 
 
-def points(spec: ComponentSpec, profiles: Sequence[ShapeProfile]) -> list[Point]:
-    """Both ends and the best size of every profile, each shape once, the smaller before the larger."""
-    known = {e.symbol for t in spec.inputs for e in t.axes().values()}
-    doubled = all(t.shape[0] == "2B" for t in spec.inputs)
-    found: dict[tuple[tuple[str, int], ...], list[Point]] = {}
-    for end in ("min", "opt", "max"):
-        for profile in profiles:
-            sizes = {s: n for s, n in profile.sizes(end).items() if s in known}
-            alone = [Point(end, sizes, alone=True)] if doubled and end == "min" else []
-            found.setdefault(tuple(sizes.items()), [*alone, Point(end, sizes, alone=False)])
-    return [point for several in found.values() for point in several]
-
-
 def judge(
-    engine: Engine,
-    oracle: nn.Module,
-    profiles: Sequence[ShapeProfile],
-    limit: float,
-    *,
-    full: bool = False,
-    given: Mapping[str, Mapping[str, Tensor]] | None = None,
-    report: Callable[[str, float], None] = lambda label, share: None,
+    engine: Engine, answers: Answers, limit: float, report: Callable[[str, float], None] = lambda label, share: None
 ) -> Verdict:
-    """Compare at all points and at the inputs `given`; `full` also at points that an estimate calls too large.
-
-    Raises VerifyError when eager PyTorch itself gives no finite result: then the checkpoint is at fault.
-    """
-    spec, effort, figures, notes = engine.spec, Effort(), dict[str, float](), list[str]()
-    chosen, seeds = points(spec, profiles), dict[str, tuple[Point, int]]()
-    named = {t.name for t in spec.inputs}
-    chosen += [Point("given", {}, given=t, when=when) for when, t in (given or {}).items() if named <= t.keys()]
-    for number, point in enumerate(chosen):
-        name = point.label
-        report(f"comparing at {name}", number / len(chosen))
-        if point.end == "max" and not full and (why := effort.too_large(point.sizes, LARGEST_S)):
-            notes.append(f"not compared at {name}: {why}")
-            continue
-        started = time.perf_counter()
-        for seed in range(SEEDS if point.given is None else 1):
-            with nullcontext() if point.alone or point.given else effort.measuring(oracle, point.sizes):
-                found = error(engine, oracle, point, seed)
-            if found is None:
-                break
-            if seed == 0 or found > figures[name]:
-                figures[name], seeds[name] = found, (point, seed)
-            spent = time.perf_counter() - started
-            if spent > REPEAT_S and seed + 1 < SEEDS and point.given is None:
-                notes.append(f"compared at {name} with {seed + 1} of {SEEDS} inputs, in {spent:.1f} s")
-                break
-    failing = tuple(where for name, where in seeds.items() if not figures[name] <= limit)
-    return Verdict(figures, tuple(notes), limit, failing)
+    """Compare at all points that eager was asked for, but those that the engine was not built for."""
+    worst, missing = dict[str, tuple[float, Answer]](), set[str]()
+    for number, answer in enumerate(answers.given):
+        name = answer.point.label
+        report(f"comparing at {name}", number / len(answers.given))
+        found = error(engine, answer)
+        if found is None:
+            missing.add(name)
+        elif name not in worst or found > worst[name][0]:
+            worst[name] = found, answer
+    notes = tuple(note for name, note in answers.notes.items() if name not in missing)
+    failing = tuple(answer for found, answer in worst.values() if not found <= limit)
+    return Verdict({name: found for name, (found, _) in worst.items()}, notes, limit, failing)
 
 
-def error(engine: Engine, oracle: Any, point: Point, seed: int) -> float | None:
+def error(engine: Engine, answer: Answer) -> float | None:
     """Relative error; None when the engine was built for guidance only, or for more images than were made."""
-    inputs = point.inputs(engine.spec, seed)
     try:
-        outputs = compare.run(engine, inputs)
+        outputs = compare.run(engine, answer.point.inputs(engine.spec, answer.seed))
     except ShapeError:
-        if point.alone or point.given is not None:
+        if answer.point.alone or answer.point.given is not None:
             return None
         raise
-    expected = compare.expected(oracle, inputs)
-    if not all(t.isfinite().all() for t in expected):
-        raise VerifyError(
-            f"eager PyTorch gives NaN or Inf for {engine.spec.name}, in float32",
-            slug="verify-eager",
-            received=f"{point.label}, weights of {engine.spec.attribute}",
-            expected="finite results",
-            hint="the checkpoint is damaged, or was trained wrongly: try it in diffusers",
-        )
-    return compare.worst_error(outputs, expected)
-
-
-def _as_specified(spec: ComponentSpec, given: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The inputs of the spec, rounded to its types, and a timestep for every sample."""
-    import torch
-
-    tensors = {t.name: given[t.name].to(getattr(torch, t.dtype)) for t in spec.inputs}
-    batch = max(len(t) for t in tensors.values() if t.dim())
-    return {n: t.reshape(-1).expand(batch) if n == "timestep" and t.numel() == 1 else t for n, t in tensors.items()}
+    return compare.worst_error(outputs, answer.outputs)

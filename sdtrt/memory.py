@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import gc
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -46,13 +44,6 @@ def expected(spec: ComponentSpec, profiles: Sequence[ShapeProfile], bundle: Bund
     if built.memory is not None and [m.profile for m in built.memory.profiles] == wanted:
         return built.memory.profiles
     return of_graph(next(bundle.folder(spec.name).glob("*.onnx"), None), spec, profiles)
-
-
-def give_back() -> None:
-    """Return what is free to the system: Python's cycles, then the C library's heap, which keeps it otherwise."""
-    gc.collect()
-    with suppress(OSError, AttributeError):  # glibc alone has the call
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def reset_peak() -> None:

@@ -12,11 +12,12 @@ _COMPONENTS = {"unet": 6.0, "vae_decoder": 2.0, "vae_encoder": 2.0}
 _IMAGE = 2.0
 _STAGES = {
     "load": 0.02,
+    "eager": 0.07,
     "calibrate": 0.03,
     "export": 0.60,
     "optimise": 0.05,
     "build": 0.05,
-    "verify": 0.15,
+    "verify": 0.08,
     "profile": 0.10,
 }
 

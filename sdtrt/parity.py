@@ -10,8 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sdtrt import answers, gate, heap, images, lora, models, reference, source
 from sdtrt import config as configs
-from sdtrt import gate, images, lora, models, reference, source
 from sdtrt.compare import LIMITS
 from sdtrt.errors import NonFiniteError, VerifyError
 from sdtrt.images import psnr
@@ -101,22 +101,27 @@ def verify(
     family = models.load(manifest.family)
     oracle = family.components(folder, "fp32", source.controlnets(config.get("controlnet")))
     loras = lora.baked([configs.LoraEntry.model_validate(e) for e in config.get("lora", ())], oracle, folder)
-    loaded = load_engines(bundle, Loading(trust=trust))
+    loaded = load_engines(bundle, Loading(trust=trust, low_memory=True))
+    for engine in loaded.values():
+        engine.close()  # it is loaded again when eager has answered
     progress("eager: making images", 0.0)
     made = reference.make(folder, manifest.shape_profiles[0].sizes("opt"), steps, loras)
     rows: list[Row] = []
     for index, (name, engine) in enumerate(loaded.items()):
         bundle.check_files(name)
         _check_weights(bundle, name, oracle[name].weights(folder))
-        module = oracle[name].load(folder)
-        lora.bake(module, oracle[name], loras, folder)
 
         def report(label: str, share: float, name: str = name, index: int = index) -> None:
             progress(f"{name}: {label}", (index + share) / (len(loaded) + 1))
 
-        limit, profiles = LIMITS[manifest.precision].error, manifest.shape_profiles
-        given = made.inputs.get(name)
-        rows += _rows(name, gate.judge(engine, module, profiles, limit, full=full, given=given, report=report))
+        module = oracle[name].load(folder)
+        lora.bake(module, oracle[name], loras, folder)
+        given, profiles = made.inputs.get(name), manifest.shape_profiles
+        asked = answers.ask(module, engine.spec, profiles, full=full, given=given, report=report)
+        del module
+        heap.give_back()
+        rows += _rows(name, gate.judge(engine, asked, LIMITS[manifest.precision].error, report))
+        engine.close()
     progress("image: comparing", len(loaded) / (len(loaded) + 1))
     rows += check_images(bundle, folder, steps, loras, made=made, trust=trust).rows()
     progress("done", 1.0)

@@ -194,7 +194,10 @@ def load_engines(bundle: Bundle, how: Loading = AS_BUILT, without: Container[str
         parts[name] = bundle.folder(name), context
     if how.low_memory:
         return engines.one_at_a_time(backend, parts)
-    return {name: backend.load(folder, context) for name, (folder, context) in parts.items()}
+    # Loading takes more memory than running: the largest goes first, when there is nothing beside it.
+    largest_first = sorted(parts, key=lambda name: -(manifest.components[name].weight_bytes or 0))
+    loaded = {name: backend.load(*parts[name]) for name in largest_first}
+    return {name: loaded[name] for name in parts}
 
 
 def engines_of(pipe: DiffusionPipeline) -> dict[str, engines.Engine]:

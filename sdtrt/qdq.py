@@ -8,16 +8,12 @@ before; what it puts out stays in the graph's own type, and so does all that no 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 (as everybody calls it)
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 # The largest magnitude of each scheme: int8 from -127, and float8 with 4 exponent and 3 mantissa bits.
 BOUNDS = {"int8": 127.0, "fp8": 448.0}
@@ -66,19 +62,16 @@ def _rounded(values: Tensor, scale: Tensor, scheme: str) -> Tensor:
 
 
 class _Quantised(nn.Module):
-    """What both kinds of layers share; one that is not `active` computes as it did before."""
+    """What both kinds of layers share."""
 
     weight: Any  # nn.Linear and nn.Conv2d declare it
     weight_scale: Tensor
     smooth: Tensor | None
     scheme: str
     input_scale: float
-    active: bool
 
     def _operands(self, values: Tensor, channel_axis: int) -> tuple[Tensor, Tensor]:
         weight: Tensor = self.weight
-        if not self.active:
-            return values, weight
         if self.smooth is not None:
             values = values * self.smooth.reshape(-1, *[1] * (-1 - channel_axis))
             weight = weight / self.smooth.reshape(1, -1, *[1] * (weight.ndim - 2))
@@ -116,7 +109,7 @@ def insert(root: nn.Module, scales: Mapping[str, Scales], scheme: str) -> None:
         layer: Any = root.get_submodule(name)
         layer.__class__ = LAYERS[type(layer)]
         smooth = None if found.smooth is None else torch.tensor(found.smooth, dtype=layer.weight.dtype)
-        layer.scheme, layer.active = scheme, True
+        layer.scheme = scheme
         layer.input_scale = _scale(torch.tensor(found.input_amax), scheme, layer.weight.dtype).item()
         weight = (
             layer.weight if smooth is None else layer.weight / smooth.reshape(1, -1, *[1] * (layer.weight.ndim - 2))
@@ -135,19 +128,6 @@ def _scale(amax: Tensor, scheme: str, dtype: torch.dtype) -> Tensor:
 def layers(root: nn.Module) -> dict[str, _Quantised]:
     """The quantised layers by name."""
     return {name: m for name, m in root.named_modules() if isinstance(m, _Quantised)}
-
-
-@contextmanager
-def switched_off(root: nn.Module) -> Iterator[None]:
-    """Meanwhile all layers compute without rounding."""
-    found = layers(root).values()
-    for layer in found:
-        layer.active = False
-    try:
-        yield
-    finally:
-        for layer in found:
-            layer.active = True
 
 
 def translations() -> dict[Callable[..., Any], Callable[..., Any]]:

@@ -109,15 +109,6 @@ def quantise(
     )
 
 
-@contextmanager
-def without(module: nn.Module) -> Iterator[None]:
-    """Meanwhile `module` computes as if it had never been quantised: what its engine is compared with."""
-    from sdtrt import qdq
-
-    with qdq.switched_off(module):
-        yield
-
-
 def digest(scales: Mapping[str, Scales]) -> str:
     """sha256 of all that calibration found."""
     text = json.dumps({n: [s.input_amax, s.smooth] for n, s in scales.items()}, sort_keys=True)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sdtrt import config, lora, models, tasks
+from sdtrt import config, heap, lora, models, tasks
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,6 +40,7 @@ def make(
     progress: Callable[[str], None] = lambda label: None,
 ) -> Reference:
     """Make the images of all seeds in `steps` steps with the checkpoint in `folder`."""
+    progress("loading eager")
     pipe = eager(folder, loras)
     made: list[Any] = []
     kept: dict[str, dict[str, Tensors]] = {}
@@ -53,6 +54,8 @@ def make(
             kept.setdefault(name, {}).update({f"seed {seed}, call {n + 1}": t for n, t in ends.items()})
         if time.perf_counter() - started > REPEAT_S:
             break
+    del pipe
+    heap.give_back()
     return Reference(tuple(made), kept)
 
 
@@ -82,6 +85,9 @@ def eager(folder: Path, loras: Sequence[lora.BakedLora] = (), **parts: Any) -> A
     index = models.read_json(folder / "model_index.json")
     if "safety_checker" in index:
         parts |= {"safety_checker": None, "requires_safety_checker": False}
+    if "unet" not in parts:  # the file of the largest is in memory while it is read: nothing else should be
+        unet: Any = family.components(folder, "fp32")["unet"].load(folder)
+        parts["unet"] = unet.inner
     pipe = cls.from_pretrained(folder, dtype=torch.float32, use_safetensors=True, local_files_only=True, **parts)
     pipe.set_progress_bar_config(disable=True)
     names = [f"lora_{number}" for number in range(len(loras))]

@@ -7,19 +7,18 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sdtrt import export, gate, islands, store
+from sdtrt.answers import Answer, Answers
 from sdtrt.errors import BuildError, EngineError, VerifyError
 from sdtrt.graph import fp32_islands
-from sdtrt.spec import ComponentSpec, ShapeProfile
+from sdtrt.spec import ComponentSpec
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
-
     from sdtrt.engines import Engine
 
 Make = Callable[[Path], "Engine"]
@@ -67,34 +66,25 @@ class Spare:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-def checked(
-    engine: Engine,
-    oracle: nn.Module,
-    profiles: Sequence[ShapeProfile],
-    limit: float,
-    spare: Spare | None,
-    make: Make,
-    report: Report,
-    given: Mapping[str, Mapping[str, Tensor]] | None = None,
-) -> Checked:
-    """Judge `engine`, also at the inputs `given`; one that fails is made anew with islands where its graph was kept.
+def checked(engine: Engine, answers: Answers, limit: float, spare: Spare | None, make: Make, report: Report) -> Checked:
+    """Judge `engine` by eager's answers; one that fails is made anew with islands where its graph was kept.
 
     Raises VerifyError with what was tried when no engine is near enough to eager.
     """
     spec = engine.spec
-    verdict = gate.judge(engine, oracle, profiles, limit, given=given, report=report)
+    verdict = gate.judge(engine, answers, limit, report)
     if verdict.passed:
         return Checked(engine, verdict)
     engine.close()
     if spare is None:
         raise failed(spec, verdict, ())
-    tries = _Tries(spec, oracle, spare, make, verdict.failing[:_POINTS], report)
-    inputs = [point.inputs(spec, seed) for point, seed in tries.failing]
+    tries = _Tries(spare, make, verdict.failing[:_POINTS], report)
+    inputs = [answer.point.inputs(spec, answer.seed) for answer in tries.failing]
     finding = islands.search(spare.path, inputs, tries.error, verdict.error, limit)
     if not finding.nodes:
         raise failed(spec, verdict, finding.notes)
     engine, change = tries.engine(finding.nodes)
-    again = gate.judge(engine, oracle, profiles, limit, given=given, report=report)
+    again = gate.judge(engine, answers, limit, report)
     if not again.passed:
         engine.close()
         raise failed(spec, again, finding.notes)
@@ -116,16 +106,8 @@ def failed(spec: ComponentSpec, verdict: gate.Verdict, tried: Sequence[str]) -> 
 class _Tries:
     """Engines with different islands; the last one stays open, since it is often the one that is kept."""
 
-    def __init__(
-        self,
-        spec: ComponentSpec,
-        oracle: nn.Module,
-        spare: Spare,
-        make: Make,
-        failing: Sequence[tuple[gate.Point, int]],
-        report: Report,
-    ) -> None:
-        self._spec, self._oracle, self._spare, self._make, self._report = spec, oracle, spare, make, report
+    def __init__(self, spare: Spare, make: Make, failing: Sequence[Answer], report: Report) -> None:
+        self._spare, self._make, self._report = spare, make, report
         self.failing = failing
         self._count = 0
         self._last: tuple[islands.Nodes, Engine, store.Change] | None = None
@@ -137,7 +119,7 @@ class _Tries:
         self._report(f"differs from eager, try {self._count} in float32: {where}", 0.5)
         try:
             engine, _ = self.engine(nodes)
-            errors = [gate.error(engine, self._oracle, point, seed) for point, seed in self.failing]
+            errors = [gate.error(engine, answer) for answer in self.failing]
         except (BuildError, EngineError):
             return math.inf
         return max((e for e in errors if e is not None), default=math.inf)

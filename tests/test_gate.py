@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from sdtrt import env, gate
+from sdtrt import answers, env, gate
 from sdtrt.errors import ShapeError, VerifyError
 from sdtrt.spec import ComponentSpec, ShapeProfile, TensorSpec
 
@@ -58,11 +58,11 @@ def oracle():
 
 
 def judge(engine, oracle, **more):
-    return gate.judge(engine, oracle, PROFILES, 1e-3, **more)
+    return gate.judge(engine, answers.ask(oracle, SPEC, PROFILES, **more), 1e-3)
 
 
 def test_both_ends_and_the_best_size_of_every_profile_each_once():
-    assert [p.label for p in gate.points(SPEC, PROFILES)] == [
+    assert [p.label for p in answers.points(SPEC, PROFILES)] == [
         "B=1,H=64,W=64, guidance off",
         "B=1,H=64,W=64",
         "B=1,H=256,W=256, guidance off",
@@ -70,7 +70,7 @@ def test_both_ends_and_the_best_size_of_every_profile_each_once():
         "B=2,H=128,W=64",
         "B=1,H=512,W=256",
     ]
-    assert [p.label for p in gate.points(TEXT, PROFILES)] == ["B=1", "B=2"]
+    assert [p.label for p in answers.points(TEXT, PROFILES)] == ["B=1", "B=2"]
 
 
 def test_the_least_batch_of_a_unet_is_one_sample(oracle):
@@ -92,16 +92,16 @@ def test_the_least_batch_of_a_unet_is_one_sample(oracle):
 def test_an_engine_that_is_wrong_at_one_size_fails(oracle, wrong, where, value):
     found = judge(Engine(oracle, wrong, value), oracle)
     assert not found.passed
-    assert where in {point.label for point, _ in found.failing}
+    assert where in {answer.point.label for answer in found.failing}
     assert found.figures["B=1,H=64,W=64"] < 1e-6
     assert ("NaN or Inf" in str(found)) == (value != 0.1)
 
 
 def test_an_engine_that_is_wrong_with_one_of_several_inputs_fails(oracle):
-    point = gate.points(SPEC, PROFILES)[1]
+    point = answers.points(SPEC, PROFILES)[1]
     third = point.inputs(SPEC, 2)["sample"]
     found = judge(Engine(oracle, lambda sample: torch.equal(sample, third), 1.0), oracle)
-    assert found.failing == ((point, 2),)
+    assert [answer[:2] for answer in found.failing] == [(point, 2)]
 
 
 def test_an_engine_for_guidance_only_is_not_asked_for_less(oracle):
@@ -127,14 +127,14 @@ def test_inputs_of_a_real_image_are_compared_too(oracle):
     call = {"sample": torch.full((2, 4, 8, 8), 9.0), "timestep": torch.tensor(501), "encoder_hidden_states": None}
     engine = Engine(oracle, lambda sample: sample.max() > 8, float("inf"))
     found = judge(engine, oracle, given={"seed 0, call 3": call, "seed 1": {"sample": call["sample"]}})
-    assert [p.label for p, _ in found.failing] == ["an image, seed 0, call 3"]
+    assert [answer.point.label for answer in found.failing] == ["an image, seed 0, call 3"]
     assert str(found) == "NaN or Inf at an image, seed 0, call 3"
 
 
 @pytest.mark.parametrize("short", ["time", "memory"])
 def test_a_largest_size_that_would_take_too_much_is_left_out_with_a_note(oracle, monkeypatch, short):
     if short == "time":
-        monkeypatch.setattr(gate, "LARGEST_S", 0.0)
+        monkeypatch.setattr(answers, "LARGEST_S", 0.0)
     monkeypatch.setattr(env, "free_memory_bytes", lambda: 1000 if short == "memory" else None)
     found = judge(Engine(oracle), oracle)
     assert list(found.figures)[-1] == "B=1,H=256,W=256"
@@ -147,7 +147,7 @@ def test_a_largest_size_that_would_take_too_much_is_left_out_with_a_note(oracle,
 
 
 def test_a_size_that_takes_long_is_compared_once_with_a_note(oracle, monkeypatch):
-    monkeypatch.setattr(gate, "REPEAT_S", 0.0)
+    monkeypatch.setattr(answers, "REPEAT_S", 0.0)
     engine = Engine(oracle)
     found = judge(engine, oracle)
     assert len(engine.batches) == len(found.figures) == 6

@@ -101,7 +101,7 @@ def test_an_engine_that_nothing_helps_is_refused_with_what_was_tried(build, chec
 
 
 def test_each_image_is_judged_by_itself(bundles, models, monkeypatch):
-    made = parity.image
+    bundle, made = bundles("sd1", "onnxruntime"), parity.image
 
     def spoil(pipe, sizes, steps, seed):
         image = made(pipe, sizes, steps, seed)
@@ -113,7 +113,6 @@ def test_each_image_is_judged_by_itself(bundles, models, monkeypatch):
 
     monkeypatch.setattr(parity, "image", spoil)
     monkeypatch.setattr(reference, "SEEDS", 3)
-    bundle = bundles("sd1", "onnxruntime")
     eager = reference.make(models["sd1"], bundle.manifest.shape_profiles[0].sizes("opt"), 3)
     specs = families.load("sd").components(models["sd1"], "fp16")
     for name in ("text_encoder", "unet", "vae_decoder"):  # what engines of these are compared at

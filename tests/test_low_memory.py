@@ -60,6 +60,21 @@ def test_without_it_all_engines_are_loaded(bundles, alive):
     assert max(counts) == 4
 
 
+def test_the_largest_is_loaded_first_and_the_order_stays_that_of_the_bundle(bundles, monkeypatch):
+    bundle, backend, order = bundles("sd1", "fake"), engines.load("fake"), []
+    load = type(backend).load
+
+    def noted(self, folder, context):
+        order.append(folder.name)
+        return load(self, folder, context)
+
+    monkeypatch.setattr(type(backend), "load", noted)
+    assert list(pipeline.load_engines(bundle)) == list(bundle.manifest.components)
+    weights = [bundle.manifest.components[name].weight_bytes for name in order]
+    assert order[0] == "unet"
+    assert weights == sorted(weights, reverse=True)
+
+
 def test_threads_take_turns(bundles, alive):
     counts = alive("fake")
     made = pipeline.load_engines(bundles("sd1", "fake"), pipeline.Loading(low_memory=True))

@@ -1,5 +1,6 @@
 """Memory: foreseen where a graph tells it, found by the build, and the checkpoint gone when the engine is built."""
 
+import platform
 import weakref
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 from small_checkpoint import make
 
 import sdtrt
-from sdtrt import cli, config, engines, export, memory
+from sdtrt import answers, builder, cli, config, engines, export, gate, heap, memory, parity, reference
 from sdtrt import models as families
 from sdtrt.engines.onnxruntime import OrtEngine
 from sdtrt.forecast import forecast
@@ -50,7 +51,7 @@ def small(models, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def watched(small, tmp_path_factory):
-    """A text encoder's bundle, and what was alive of the checkpoint's weights when its engine was built and loaded."""
+    """A text encoder's bundle, and what was alive of the checkpoint's weights at each stage of its making."""
     backend, bytes_alive = engines.load("onnxruntime"), {}
     kept, sessions = [], weakref.WeakSet()
 
@@ -59,10 +60,14 @@ def watched(small, tmp_path_factory):
 
     with pytest.MonkeyPatch.context() as patch:
         build, load = type(backend).build, type(backend).load
-        capture = export.capture
+        read, capture, judge = builder._module, export.capture, gate.judge
+
+        def was_read(*arguments):
+            module = read(*arguments)
+            kept.extend(weakref.ref(p) for p in module.parameters())
+            return module
 
         def exported(spec, module, *arguments):
-            kept.extend(weakref.ref(p) for p in module.parameters())
             note("exported")
             return capture(spec, module, *arguments)
 
@@ -74,6 +79,10 @@ def watched(small, tmp_path_factory):
             note("loaded")
             return load(self, folder, context)
 
+        def judged(*arguments):
+            note("compared")
+            return judge(*arguments)
+
         def opened(self, *arguments, **named):
             session = open_session(self, *arguments, **named)
             sessions.add(session)
@@ -83,6 +92,8 @@ def watched(small, tmp_path_factory):
         open_session = OrtEngine._open
         patch.setattr(OrtEngine, "_open", opened)
 
+        patch.setattr(builder, "_module", was_read)
+        patch.setattr(gate, "judge", judged)
         patch.setattr(export, "capture", exported)
         patch.setattr(type(backend), "build", built)
         patch.setattr(type(backend), "load", loaded)
@@ -100,8 +111,38 @@ def watched(small, tmp_path_factory):
 def test_the_checkpoints_weights_are_gone_when_the_engine_is_built(watched):
     _, alive = watched
     assert alive["exported"] > 0
-    assert (alive["built"], alive["loaded"]) == (0, 0), "one tensor keeps the whole file of weights mapped"
+    stages = ("built", "loaded", "compared")
+    assert [alive[s] for s in stages] == [0, 0, 0], "one tensor keeps the whole file of weights mapped"
     assert alive["sessions"] == 1, "two of ONNX Runtime hold all weights twice"
+
+
+def test_verify_has_the_checkpoint_and_the_engine_in_memory_in_turn(watched, monkeypatch):
+    alive, kept, sessions = {}, [], weakref.WeakSet()
+    ask, judge, opened = answers.ask, gate.judge, OrtEngine._open
+
+    def asked(module, *arguments, **named):
+        kept.extend(weakref.ref(p) for p in module.parameters())
+        alive["asked"] = len(sessions)
+        return ask(module, *arguments, **named)
+
+    def judged(engine, *arguments):
+        verdict = judge(engine, *arguments)
+        alive["compared"], alive["weights"] = len(sessions), sum(ref() is not None for ref in kept)
+        return verdict
+
+    def open_session(self, *arguments, **named):
+        session = opened(self, *arguments, **named)
+        sessions.add(session)
+        return session
+
+    monkeypatch.setattr(answers, "ask", asked)
+    monkeypatch.setattr(gate, "judge", judged)
+    monkeypatch.setattr(OrtEngine, "_open", open_session)
+    monkeypatch.setattr(reference, "make", lambda *arguments: reference.Reference((), {}))
+    monkeypatch.setattr(parity, "check_images", lambda *arguments, **named: parity.ImageCheck(1, (), "fp16", None))
+    assert all(row.passed for row in sdtrt.verify(watched[0]))
+    assert alive == {"asked": 0, "compared": 1, "weights": 0}
+    assert not sessions
 
 
 def test_the_manifest_says_what_was_found(watched):
@@ -120,6 +161,19 @@ def test_the_peak_is_that_since_the_reset():
     del block
     memory.reset_peak()
     assert memory.peak_bytes() <= high - 150_000_000
+
+
+def test_large_blocks_go_back_as_soon_as_they_are_freed():
+    if memory.peak_bytes() is None or platform.libc_ver()[0] != "glibc":
+        pytest.skip("only of glibc's heap is it known")
+    torch.ones(4_000_000)  # from now on the heap would keep blocks of up to 16 MB
+    with heap.returning():
+        blocks = [torch.ones(1_000_000) for _ in range(100)]
+        high, last = memory.peak_bytes(), blocks.pop()
+        del blocks
+        memory.reset_peak()
+        assert memory.peak_bytes() <= high - 300_000_000
+    del last
 
 
 @pytest.fixture

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from sdtrt import env, sizes
+from sdtrt import env, heap, sizes
 from sdtrt.engines._contract import Backend, Engine, EngineContext, Source, Unavailable, damaged
 from sdtrt.engines._ort_cuda import CudaSession
 from sdtrt.engines._ort_weights import OrtWeights, Replaced
@@ -67,28 +68,25 @@ class OrtEngine(Engine):
             self._cuda.forget()
         self._session = self._open(replaced=replaced)
 
-    def _open(self, folder: Path | None = None, replaced: Replaced | None = None) -> Any:
-        """A session; one that writes its profile and its optimised graph into `folder` when that is given."""
+    def _open(self, prepare: Callable[[Any], None] = lambda settings: None, *, replaced: Replaced | None = None) -> Any:
+        """A session, with settings that `prepare` may add to."""
         import onnxruntime as ort
 
         settings = ort.SessionOptions()
         settings.intra_op_num_threads = self._options.threads
         settings.log_severity_level = 3
-        if folder is not None:
-            settings.enable_profiling = True
-            settings.profile_file_prefix = str(folder / "profile")
-            settings.optimized_model_filepath = str(folder / "optimised.onnx")
-            settings.add_session_config_entry("session.optimized_model_external_initializers_file_name", "weights")
+        prepare(settings)
         if self._cuda is not None:
             ort.preload_dlls()
         try:
             source = str(self._path) if replaced is None else replaced.source(settings)
-            return ort.InferenceSession(source, settings, providers=self._providers())
+            with heap.returning():  # of what it casts or reorders it has two copies for a while
+                return ort.InferenceSession(source, settings, providers=self._providers())
         except Exception as exc:
             if self._cuda is not None and self._cuda.graphs and "graph capture" in str(exc):
                 self._cuda.graphs = False
                 self._why_plain = f"CUDA graphs are off: {str(exc).strip()}"
-                return self._open(folder, replaced)
+                return self._open(prepare, replaced=replaced)
             raise damaged(self.context, exc) from exc
 
     def notes(self) -> tuple[str, ...]:
@@ -142,9 +140,9 @@ class OrtEngine(Engine):
         bind(name, self.device.type, self.device.index or 0, dtype, tuple(tensor.shape), tensor.data_ptr())
 
     def _layers(self, tensors: Mapping[str, Tensor], runs: int) -> tuple[Layer, ...]:
-        """Times come from a second session, since the profiler slows a session that has it switched on.
+        """Times come from another session, since the profiler slows a session that has it switched on.
 
-        It has the weights of the build: times do not depend on them.
+        It has the weights of the build: times do not depend on them. The graph is written by one more, before.
         On CUDA the runtime's profiler measures how long the host takes to launch a node: such times are left out.
         """
         from sdtrt.engines._ort_layers import layers_of
@@ -153,7 +151,8 @@ class OrtEngine(Engine):
         if self.context.once:
             self.close()  # two sessions would hold all weights twice
         with tempfile.TemporaryDirectory() as name:
-            session = self._open(Path(name))
+            self._open(partial(_write_graph, Path(name) / "optimised.onnx"))
+            session = self._open(partial(_write_profile, Path(name) / "profile"))
             for _ in range(runs + 1):
                 self._run_on(session, ready)
             trace = Path(session.end_profiling())
@@ -166,6 +165,18 @@ class OrtEngine(Engine):
     def close(self) -> None:
         """Drop the session, and the weights, which are mapped into memory."""
         self._session = self._weights = None
+
+
+def _write_graph(path: Path, settings: Any) -> None:
+    settings.optimized_model_filepath = str(path)
+    settings.add_session_config_entry("session.optimized_model_external_initializers_file_name", "weights")
+    # Packed weights would be in memory beside those that are written.
+    settings.add_session_config_entry("session.disable_prepacking", "1")
+
+
+def _write_profile(path: Path, settings: Any) -> None:
+    settings.enable_profiling = True
+    settings.profile_file_prefix = str(path)
 
 
 class OnnxRuntime(Backend):

@@ -68,3 +68,20 @@ def test_weights_may_be_freed_when_they_are_in_the_engine(engine):
     for tensor in given.values():
         tensor.fill_(torch.nan)
     assert torch.equal(output(engine), changed)
+
+
+def test_a_profile_holds_the_weights_once(engine, monkeypatch):
+    """The runtime keeps the weights of a graph that it writes, beside those that it packed to compute with."""
+    real, written, timed = onnxruntime.InferenceSession, [], []
+
+    def opening(source, settings, **kwargs):
+        if settings.optimized_model_filepath:
+            written.append(settings.get_session_config_entry("session.disable_prepacking"))
+        timed.append(settings.enable_profiling and not settings.optimized_model_filepath)
+        return real(source, settings, **kwargs)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", opening)
+    sizes = engine.context.profiles[0].sizes("min")
+    plan = engine.profile(sample_inputs(engine.spec, sizes), sizes, 1)
+    assert (written, timed) == (["1"], [False, True])
+    assert sum(len(layer.times_ms or ()) for layer in plan.layers) > 0.9 * len(plan.layers)

@@ -1,0 +1,35 @@
+"""The C library's heap: it keeps what was freed, and large models leave gigabytes there."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+# glibc's names and its highest threshold, which it reaches by itself as large blocks are freed; it trims at twice that.
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _HIGHEST = -1, -3, 32 << 20
+_LARGE = 1 << 20
+
+
+def give_back() -> None:
+    """Return what is free to the system, after what only Python's cycles hold."""
+    gc.collect()
+    _call("malloc_trim", 0)
+
+
+@contextmanager
+def returning() -> Iterator[None]:
+    """Meanwhile each large block goes back to the system as soon as it is freed; slower for who allocates often."""
+    _call("mallopt", _MMAP_THRESHOLD, _LARGE)
+    try:
+        yield
+    finally:
+        _call("mallopt", _MMAP_THRESHOLD, _HIGHEST)
+        _call("mallopt", _TRIM_THRESHOLD, 2 * _HIGHEST)
+        _call("malloc_trim", 0)
+
+
+def _call(name: str, *arguments: int) -> None:
+    with suppress(OSError, AttributeError):  # glibc alone has all of these
+        getattr(ctypes.CDLL(None), name)(*arguments)
