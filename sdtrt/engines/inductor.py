@@ -259,11 +259,12 @@ class Inductor(Backend):
         return torch.cuda.get_device_name(device), "{}.{}".format(*torch.cuda.get_device_capability(device))
 
     def rounds_layer(self, layer: nn.Module, options: Mapping[str, Any]) -> bool:
-        """Linear layers, and on a GPU convolutions of many channels."""
+        """Linear layers, and on Hopper and later 3x3 convolutions."""
         from sdtrt.engines._inductor import rounds
+        from sdtrt.engines._inductor.build import copies_tiles
 
         chosen = InductorOptions.model_validate(dict(options))
-        return rounds.suits(layer, chosen.fp8_convolutions and device_of(options).type == "cuda")
+        return rounds.suits(layer, chosen.fp8_convolutions and copies_tiles(device_of(options)))
 
     def build(self, source: Source, options: Mapping[str, Any], folder: Path) -> None:
         """Trace, rewrite and compile for every size that the profiles name."""

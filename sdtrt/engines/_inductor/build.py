@@ -92,10 +92,10 @@ def quantise(step: Graph, options: Any, ranges: Mapping[str, float]) -> dict[str
     if not ranges:
         return {}
     changes, device = {}, rounding.device_of(step)
-    if options.fused_gate and _copies_tiles(device):
+    if options.fused_gate and copies_tiles(device):
         changes["fused_gate"] = gated.run(step, ranges)
     changes["fp8"] = fp8.run(step, ranges)
-    if options.fp8_convolutions and _copies_tiles(device):
+    if options.fp8_convolutions and copies_tiles(device):
         changes["fp8_convolutions"] = fp8_conv.run(step, ranges)
     if options.fast_gelu:
         changes["fast_gelu"] = gelu.run(step)
@@ -136,7 +136,7 @@ def _compile(
     return record, weights
 
 
-def _copies_tiles(device: torch.device) -> bool:
+def copies_tiles(device: torch.device) -> bool:
     """Whether the GPU has the memory engine that two of our kernels are written for: Hopper and later."""
     import torch
 
