@@ -147,7 +147,8 @@ def test_what_only_modelopt_can_do_is_refused(checkpoint, tmp_path, settings, wo
         (nn.Linear(32, 4), False, False),
         (nn.Conv2d(640, 64, 3, padding=1), True, False),
         (nn.Conv2d(640, 64, 3, padding=1, stride=2), False, False),
-        (nn.Conv2d(320, 64, 3, padding=1), False, False),
+        (nn.Conv2d(320, 64, 3, padding=1), True, False),
+        (nn.Conv2d(32, 64, 3, padding=1), False, False),
         (nn.Conv2d(640, 64, 1), False, False),
     ],
     ids=str,
@@ -155,6 +156,7 @@ def test_what_only_modelopt_can_do_is_refused(checkpoint, tmp_path, settings, wo
 def test_only_layers_that_are_rounded_are_measured_and_kept(monkeypatch, layer, on_gpu, on_cpu):
     inductor = engines.load("inductor")
     monkeypatch.setattr("sdtrt.engines.inductor.device_of", lambda options: torch.device(options["device"]))
+    monkeypatch.setattr("sdtrt.engines._inductor.build.copies_tiles", lambda device: device.type == "cuda")
     assert inductor.rounds_layer(layer, {"device": "cpu"}) == on_cpu
     assert inductor.rounds_layer(layer, {"device": "cuda"}) == on_gpu
     linear = isinstance(layer, nn.Linear)
@@ -162,9 +164,9 @@ def test_only_layers_that_are_rounded_are_measured_and_kept(monkeypatch, layer, 
 
 
 def test_ranges_are_those_of_layers_that_the_backend_rounds(checkpoint, built):
-    source, _ = built[1]
-    ranges, errors = observe.ranges_of(source.module.inner, asked(checkpoint), checkpoint, {"H": 64, "W": 64})
-    layers = dict(source.module.inner.named_modules())
+    unet = built[1][0].spec.load(checkpoint).inner
+    ranges, errors = observe.ranges_of(unet, asked(checkpoint), checkpoint, {"H": 64, "W": 64})
+    layers = dict(unet.named_modules())
     assert ranges.keys() == errors.keys()
     assert len(ranges) > 5
     assert all(isinstance(layers[name], nn.Linear) for name in ranges)
