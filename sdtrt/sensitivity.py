@@ -96,11 +96,12 @@ def error(layer: Any, given: Tensor, made: Tensor, amax: float) -> Tensor:
     import torch
     from torch.nn import functional
 
-    from sdtrt.engines._inductor.rounding import LARGEST, round_weight
+    from sdtrt.engines._inductor.rounding import LARGEST, round_matrix, round_weight
 
     with torch.no_grad():
-        narrow, scales = round_weight(layer.weight.flatten(1))
-        weight = (narrow.float() * scales[:, None]).reshape(layer.weight.shape)
+        by_channel = layer.weight.dim() == 4
+        narrow, unit = (round_weight if by_channel else round_matrix)(layer.weight.flatten(1))
+        weight = (narrow.float() * (unit[:, None] if by_channel else unit)).reshape(layer.weight.shape)
         scale = amax / LARGEST
         x = (given.float() / scale).clamp(-LARGEST, LARGEST).to(torch.float8_e4m3fn).float() * scale
         if weight.dim() == 4 and x.dim() == 4:

@@ -38,7 +38,6 @@ def group_norm(
 
 def layer_norm(
     x: Tensor,
-    ratios: Tensor | None,
     shift: Tensor | None,
     residual: Tensor | None,
     weight: Tensor,
@@ -47,11 +46,10 @@ def layer_norm(
     factor: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     total = x.float()
-    total = total if ratios is None else total * ratios.float()
     total = total if shift is None else total + shift.float()
     total = total if residual is None else total + residual.float()
     made = functional.layer_norm(total, total.shape[-1:], weight.float(), bias.float(), eps)
-    changed = any(t is not None for t in (ratios, shift, residual))
+    changed = any(t is not None for t in (shift, residual))
     return total.to(x.dtype) if changed else x.new_empty(0), rounded(made, factor, x.dtype)
 
 

@@ -167,7 +167,7 @@ def _flops(op: str, node: Node, values: Mapping[str, Any]) -> int | None:
     if str(node.target) == "sdtrt.group_norm.default":
         per_element += (operands[1] is not None) + PER_ELEMENT["Swish"] * bool(node.args[6])
     if str(node.target) == "sdtrt.layer_norm.default":
-        per_element += sum(o is not None for o in operands[1:4])
+        per_element += sum(o is not None for o in operands[1:3])
     return largest * per_element
 
 

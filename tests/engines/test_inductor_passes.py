@@ -123,7 +123,7 @@ def error(made, truth):
     return float((made.float() - truth).norm() / truth.norm())
 
 
-@pytest.mark.parametrize("few", [8192, 0], ids=["one scale", "scale by channel"])
+@pytest.mark.parametrize("few", [8192, 0], ids=["one scale", "a column of scales"])
 def test_everything_together_is_near_the_module(traced, truth, monkeypatch, few):
     monkeypatch.setattr(fp8, "FEW_ROWS", few)
     prompt, step, changes = rewritten(traced)

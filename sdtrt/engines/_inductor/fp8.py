@@ -1,11 +1,12 @@
-"""Linear layers in FP8 (E4M3): the input rounded with one calibrated scale, the weight with one scale per channel.
+"""Linear layers in FP8 (E4M3): the input rounded with one calibrated scale, the weight with one scale.
 
 The rounding is plain arithmetic on the graph, so that the compiler writes it into whatever makes the input: a norm, a
 GELU. The product accumulates in float32 and comes out in half precision.
 
-A product can take the channels' scales itself, or one scale, with the channels' ratios multiplied in afterwards by the
-kernel that reads the result. On an H200 the second is faster by up to a third when there are few rows and the first
-when there are many (benchmarks/results/h200_kernels.json); what an attention reads must be right at once.
+FP8 has an exponent: a small channel of the weight is as exact as a large one, until it is a thousandth of the largest.
+One scale rounded the trained layers of the embedded model as well as one per channel did (0.99 to 1.10 of the error).
+cuBLAS takes either, and on an H200 a single one is faster by up to a third where rows are few, and a column of equal
+ones where they are many (benchmarks/results/h200_kernels.json).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from sdtrt.engines._inductor import layer_norm
 from sdtrt.engines._inductor.capture import Graph
-from sdtrt.engines._inductor.rounding import LARGEST, constant, device_of, round_weight, rounded, written
+from sdtrt.engines._inductor.rounding import LARGEST, constant, device_of, round_matrix, rounded, written
 
 if TYPE_CHECKING:
     Node = Any  # of torch.fx, whose own types say too little of arguments
@@ -82,7 +83,7 @@ def _product(graph: Graph, node: Node, source: Node, scale: float) -> Node:
     value, name = node.meta["val"], node.args[1].name
     bias = node.args[2] if len(node.args) > 2 else None
     rows, device = prod(value.shape[:-1]), device_of(graph)
-    matrix, channels = round_weight(graph.weights[name])
+    matrix, unit = round_matrix(graph.weights[name])
 
     def step(target: Any, *args: Any) -> Node:
         made = graph.nodes.call_function(target, args)
@@ -90,32 +91,12 @@ def _product(graph: Graph, node: Node, source: Node, scale: float) -> Node:
         return made
 
     turned = step(aten.t.default, constant(graph, f"{name}_fp8", matrix))
-    rest, shape = (None, value.dtype, True), list(value.shape)
-    if rows > FEW_ROWS or _feeds_attention(node):
-        left = constant(graph, f"{name}_rows_{rows}", torch.full((rows, 1), scale, device=device))
-        right = constant(graph, f"{name}_channels", channels.reshape(1, -1))
-        return step(
-            aten.reshape.default, step(aten._scaled_mm.default, source, turned, left, right, bias, *rest), shape
-        )
-    largest = channels.max()
-    left = constant(graph, f"{name}_input", torch.tensor(scale, device=device))
-    right = constant(graph, f"{name}_largest", largest)
-    ratios = constant(graph, f"{name}_ratios", (channels / largest).to(value.dtype))
-    made = step(aten._scaled_mm.default, source, turned, left, right, None, *rest)
-    made = step(aten.reshape.default, made, shape)
-    if layer_norm.leave(graph, node, made, ratios, bias):
-        return made
-    made = step(aten.mul.Tensor, made, ratios)
-    return made if bias is None else step(aten.add.Tensor, made, bias)
-
-
-def _feeds_attention(node: Node) -> bool:
-    """Whether an attention reads the result, through views only."""
-    pending = list(node.users)
-    while pending:
-        user = pending.pop()
-        if any(word in str(user.target) for word in ("scaled_dot_product", "short_attention")):
-            return True
-        if any(word in str(user.target) for word in ("getitem", "split", "view", "transpose", "reshape", "permute")):
-            pending += user.users
-    return False
+    left, right = torch.tensor(scale, device=device), unit
+    if rows > FEW_ROWS:
+        left, right = left.repeat(rows, 1), right.repeat(1, len(matrix))
+    scales = (constant(graph, f"{name}_{what}_{rows}", t) for what, t in (("input", left), ("unit", right)))
+    product = step(aten._scaled_mm.default, source, turned, *scales, bias, None, value.dtype, True)
+    made = step(aten.reshape.default, product, list(value.shape))
+    if rows <= FEW_ROWS and bias is not None and layer_norm.leave(graph, node, made, bias):
+        product.args = tuple(None if a is bias else a for a in product.args)
+    return made

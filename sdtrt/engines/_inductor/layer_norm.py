@@ -29,7 +29,7 @@ def run(graph: Graph) -> int:
         parts = _sum(source)
         with graph.nodes.inserting_after(source):
             made = graph.nodes.call_function(
-                torch.ops.sdtrt.layer_norm.default, (parts[0], None, None, parts[1], weight, bias, eps)
+                torch.ops.sdtrt.layer_norm.default, (parts[0], None, parts[1], weight, bias, eps)
             )
         with graph.nodes.inserting_after(made):
             total, norm = (graph.nodes.call_function(operator.getitem, (made, i)) for i in (0, 1))
@@ -47,15 +47,15 @@ def run(graph: Graph) -> int:
 _DEFAULTS: tuple[Any, ...] = (None, None, None, None, 1e-5)
 
 
-def leave(graph: Graph, node: Node, product: Node, ratios: Node, shift: Node | None) -> bool:
-    """Leave what a product has to do to the norm that reads it, if one does: `product` takes the place of `node` there.
+def leave(graph: Graph, node: Node, product: Node, shift: Node) -> bool:
+    """Leave a bias to the norm that reads a product, if one does: `product` takes the place of `node` there.
 
     Others that read `node` read the norm's sum.
     """
     made = next((u for u in node.users if str(u.target) == "sdtrt.layer_norm.default" and u.args[0] is node), None)
-    if made is None or made.args[1] is not None or made.args[3] is node:
+    if made is None or made.args[1] is not None or made.args[2] is node:
         return False
-    made.args = (product, ratios, shift, *made.args[3:])
+    made.args = (product, shift, *made.args[2:])
     if node.users:
         with graph.nodes.inserting_after(made):
             total = graph.nodes.call_function(operator.getitem, (made, 0))

@@ -1,4 +1,4 @@
-"""LayerNorm of a sum, with what a product in front has left to do and the rounding to FP8 behind it, in Triton.
+"""LayerNorm of a sum, with the bias that a product in front has left and the rounding to FP8 behind it, in Triton.
 
 A transformer block adds a layer's result to its residual, needs the sum again later, and normalises it: one pass over
 memory. Inductor chose per place whether to write a sum or to add it anew from its parts, and took up to 1.7 times as
@@ -22,9 +22,8 @@ _ROWS = 4  # of a program: within 2 % of the fastest for rows of 320 to 1280 num
 
 @triton.jit
 def _layer_norm(
-    x, ratios, shift, residual, weight, bias, factor, total, y, rows, EPS: tl.constexpr, C: tl.constexpr,
-    BC: tl.constexpr, BM: tl.constexpr, RATIOS: tl.constexpr, SHIFT: tl.constexpr, RESIDUAL: tl.constexpr,
-    ROUND: tl.constexpr,
+    x, shift, residual, weight, bias, factor, total, y, rows, EPS: tl.constexpr, C: tl.constexpr, BC: tl.constexpr,
+    BM: tl.constexpr, SHIFT: tl.constexpr, RESIDUAL: tl.constexpr, ROUND: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0) * BM + tl.arange(0, BM)
     column = tl.arange(0, BC)
@@ -32,13 +31,11 @@ def _layer_norm(
     known = (row < rows)[:, None] & inside[None, :]
     where = row[:, None].to(tl.int64) * C + column[None, :]
     values = tl.load(x + where, mask=known, other=0.0).to(tl.float32)
-    if RATIOS:
-        values *= tl.load(ratios + column, mask=inside, other=0.0).to(tl.float32)[None, :]
     if SHIFT:
         values += tl.load(shift + column, mask=inside, other=0.0).to(tl.float32)[None, :]
     if RESIDUAL:
         values += tl.load(residual + where, mask=known, other=0.0).to(tl.float32)
-    if RATIOS or SHIFT or RESIDUAL:
+    if SHIFT or RESIDUAL:
         tl.store(total + where, values.to(total.dtype.element_ty), mask=known)
     mean = tl.sum(values, 1) / C
     values = tl.where(known, values - mean[:, None], 0.0)
@@ -55,7 +52,6 @@ def _layer_norm(
 @triton_op("sdtrt::layer_norm", mutates_args={})
 def layer_norm(
     x: Tensor,
-    ratios: Tensor | None,
     shift: Tensor | None,
     residual: Tensor | None,
     weight: Tensor,
@@ -63,11 +59,10 @@ def layer_norm(
     eps: float,
     factor: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """LayerNorm over the last axis of `x * ratios + shift + residual`.
+    """LayerNorm over the last axis of `x + shift + residual`.
 
     Args:
         x: (..., C), contiguous, in half precision; C is at most 2048.
-        ratios: (C,) or None.
         shift: (C,) or None.
         residual: (..., C), contiguous, or None.
         weight: (C,).
@@ -82,13 +77,13 @@ def layer_norm(
     size, x = x.shape[-1], x.contiguous()
     rows = x.numel() // size
     y = torch.empty(x.shape, dtype=x.dtype if factor is None else torch.uint8, device=x.device)
-    changed = any(t is not None for t in (ratios, shift, residual))
+    changed = any(t is not None for t in (shift, residual))
     total = torch.empty(x.shape if changed else (0,), dtype=x.dtype, device=x.device)
     # What the kernel does not read is any tensor that is there already.
-    given = [x if t is None else t for t in (ratios, shift, None if residual is None else residual.contiguous())]
+    given = [x if t is None else t for t in (shift, None if residual is None else residual.contiguous())]
     wrap_triton(_layer_norm)[(triton.cdiv(rows, _ROWS),)](
         x, *given, weight, bias, x if factor is None else factor, total if changed else y, y, rows, EPS=eps, C=size,
-        BC=triton.next_power_of_2(size), BM=_ROWS, RATIOS=ratios is not None, SHIFT=shift is not None,
-        RESIDUAL=residual is not None, ROUND=factor is not None, num_warps=4,
+        BC=triton.next_power_of_2(size), BM=_ROWS, SHIFT=shift is not None, RESIDUAL=residual is not None,
+        ROUND=factor is not None, num_warps=4,
     )  # fmt: skip
     return total, y

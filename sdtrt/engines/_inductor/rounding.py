@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 LARGEST = 448.0  # of float8_e4m3fn
 # Operations of ours whose argument of this index is the factor before rounding; without it they do not round.
-_FACTORS = {"group_norm": 7, "short_attention": 4, "layer_norm": 7}
+_FACTORS = {"group_norm": 7, "short_attention": 4, "layer_norm": 6}
 _ALWAYS = "gated"
 _VIEWS = ("view", "reshape", "transpose", "permute", "_unsafe_view", "getitem")
 
@@ -61,12 +61,28 @@ def rounded(graph: Graph, source: Node, scale: float) -> Node:
 
 
 def round_weight(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """The weight (N, K) in FP8 and its scales (N,)."""
+    """The weight (N, K) in FP8 and its scales (N,), one for each row."""
+    scales = _unit(weight.float().abs().amax(1))
+    return _narrow(weight, scales[:, None]), scales
+
+
+def round_matrix(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """The weight (N, K) in FP8 and its one scale ()."""
+    scale = _unit(weight.float().abs().amax())
+    return _narrow(weight, scale), scale
+
+
+def _unit(largest: Tensor) -> Tensor:
+    """What a one stands for when the largest magnitude shall be FP8's largest."""
     import torch
 
-    wide = weight.float()
-    scales = (wide.abs().amax(1) / LARGEST).clamp(min=torch.finfo(torch.float32).tiny)
-    return (wide / scales[:, None]).clamp(-LARGEST, LARGEST).to(torch.float8_e4m3fn), scales
+    return (largest / LARGEST).clamp(min=torch.finfo(torch.float32).tiny)
+
+
+def _narrow(weight: Tensor, unit: Tensor) -> Tensor:
+    import torch
+
+    return (weight.float() / unit).clamp(-LARGEST, LARGEST).to(torch.float8_e4m3fn)
 
 
 def factor(graph: Graph, source: Node, scale: float) -> Node:
