@@ -58,6 +58,12 @@ def short_attention(q: Tensor, k: Tensor, v: Tensor, scale: float, factor: Tenso
     return rounded(made.transpose(1, 2).contiguous(), factor, q.dtype)
 
 
+def upsample(x: Tensor, factor: Tensor | None = None, border: bool = False) -> Tensor:
+    made = functional.interpolate(x.float(), scale_factor=2.0, mode="nearest")
+    made = functional.pad(made, (0, 1, 0, 1)) if border else made
+    return rounded(made, factor, x.dtype).contiguous(memory_format=torch.channels_last)
+
+
 def conv3x3(
     x: Tensor, weight: Tensor, scale: Tensor, scales: Tensor, bias: Tensor | None, dtype: torch.dtype
 ) -> Tensor:
@@ -83,6 +89,7 @@ def install(patch) -> None:
         "group_norm_kernel": ({"group_norm": group_norm}, {}),
         "layer_norm_kernel": ({"layer_norm": layer_norm}, {"LONGEST_ROW": 2048}),
         "short_attention_kernel": ({"short_attention": short_attention}, {"MOST_KEYS": 80, "SIZES": (64, 128)}),
+        "upsample_kernel": ({"upsample": upsample}, {}),
         "conv_kernel": ({"conv3x3": conv3x3}, {}),
         "gated_kernel": ({"gated": gated}, {"TILE": 128}),
     }

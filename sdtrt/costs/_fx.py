@@ -49,7 +49,7 @@ _NAMES: dict[str, str] = {
     "Split": "chunk split split_with_sizes",
     "Slice": "slice select narrow",
     "Gather": "embedding index index_select gather",
-    "Resize": "upsample_nearest2d",
+    "Resize": "upsample_nearest2d upsample",
     "Expand": "expand repeat",
     "Pad": "pad constant_pad_nd",
     "Cast": "to _to_copy type_as",

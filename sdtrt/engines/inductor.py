@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from sdtrt.engines._inductor.runner import Runner
 
 _SWITCHES = (
-    "fuse_linears", "prompt_once", "cudnn_attention", "short_attention", "group_norm", "layer_norm", "fp8_convolutions",
-    "fused_gate", "fast_gelu",
+    "fuse_linears", "prompt_once", "cudnn_attention", "short_attention", "wide_attention", "group_norm", "layer_norm",
+    "upsample", "fp8_convolutions", "fused_gate", "fast_gelu",
 )  # fmt: skip
 
 
@@ -48,8 +48,10 @@ class InductorOptions(Record):
     prompt_once: bool = Field(True, description="what depends on the prompt alone is computed once per prompt")
     cudnn_attention: bool = Field(True, description="other attention by cuDNN instead of the flash kernel")
     short_attention: bool = Field(True, description="attention to at most 80 keys by one own kernel")
+    wide_attention: bool = Field(True, description="attention of heads wider than 256 as products and a softmax")
     group_norm: bool = Field(True, description="GroupNorm, SiLU and the added time embedding by one own kernel")
     layer_norm: bool = Field(True, description="LayerNorm and the residual sum in front by one own kernel")
+    upsample: bool = Field(True, description="doubling the size of an image by one own kernel")
     fp8_convolutions: bool = Field(True, description="fp8 only: 3x3 convolutions in fp8, too (Hopper and later)")
     fused_gate: bool = Field(True, description="fp8 only: gated GELU inside the product (Hopper and later)")
     fast_gelu: bool = Field(True, description="fp8 only: GELU by its tanh form")

@@ -58,6 +58,18 @@ def test_group_norm(shape, silu, add, round_by, border):
     assert made.is_contiguous(memory_format=torch.channels_last)
 
 
+@pytest.mark.parametrize("shape", IMAGES, ids=str)
+@pytest.mark.parametrize(("factor", "border"), [(None, False), (8.0, True), (8.0, False)])
+def test_upsample(shape, factor, border):
+    from sdtrt.engines._inductor.upsample_kernel import upsample
+
+    x = half(*shape).contiguous(memory_format=torch.channels_last)
+    rest = (None if factor is None else one(factor), border)
+    made = upsample(x, *rest)
+    check(made, plain_kernels.upsample(x, *rest))
+    assert made.is_contiguous(memory_format=torch.channels_last)
+
+
 @pytest.mark.parametrize("shape", [(2, 77, 768), (1, 33, 320), (2, 1024, 1280), (3, 5, 2048)], ids=str)
 @pytest.mark.parametrize(("shift", "residual", "factor"), [(0, 0, 0), (1, 1, 1), (0, 1, 1), (1, 0, 0)])
 def test_layer_norm(shape, shift, residual, factor):

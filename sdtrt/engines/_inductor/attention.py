@@ -25,7 +25,7 @@ def short(graph: Graph) -> int:
     from sdtrt.engines._inductor.short_attention_kernel import MOST_KEYS, SIZES
 
     changed = 0
-    for node, (query, key, value) in _plain(graph):
+    for node, (query, key, value) in plain(graph):
         size = query.shape[-1]
         if key.shape[-2] > MOST_KEYS or value.shape[-1] != size or size not in SIZES:
             continue
@@ -47,7 +47,7 @@ def run(graph: Graph) -> int:
     import torch
 
     aten, changed = torch.ops.aten, 0
-    for node, tensors in _plain(graph):
+    for node, tensors in plain(graph):
         if not _suits(tensors):
             continue
         with graph.nodes.inserting_before(node):
@@ -65,7 +65,7 @@ def run(graph: Graph) -> int:
     return changed
 
 
-def _plain(graph: Graph) -> Iterator[tuple[Node, list[Any]]]:
+def plain(graph: Graph) -> Iterator[tuple[Node, list[Any]]]:
     """Attentions in half precision without mask or dropout, with query, key and value."""
     import torch
 

@@ -23,6 +23,8 @@ from sdtrt.engines._inductor import (
     provenance,
     rounding,
     split_prompt,
+    upsample,
+    wide_attention,
 )
 from sdtrt.engines._inductor.capture import Graph, capture
 from sdtrt.engines._inductor.record import BucketRecord, EngineRecord, PartRecord
@@ -80,10 +82,14 @@ def rewrite(graph: Graph, options: Any, device: torch.device) -> dict[str, int]:
         changes["short_attention"] = attention.short(graph)
     if options.cudnn_attention and device.type == "cuda":
         changes["cudnn_attention"] = attention.run(graph)
+    if options.wide_attention and device.type == "cuda":
+        changes["wide_attention"] = wide_attention.run(graph)
     if options.group_norm and device.type == "cuda":
         changes["group_norm"] = group_norm.run(graph)
     if options.layer_norm and device.type == "cuda":
         changes["layer_norm"] = layer_norm.run(graph)
+    if options.upsample and device.type == "cuda":
+        changes["upsample"] = upsample.run(graph)
     return changes
 
 

@@ -1,7 +1,8 @@
 """3x3 convolutions in FP8, by our kernel: it was faster than cuDNN in half precision at all sizes of SD and SDXL.
 
 On an H200 it reached 870 to 1260 TFLOP/s with 16 rows, where cuDNN reached 490 to 690
-(benchmarks/results/h200_kernels.json). The GroupNorm in front rounds as it writes, border of zeros and all.
+(benchmarks/results/h200_kernels.json). What is in front, GroupNorm or upsampling, rounds as it writes, border of zeros
+and all.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from sdtrt.engines._inductor.capture import Graph
 from sdtrt.engines._inductor.group_norm import in_memory
-from sdtrt.engines._inductor.rounding import LARGEST, bits, constant, device_of, round_weight, written
+from sdtrt.engines._inductor.rounding import LARGEST, bits, bordered, constant, device_of, round_weight
 
 if TYPE_CHECKING:
     Node = Any  # of torch.fx, whose own types say too little of arguments
@@ -77,9 +78,7 @@ def _bordered(graph: Graph, source: Node, scale: float) -> Node:
     """The input's bits in FP8 with a row and a column of zeros behind it, (N, C, H + 1, W + 1)."""
     import torch
 
-    is_norm = source.target is torch.ops.sdtrt.group_norm.default
-    if is_norm and (made := written(graph, source, scale)) is not None:
-        made.args = (*made.args, True)
+    if (made := bordered(graph, source, scale)) is not None:
         return made
     narrow = bits(graph, source, scale)
     made = graph.nodes.call_function(torch.ops.aten.constant_pad_nd.default, (narrow, [0, 1, 0, 1], 0))

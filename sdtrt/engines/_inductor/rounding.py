@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 LARGEST = 448.0  # of float8_e4m3fn
 # Operations of ours whose argument of this index is the factor before rounding; without it they do not round.
-_FACTORS = {"group_norm": 7, "short_attention": 4, "layer_norm": 6}
+_FACTORS = {"group_norm": 7, "short_attention": 4, "layer_norm": 6, "upsample": 1}
+# Those that write, when asked behind the factor, a border of zeros as well.
+_WITH_BORDER = ("group_norm", "upsample")
 _ALWAYS = "gated"
 _VIEWS = ("view", "reshape", "transpose", "permute", "_unsafe_view", "getitem")
 
@@ -44,6 +46,14 @@ def written(graph: Graph, source: Node, scale: float) -> Node | None:
         with graph.nodes.inserting_before(maker):
             maker.args = (*padded, factor(graph, maker, scale))
     return source
+
+
+def bordered(graph: Graph, source: Node, scale: float) -> Node | None:
+    """`written` with a row and a column of zeros behind an image, where the kernel can write them; else None."""
+    if _own(source) not in _WITH_BORDER or (made := written(graph, source, scale)) is None:
+        return None
+    made.args = (*made.args, True)
+    return made
 
 
 def rounded(graph: Graph, source: Node, scale: float) -> Node:
