@@ -4,8 +4,8 @@
 
 Products in fp16 and in FP8, with one scale and with scales per row and channel; a gated product by our kernel, and the
 same as a product and a pointwise kernel; 3x3 convolutions by ours in FP8 and cuDNN in fp16; attention by flash, cuDNN,
-the memory-efficient kernel and, to few keys, ours; GroupNorm with SiLU and LayerNorm of a sum by our kernels and by
-Inductor, with the time that the least reads and writes take. Microseconds, medians of five replays of twenty calls in
+the memory-efficient kernel and, to few keys, ours, and of one wide head by products; GroupNorm with SiLU, LayerNorm of a
+sum and upsampling by our kernels and by Inductor, with the time that the least reads and writes take. Microseconds, medians of five replays of twenty calls in
 one CUDA graph: what was read by the last call may still be in the cache.
 """
 
@@ -23,11 +23,13 @@ import triton
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from sdtrt.engines._inductor import wide_attention
 from sdtrt.engines._inductor.conv_kernel import conv3x3
 from sdtrt.engines._inductor.gated_kernel import gated
 from sdtrt.engines._inductor.group_norm_kernel import group_norm
 from sdtrt.engines._inductor.layer_norm_kernel import layer_norm
 from sdtrt.engines._inductor.short_attention_kernel import MOST_KEYS, short_attention
+from sdtrt.engines._inductor.upsample_kernel import upsample
 
 RESULTS = Path(__file__).parent / "results"
 CALLS, REPLAYS = 20, 5
@@ -50,6 +52,8 @@ CONVOLUTIONS += [(r, *c) for r in (2, 16) for c in ((1280, 1280, 16), (2560, 128
 GATES = [(2048, 1280, 5120), (8192, 640, 2560), (16384, 1280, 5120), (65536, 640, 2560), (8192, 320, 1280)]
 SUMS = [(2048, 1280), (8192, 640), (16384, 1280), (65536, 640), (8192, 320)]
 NORMS = [(2, 320, 128), (2, 640, 64), (2, 1280, 32), (2, 960, 128), (16, 320, 128), (16, 1280, 32), (1, 128, 1024)]
+DOUBLED = [(2, 1280, 32), (2, 640, 64), (16, 1280, 32), (16, 640, 64)]
+WIDE = [(4096, 512), (16384, 512)]
 
 
 def main() -> None:
@@ -73,6 +77,10 @@ def main() -> None:
         show(found, f"group norm {images}x{channels}x{side}", images_normalised(images, channels, side))
     for rows, size in SUMS:
         show(found, f"layer norm {rows}x{size}", sums_normalised(rows, size))
+    for images, channels, side in DOUBLED:
+        show(found, f"upsample {images}x{channels}x{side}", doubled(images, channels, side))
+    for pixels, channels in WIDE:
+        show(found, f"wide attention {pixels}x{channels}", wide(pixels, channels))
     args.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
@@ -168,11 +176,11 @@ def gate(rows: int, inner: int, columns: int) -> dict[str, float | str]:
     x, weight = narrow(rows, inner), narrow(2 * columns, inner)
     bias, scales = torch.randn(2 * columns, device="cuda").half(), torch.rand(2 * columns, device="cuda") * 0.1
     one, factor = torch.tensor(0.1, device="cuda"), torch.tensor(2.0, device="cuda")
-    rest = (None, None, torch.float16, True)
+    rest = (bias, None, torch.float16, True)
     product = torch._scaled_mm(x, weight.t(), one, one, *rest)
 
     def pointwise(product: Any) -> Any:
-        value, half = (product * scales.half() + bias).chunk(2, -1)
+        value, half = product.chunk(2, -1)
         made = value.float() * functional.gelu(half.float(), approximate="tanh") * factor
         return made.clamp(-448, 448).to(torch.float8_e4m3fn)
 
@@ -198,6 +206,42 @@ def images_normalised(images: int, channels: int, side: int) -> dict[str, float 
         "ours": us(lambda: group_norm(x, add, weight, bias, 32, 1e-5, True)),
         "inductor": us(lambda: compiled(x, add)),
         "bytes at 4.15 TB/s": 3 * x.nbytes / 4.15e12 * 1e6,
+    }
+
+
+def doubled(images: int, channels: int, side: int) -> dict[str, float | str]:
+    """Upsampling, rounding and the border for a convolution."""
+    x = torch.randn(images, channels, side, side, device="cuda").half().contiguous(memory_format=torch.channels_last)
+    factor = torch.tensor(8.0, device="cuda")
+
+    def plain(x: Any) -> Any:
+        made = functional.interpolate(x, scale_factor=2.0, mode="nearest").float() * factor
+        return functional.pad(made.clamp(-448, 448).to(torch.float8_e4m3fn).view(torch.uint8), (0, 1, 0, 1))
+
+    compiled = torch.compile(plain)
+    return {
+        "ours": us(lambda: upsample(x, factor, True)),
+        "inductor": us(lambda: compiled(x)),
+        "bytes at 4.15 TB/s": 3 * x.nbytes / 4.15e12 * 1e6,
+    }
+
+
+def wide(pixels: int, channels: int) -> dict[str, float | str]:
+    """A VAE's attention: what libraries have for a head of this width, and products with a softmax between them."""
+    q, k, v = (torch.randn(1, 1, pixels, channels, device="cuda").bfloat16() for _ in range(3))
+
+    def products(q: Any, k: Any, v: Any) -> Any:
+        parts = []
+        for some in q[0].split(max(1, wide_attention.SCORES // pixels), 1):
+            scores = torch.bmm(some, k[0].transpose(1, 2), out_dtype=torch.float32) * channels**-0.5
+            parts.append(torch.bmm(scores.softmax(-1).bfloat16(), v[0]))
+        return torch.cat(parts, 1)
+
+    compiled = torch.compile(products)
+    return {
+        "ours": us(lambda: compiled(q, k, v)),
+        "efficient": us(lambda: functional.scaled_dot_product_attention(q, k, v)),
+        "gflop": 4 * pixels**2 * channels / 1e9,
     }
 
 

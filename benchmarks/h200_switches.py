@@ -5,7 +5,8 @@
 Random weights, fp8, as `benchmarks/h200.py` builds them; what that left in FOLDER/MODEL is used. The U-Net is built
 with all switches at their defaults, with each one turned over, and in fp16, all in processes of their own, so many at
 once. When nothing is being compiled any more, each is loaded beside the one with the defaults and the two take turns,
-timed by CUDA events. A gain is what the switch saves: the time without it less the time with it.
+timed by CUDA events. A gain is what the switch saves: the time without it less the time with it. `early_launch` needs
+no build of its own.
 """
 
 from __future__ import annotations
@@ -37,6 +38,9 @@ TURNS, TURN_MS, LEAST_CALLS = 8, 120.0, 3
 DEFAULTS = InductorOptions().switches()
 # The same U-Net with one switch turned over, under a name that tells.
 TURNED = {name: f"{'without' if on else 'with'} {name}" for name, on in DEFAULTS.items()}
+# Options of the same build, by what they are when turned over.
+AT_LOAD = {name: not InductorOptions.model_fields[name].default for name in ("early_launch",)}
+NAMES = [*TURNED, *AT_LOAD, "fp8"]
 h200.OURS |= {TURNED[name]: ({**h200.OURS[BASE][0], name: not on}, True) for name, on in DEFAULTS.items()}
 Job = tuple[str, int]  # variant, rows
 
@@ -49,7 +53,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=h200.RESULTS)
     parser.add_argument("--rows", type=int, nargs="+", default=[2, 16])
     parser.add_argument("--at-once", type=int, default=8, help="builds; each takes up to 11 GB of GPU memory")
-    parser.add_argument("--only", nargs="+", choices=[*TURNED, "fp8"], default=[*TURNED, "fp8"])
+    parser.add_argument("--only", nargs="+", choices=NAMES, default=NAMES)
     parser.add_argument("--build", nargs=2, help=argparse.SUPPRESS)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
@@ -67,8 +71,8 @@ def run(args: argparse.Namespace, folder: Path) -> int:
         configs.write(args.model, folder)
     parts = Parts(args.out / f"h200_switches_{args.model}.json", model=args.model, defaults=DEFAULTS)
     parts.run("machine", env.describe)
-    variants = {name: HALF if name == "fp8" else TURNED[name] for name in args.only}
-    jobs = [(variant, rows) for rows in args.rows for variant in (BASE, *variants.values())]
+    variants = {name: HALF if name == "fp8" else TURNED.get(name, BASE) for name in args.only}
+    jobs = [(variant, rows) for rows in args.rows for variant in dict.fromkeys((BASE, *variants.values()))]
     parts.run("builds", lambda: built(args, folder, jobs, parts))
     for rows in args.rows:
         parts.run(f"all x{rows}", partial(timed, args.model, rows, folder, variants, parts))
@@ -143,7 +147,7 @@ class Turns:
 
     def gain(self, name: str, variant: str) -> dict[str, Any]:
         """Time one variant and the defaults in turns; what the switch saves by being on."""
-        other, load_s = self._load(variant)
+        other, load_s = self._load(variant, **{n: value for n, value in AT_LOAD.items() if n == name})
         try:
             defaults, turned = map(h200.spread, self._alternate(self.loaded[0], other))
             found = self._facts(other, load_s)
@@ -151,7 +155,8 @@ class Turns:
             other.close()
             if DEVICE == "cuda":
                 torch.cuda.empty_cache()
-        on, off = (defaults, turned) if DEFAULTS.get(name, True) else (turned, defaults)
+        on_now = DEFAULTS.get(name, not AT_LOAD.get(name, False))
+        on, off = (defaults, turned) if on_now else (turned, defaults)
         gain_ms = off["median"] - on["median"]
         return {
             **found,
@@ -169,8 +174,8 @@ class Turns:
         self.loaded.clear()
         self.truth = None
 
-    def _load(self, variant: str) -> tuple[Engine, float]:
-        return h200.load(self.model, "unet", variant, (self.rows,), self.folder)
+    def _load(self, variant: str, **changed: bool) -> tuple[Engine, float]:
+        return h200.load(self.model, "unet", variant, (self.rows,), self.folder, **changed)
 
     def _facts(self, engine: Engine, load_s: float) -> dict[str, Any]:
         with torch.no_grad():

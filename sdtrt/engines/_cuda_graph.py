@@ -13,10 +13,12 @@ from __future__ import annotations
 
 import ctypes
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import nullcontext
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
+
+from sdtrt.engines import _cuda_early
 
 if TYPE_CHECKING:
     import torch
@@ -66,11 +68,15 @@ def own_stream(device: torch.device, owner: object) -> torch.cuda.ExternalStream
 
 
 def capture(
-    stream: torch.cuda.Stream, enqueue: Callable[[], T], memory: torch.cuda.MemPool | None = None
+    stream: torch.cuda.Stream,
+    enqueue: Callable[[], T],
+    memory: torch.cuda.MemPool | None = None,
+    early: Collection[str] = (),
 ) -> tuple[Graph, T]:
     """What `enqueue` puts on `stream`, as a graph, and what it returned; nothing runs meanwhile.
 
     What it allocates comes from `memory`, where graphs that never run at the same time may share what they free.
+    Kernels of the names in `early`, which wait by themselves, may be launched before the one in front has ended.
 
     Raises RuntimeError when CUDA refuses, and whatever `enqueue` raises; the stream can be used again in both cases.
     """
@@ -90,6 +96,8 @@ def capture(
             raise
         _call("cudaStreamEndCapture", handle, ctypes.byref(graph))
     try:
+        if early:
+            _cuda_early.soften(graph, early)
         _call("cudaGraphInstantiateWithFlags", ctypes.byref(executable), graph, ctypes.c_ulonglong(0))
     finally:
         _runtime().cudaGraphDestroy(graph)

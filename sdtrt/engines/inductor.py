@@ -44,6 +44,7 @@ class InductorOptions(Record):
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto is the GPU where torch sees one")
     rows: tuple[int, ...] = Field((), description="rows to compile for, such as [2, 16]; else the profiles say it")
     cuda_graphs: bool = Field(True, description="replay each package as one CUDA graph; holds its buffers")
+    early_launch: bool = Field(False, description="Hopper and later: own kernels get ready while the one in front runs")
     fuse_linears: bool = Field(True, description="layers that read the same tensor become one product")
     prompt_once: bool = Field(True, description="what depends on the prompt alone is computed once per prompt")
     cudnn_attention: bool = Field(True, description="other attention by cuDNN instead of the flash kernel")
@@ -94,11 +95,12 @@ class InductorEngine(Engine):
             image = on_gpu and tensor.dim() == 4
             self.tensors[name] = tensor.contiguous(memory_format=torch.channels_last) if image else tensor
         pool = torch.cuda.MemPool() if on_gpu and options.cuda_graphs else None
-        self._runners = [(b, self._runner(b, pool)) for b in self.record.buckets]
+        early = _waiting_kernels() if pool is not None and options.early_launch else frozenset[str]()
+        self._runners = [(b, self._runner(b, pool, early)) for b in self.record.buckets]
         self._untimed: tuple[str, ...] = ()
         self._batch_axes = {t.name: _batch_axis(t.shape) for t in self.spec.outputs}
 
-    def _runner(self, bucket: BucketRecord, pool: Any) -> Runner:
+    def _runner(self, bucket: BucketRecord, pool: Any, early: frozenset[str]) -> Runner:
         from sdtrt.engines._inductor import cpp_kernels, package
         from sdtrt.engines._inductor.runner import Part, Runner
 
@@ -112,7 +114,7 @@ class InductorEngine(Engine):
             if bucket.prompt is not None:
                 used = tuple(a for a in bucket.prompt.arguments if a in inputs)
                 prompt = (part(bucket.prompt), used, bucket.handed)
-            return Runner(part(bucket.step), prompt, self.tensors, self.device, pool)
+            return Runner(part(bucket.step), prompt, self.tensors, self.device, pool, early)
         except Exception as exc:
             raise damaged(self.context, exc) from exc
 
@@ -207,6 +209,12 @@ def device_of(options: Mapping[str, Any]) -> torch.device:
     return torch.device("cuda", 0)
 
 
+def _waiting_kernels() -> frozenset[str]:
+    from sdtrt.engines._inductor.early_kernel import KERNELS
+
+    return KERNELS
+
+
 def _batch_axis(shape: tuple[int | str, ...]) -> int:
     return next(i for i, d in enumerate(shape) if isinstance(d, str) and Expr.parse(d).symbol == "B")
 
@@ -227,7 +235,7 @@ class Inductor(Backend):
     native_code = True  # a package is a pickle and compiled kernels
     code_files = ("*.inductor", "*.so", "engine.json")
     options = InductorOptions
-    run_options = frozenset({"cuda_graphs"})
+    run_options = frozenset({"cuda_graphs", "early_launch"})
 
     def unavailable(self) -> Unavailable | None:
         """A GPU needs Triton, which comes with torch; the CPU a C++ compiler."""

@@ -81,7 +81,7 @@ def error(graph, truth):
 # The whole of it at once, some queries at a time with a remainder, and one query at a time.
 @pytest.mark.parametrize("scores", [2**23, 2 * SIDE**2 * 50, 1], ids=["whole", "parts", "single"])
 def test_wide_attention_is_near_the_module(traced, truth, monkeypatch, scores):
-    monkeypatch.setattr(wide_attention, "_SCORES", scores)
+    monkeypatch.setattr(wide_attention, "SCORES", scores)
     graph, changes = rewritten(traced)
     assert changes["wide_attention"] == changes["upsample"] == 1
     assert error(graph, truth) < 0.02

@@ -21,6 +21,8 @@ import triton.language as tl
 from torch import Tensor
 from torch.library import triton_op, wrap_triton
 
+from sdtrt.engines._inductor.early_kernel import early, ready
+
 _DEPTH = 128  # bytes of a tile along the channels: one line of shared memory
 _GROUP = 8  # tiles of pixels that use the same weights one after another
 _LANES = 256  # channels that one program adds up
@@ -56,13 +58,15 @@ def _shifted(i, steps: tl.constexpr, wide, BK: tl.constexpr):
 def _conv3x3(
     x, w, scale, scales, bias, y, images, height, width, tiles_m, tiles_n, C: tl.constexpr, K: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, GROUP: tl.constexpr, PROGRAMS: tl.constexpr,
-    BIAS: tl.constexpr,
+    BIAS: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     wide = width + 1
     count = images * (height + 1) * wide
     x = x.to(tl.pointer_type(tl.float8e4nv), bitcast=True)
-    pixels = tl.make_tensor_descriptor(x, [count, C], [C, 1], [BM, BK])
-    weights = tl.make_tensor_descriptor(w, [K, 9 * C], [9 * C, 1], [BN, BK])
+    # Descriptors are written to memory, which the kernel in front may be using.
+    late = ready(EARLY)
+    pixels = tl.make_tensor_descriptor(x, [count + late, C], [C, 1], [BM, BK])
+    weights = tl.make_tensor_descriptor(w, [K + late, 9 * C], [9 * C, 1], [BN, BK])
     by = tl.load(scale)
     steps: tl.constexpr = (C + BK - 1) // BK
     for tile in tl.range(tl.program_id(0), tiles_m * tiles_n, PROGRAMS):
@@ -95,17 +99,19 @@ def _conv3x3(
 @triton.jit
 def _conv3x3_parts(
     x, w, parts, images, height, width, tiles_m, C: tl.constexpr, K: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
-    BK: tl.constexpr, PARTS: tl.constexpr,
+    BK: tl.constexpr, PARTS: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     """One part of the sum of one tile, border and all."""
     wide = width + 1
     count = images * (height + 1) * wide
     x = x.to(tl.pointer_type(tl.float8e4nv), bitcast=True)
-    pixels = tl.make_tensor_descriptor(x, [count, C], [C, 1], [BM, BK])
-    weights = tl.make_tensor_descriptor(w, [K, 9 * C], [9 * C, 1], [BN, BK])
+    # Descriptors are written to memory, which the kernel in front may be using.
+    late = ready(EARLY)
+    pixels = tl.make_tensor_descriptor(x, [count + late, C], [C, 1], [BM, BK])
+    weights = tl.make_tensor_descriptor(w, [K + late, 9 * C], [9 * C, 1], [BN, BK])
     steps: tl.constexpr = (C + BK - 1) // BK
     each: tl.constexpr = (9 * steps + PARTS - 1) // PARTS
-    part = tl.program_id(1)
+    part = tl.program_id(1) + late
     m = tl.program_id(0) % tiles_m * BM
     n = tl.program_id(0) // tiles_m * BN
     total = tl.zeros((BM, BN), tl.float32)
@@ -123,12 +129,12 @@ def _conv3x3_parts(
 @triton.jit
 def _add_parts(
     parts, scale, scales, bias, y, images, height, width, K: tl.constexpr, BN: tl.constexpr, PARTS: tl.constexpr,
-    BIAS: tl.constexpr,
+    BIAS: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     """Some channels of one pixel that is not border."""
     wide = width + 1
     count = images * (height + 1) * wide
-    pixel = tl.program_id(0)
+    pixel = tl.program_id(0) + ready(EARLY)
     row = pixel // width  # of all images
     at = (row // height * (height + 1) + row % height) * wide + pixel % width
     columns = tl.program_id(1) * BN + tl.arange(0, BN)
@@ -174,18 +180,18 @@ def conv3x3(
         parts = torch.empty((cut, pixels, columns), dtype=torch.float32, device=x.device)
         wrap_triton(_conv3x3_parts)[(tiles_m * tiles_n, cut)](
             x, weight, parts, images, height, width, tiles_m, C=channels, K=columns, BM=tile.pixels, BN=tile.channels,
-            BK=_DEPTH, PARTS=cut, num_warps=tile.warps, num_stages=tile.stages,
+            BK=_DEPTH, PARTS=cut, EARLY=early(x), num_warps=tile.warps, num_stages=tile.stages,
         )  # fmt: skip
         wrap_triton(_add_parts)[(images * height * width, triton.cdiv(columns, _LANES))](
             parts, scale, scales, added, y, images, height, width, K=columns, BN=_LANES, PARTS=cut,
-            BIAS=bias is not None, num_warps=2,
+            BIAS=bias is not None, EARLY=early(x), num_warps=2,
         )  # fmt: skip
         return y
     tiles_m, tiles_n = triton.cdiv(pixels, tile.pixels), triton.cdiv(columns, tile.channels)
     wrap_triton(_conv3x3)[(min(programs, tiles_m * tiles_n),)](
         x, weight, scale, scales, added, y, images, height, width, tiles_m, tiles_n, C=channels, K=columns,
         BM=tile.pixels, BN=tile.channels, BK=_DEPTH, GROUP=_GROUP, PROGRAMS=programs, BIAS=bias is not None,
-        num_warps=tile.warps, num_stages=tile.stages,
+        EARLY=early(x), num_warps=tile.warps, num_stages=tile.stages,
     )  # fmt: skip
     return y
 

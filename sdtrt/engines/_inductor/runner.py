@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -35,13 +35,14 @@ class Runner:
         weights: Mapping[str, Tensor],
         device: torch.device,
         pool: Any,
+        early: Collection[str] = (),
     ) -> None:
         """`prompt` is the part that runs once per prompt, its inputs' names, and those of what it hands over.
 
-        `pool` is a MemPool for CUDA graphs, or None to run without them.
+        `pool` is a MemPool for CUDA graphs, or None to run without them; `early` names kernels that wait by themselves.
         """
         self._step, self._prompt, self._weights, self._device = step, prompt, weights, device
-        self._pool = pool
+        self._pool, self._early = pool, early
         self._seen: list[tuple[Tensor, int | None]] | None = None
         self._handed: dict[str, Tensor] = {}
         self._graph: Any = None
@@ -108,7 +109,9 @@ class Runner:
             for _ in range(2):  # libraries choose their algorithms and take their workspaces
                 self._step.run(*given)
             side.synchronize()
-            self._graph, self._outputs = _cuda_graph.capture(side, lambda: self._step.run(*given), self._pool)
+            self._graph, self._outputs = _cuda_graph.capture(
+                side, lambda: self._step.run(*given), self._pool, self._early
+            )
 
 
 def _version(tensor: Tensor) -> int | None:

@@ -15,16 +15,18 @@ import triton.language as tl
 from torch import Tensor
 from torch.library import triton_op, wrap_triton
 
+from sdtrt.engines._inductor.early_kernel import early, ready
+
 _LANES, _DEEP = 64, 64  # channels and pixels of a tile
 
 
 @triton.jit
 def _upsample(
     x, factor, y, height, width, C: tl.constexpr, BC: tl.constexpr, BP: tl.constexpr, ROUND: tl.constexpr,
-    BORDER: tl.constexpr,
+    BORDER: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     """Some channels of some pixels of the result."""
-    image = tl.program_id(0)
+    image = tl.program_id(0) + ready(EARLY)
     channels = tl.program_id(2) * BC + tl.arange(0, BC)
     inside = channels < C
     at = tl.program_id(1) * BP + tl.arange(0, BP)
@@ -62,6 +64,6 @@ def upsample(x: Tensor, factor: Tensor | None = None, border: bool = False) -> T
     )  # fmt: skip
     wrap_triton(_upsample)[(images, triton.cdiv(tall * wide, _DEEP), triton.cdiv(channels, _LANES))](
         x, x if factor is None else factor, y, height, width, C=channels, BC=_LANES, BP=_DEEP, ROUND=factor is not None,
-        BORDER=int(border), num_warps=4,
+        BORDER=int(border), EARLY=early(x), num_warps=4,
     )  # fmt: skip
     return y

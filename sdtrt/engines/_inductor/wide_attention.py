@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     Node = Any  # of torch.fx, whose own types say too little of arguments
 
 WIDEST_OF_KERNELS = 256
-_SCORES = 2**23  # of one product: 32 MiB in float32; an H200's cache has 50
+SCORES = 2**23  # of one product: 32 MiB in float32; an H200's cache has 50
 
 
 def run(graph: Graph) -> int:
@@ -52,7 +52,7 @@ def _products(graph: Graph, node: Node, values: tuple[Any, ...], scale: float) -
 
     query, key, value = (step(_view(), a, [heads, *t.shape[-2:]]) for a, t in zip(node.args[:3], values, strict=True))
     turned = step(aten.transpose.int, key, 1, 2)
-    each = max(1, _SCORES // (heads * keys))
+    each = max(1, SCORES // (heads * keys))
     parts = []
     for start in range(0, queries, each):
         some = step(aten.slice.Tensor, query, 1, start, min(start + each, queries))
