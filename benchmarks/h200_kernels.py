@@ -4,9 +4,11 @@
 
 Products in fp16 and in FP8, with one scale and with scales per row and channel; a gated product by our kernel, and the
 same as a product and a pointwise kernel; 3x3 convolutions by ours in FP8 and cuDNN in fp16; attention by flash, cuDNN,
-the memory-efficient kernel and, to few keys, ours, and of one wide head by products; GroupNorm with SiLU, LayerNorm of a
-sum and upsampling by our kernels and by Inductor, with the time that the least reads and writes take. Microseconds, medians of five replays of twenty calls in
-one CUDA graph: what was read by the last call may still be in the cache.
+the memory-efficient kernel and, to few keys, ours, and of one wide head by products; GroupNorm with SiLU, LayerNorm of
+a sum and upsampling by our kernels and by Inductor, with the time that the least reads and writes take.
+
+Microseconds, medians of five replays of twenty calls in one CUDA graph: what was read by the last call may still be in
+the cache.
 """
 
 from __future__ import annotations
@@ -69,18 +71,9 @@ def main() -> None:
     for shape in ATTENTIONS:
         for layout in ("fused", "plain")[shape[2] != shape[3] :]:
             show(found, f"attention {'x'.join(map(str, shape))} {layout}", attention(*shape, layout == "fused"))
-    for shape in CONVOLUTIONS:
-        show(found, f"conv3x3 {'x'.join(map(str, shape))}", convolution(*shape))
-    for shape in GATES:
-        show(found, f"gated {'x'.join(map(str, shape))}", gate(*shape))
-    for images, channels, side in NORMS:
-        show(found, f"group norm {images}x{channels}x{side}", images_normalised(images, channels, side))
-    for rows, size in SUMS:
-        show(found, f"layer norm {rows}x{size}", sums_normalised(rows, size))
-    for images, channels, side in DOUBLED:
-        show(found, f"upsample {images}x{channels}x{side}", doubled(images, channels, side))
-    for pixels, channels in WIDE:
-        show(found, f"wide attention {pixels}x{channels}", wide(pixels, channels))
+    for kind, measure, sizes in MORE:
+        for size in sizes:
+            show(found, f"{kind} {'x'.join(map(str, size))}", measure(*size))
     args.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
@@ -263,6 +256,15 @@ def sums_normalised(rows: int, size: int) -> dict[str, float | str]:
         "bytes at 4.15 TB/s": 7 * x.numel() / 4.15e12 * 1e6,
     }
 
+
+MORE: list[tuple[str, Callable[..., dict[str, float | str]], list[tuple[int, ...]]]] = [
+    ("conv3x3", convolution, CONVOLUTIONS),
+    ("gated", gate, GATES),
+    ("group norm", images_normalised, NORMS),
+    ("layer norm", sums_normalised, SUMS),
+    ("upsample", doubled, DOUBLED),
+    ("wide attention", wide, WIDE),
+]
 
 if __name__ == "__main__":
     main()
