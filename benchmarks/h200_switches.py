@@ -40,8 +40,12 @@ DEFAULTS = InductorOptions().switches()
 TURNED = {name: f"{'without' if on else 'with'} {name}" for name, on in DEFAULTS.items()}
 # Options of the same build, by what they are when turned over.
 AT_LOAD = {name: not InductorOptions.model_fields[name].default for name in ("early_launch",)}
-NAMES = [*TURNED, *AT_LOAD, "fp8"]
 h200.OURS |= {TURNED[name]: ({**h200.OURS[BASE][0], name: not on}, True) for name, on in DEFAULTS.items()}
+# Options that are no switches, turned on.
+MORE = {"streams": 2}
+TURNED |= {name: f"with {name}" for name in MORE}
+h200.OURS |= {TURNED[name]: ({**h200.OURS[BASE][0], name: value}, True) for name, value in MORE.items()}
+NAMES = [*TURNED, *AT_LOAD, "fp8"]
 Job = tuple[str, int]  # variant, rows
 
 
@@ -155,8 +159,8 @@ class Turns:
             other.close()
             if DEVICE == "cuda":
                 torch.cuda.empty_cache()
-        on_now = DEFAULTS.get(name, not AT_LOAD.get(name, False))
-        on, off = (defaults, turned) if on_now else (turned, defaults)
+        off_now = name in MORE or not DEFAULTS.get(name, not AT_LOAD.get(name, False))
+        on, off = (turned, defaults) if off_now else (defaults, turned)
         gain_ms = off["median"] - on["median"]
         return {
             **found,

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import ctypes
 import weakref
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from contextlib import nullcontext
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -102,6 +102,25 @@ def capture(
     finally:
         _runtime().cudaGraphDestroy(graph)
     return Graph(executable, memory), made
+
+
+def side_by_side(streams: Sequence[torch.cuda.Stream], calls: Sequence[Callable[[], T]]) -> list[T]:
+    """Make the calls at the same time, the first on the current stream, each other on one of `streams`.
+
+    They begin after what is on the current stream, and what comes on it next begins after all of them.
+    """
+    import torch
+
+    here = torch.cuda.current_stream()
+    begun, made, ends = here.record_event(), [calls[0]()], []
+    for stream, call in zip(streams, calls[1:], strict=True):
+        stream.wait_event(begun)
+        with torch.cuda.stream(stream):
+            made.append(call())
+        ends.append(stream.record_event())
+    for end in ends:
+        here.wait_event(end)
+    return made
 
 
 def _call(function: str, *arguments: Any) -> None:

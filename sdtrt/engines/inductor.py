@@ -21,6 +21,7 @@ from sdtrt import env
 from sdtrt.engines._contract import Backend, Engine, EngineContext, EngineWeights, Source, Unavailable, damaged
 from sdtrt.engines._inductor import buckets
 from sdtrt.engines._inductor.record import BucketRecord, EngineRecord
+from sdtrt.engines._inductor.shares import Shares
 from sdtrt.errors import EngineError
 from sdtrt.plan import Layer, Plan
 from sdtrt.records import Record
@@ -44,6 +45,7 @@ class InductorOptions(Record):
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto is the GPU where torch sees one")
     rows: tuple[int, ...] = Field((), description="rows to compile for, such as [2, 16]; else the profiles say it")
     cuda_graphs: bool = Field(True, description="replay each package as one CUDA graph; holds its buffers")
+    streams: int = Field(1, ge=1, le=8, description="shares of the rows that are computed side by side")
     early_launch: bool = Field(False, description="Hopper and later: own kernels get ready while the one in front runs")
     fuse_linears: bool = Field(True, description="layers that read the same tensor become one product")
     prompt_once: bool = Field(True, description="what depends on the prompt alone is computed once per prompt")
@@ -94,11 +96,11 @@ class InductorEngine(Engine):
             tensor = weights.pop(name).to(self.device)
             image = on_gpu and tensor.dim() == 4
             self.tensors[name] = tensor.contiguous(memory_format=torch.channels_last) if image else tensor
+        self._batch_axes = {t.name: _batch_axis(t.shape) or 0 for t in self.spec.outputs}
         pool = torch.cuda.MemPool() if on_gpu and options.cuda_graphs else None
         early = _waiting_kernels() if pool is not None and options.early_launch else frozenset[str]()
         self._runners = [(b, self._runner(b, pool, early)) for b in self.record.buckets]
         self._untimed: tuple[str, ...] = ()
-        self._batch_axes = {t.name: _batch_axis(t.shape) for t in self.spec.outputs}
 
     def _runner(self, bucket: BucketRecord, pool: Any, early: frozenset[str]) -> Runner:
         from sdtrt.engines._inductor import cpp_kernels, package
@@ -109,14 +111,19 @@ class InductorEngine(Engine):
                 return Part(package.load(self._folder / record.file), record.arguments)
 
         inputs = {t.name for t in self.spec.inputs}
+        shares = self._shares(bucket)
         try:
             prompt = None
             if bucket.prompt is not None:
                 used = tuple(a for a in bucket.prompt.arguments if a in inputs)
                 prompt = (part(bucket.prompt), used, bucket.handed)
-            return Runner(part(bucket.step), prompt, self.tensors, self.device, pool, early)
+            return Runner(part(bucket.step), prompt, self.tensors, self.device, pool, early, shares)
         except Exception as exc:
             raise damaged(self.context, exc) from exc
+
+    def _shares(self, bucket: BucketRecord) -> Shares:
+        batched = {t.name: axis for t in self.spec.inputs if (axis := _batch_axis(t.shape)) is not None}
+        return Shares(bucket.shares, batched, tuple(self._batch_axes[t.name] for t in self.spec.outputs))
 
     def _run(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         rows = next(iter(tensors.values())).shape[0]
@@ -192,7 +199,7 @@ class InductorEngine(Engine):
         if bucket.prompt is not None:
             once = Plan.load(launches.path_of(self._folder / bucket.prompt.file))
             notes.append(f"what depends on the prompt alone runs once per prompt, in {len(once.layers)} more launches")
-        return plan.model_copy(update={"notes": tuple(notes)})
+        return self._shares(bucket).whole(plan.model_copy(update={"notes": tuple(notes)}))
 
     def close(self) -> None:
         """Drop code, graphs and weights."""
@@ -215,8 +222,8 @@ def _waiting_kernels() -> frozenset[str]:
     return KERNELS
 
 
-def _batch_axis(shape: tuple[int | str, ...]) -> int:
-    return next(i for i, d in enumerate(shape) if isinstance(d, str) and Expr.parse(d).symbol == "B")
+def _batch_axis(shape: tuple[int | str, ...]) -> int | None:
+    return next((i for i, d in enumerate(shape) if isinstance(d, str) and Expr.parse(d).symbol == "B"), None)
 
 
 def _padded(tensor: Tensor, rows: int) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import gcd
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,9 +52,9 @@ def build(source: Source, options: Any, device: torch.device, folder: Path) -> N
         if device.type == "cuda":
             _channels_last(module)
         for number, bucket in enumerate(found):
-            share = number / len(found)
-            source.report(f"compiling {bucket.name}, {number + 1} of {len(found)}", share)
-            inputs = {n: t.to(device) for n, t in buckets.example(spec, bucket).items()}
+            source.report(f"compiling {bucket.name}, {number + 1} of {len(found)}", number / len(found))
+            share = buckets.Bucket(bucket.sizes, bucket.rows // _shares(bucket.rows, options))
+            inputs = {n: t.to(device) for n, t in buckets.example(spec, share).items()}
             graph = capture(spec, module, inputs)
             changes = rewrite(graph, options, device)
             prompt, step = (options.prompt_once and split_prompt.split(graph)) or (None, graph)
@@ -137,9 +138,19 @@ def _compile(
             made = call(*[{**part.weights, **given}[a] for a in arguments])
             handed = dict(zip([n for n in step.inputs if n not in inputs], made, strict=True))
     record = BucketRecord(
-        sizes=dict(bucket.sizes), rows=bucket.rows, step=parts["step"], prompt=parts.get("prompt"), handed=tuple(handed)
+        sizes=dict(bucket.sizes),
+        rows=bucket.rows,
+        shares=_shares(bucket.rows, options),
+        step=parts["step"],
+        prompt=parts.get("prompt"),
+        handed=tuple(handed),
     )
     return record, weights
+
+
+def _shares(rows: int, options: Any) -> int:
+    """How many the rows are divided into: as many as asked for, where they come out equal."""
+    return gcd(rows, options.streams)
 
 
 def copies_tiles(device: torch.device) -> bool:

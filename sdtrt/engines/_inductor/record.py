@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pydantic import PositiveInt
+
 from sdtrt import store
 from sdtrt.errors import EngineError
 from sdtrt.records import Record, read
@@ -21,10 +23,11 @@ class PartRecord(Record):
 
 
 class BucketRecord(Record):
-    """The packages of one size. `handed` is what the prompt's part gives to each step."""
+    """The packages of one size, for one share of the rows. `handed` is what the prompt's part gives to each step."""
 
     sizes: dict[str, int]
     rows: int
+    shares: PositiveInt = 1
     step: PartRecord
     prompt: PartRecord | None = None
     handed: tuple[str, ...] = ()
