@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from sdtrt import builder, config, engines, forecast, observe
-from sdtrt.engines._inductor import fp8
+from sdtrt.engines._inductor import fp8, package
+from sdtrt.engines._inductor.build import _added
 from sdtrt.engines._inductor.capture import _flatten
 from sdtrt.errors import BackendUnavailable, ConfigError
 
@@ -194,3 +195,38 @@ def test_calibrated_layers_are_rounded_and_others_are_exact():
     assert changed == 2
     assert 0.005 < error < 0.1
     assert 0.005 < rounded("2")[1] < error
+
+
+class Rows(nn.Module):
+    """The pixels of an image as rows of a linear layer, as at the entrance of a transformer."""
+
+    def __init__(self):
+        super().__init__()
+        self.proj = nn.Linear(32, 64)
+
+    def forward(self, x):
+        return self.proj(x.permute(0, 2, 3, 1).reshape(x.shape[0], -1, x.shape[1]))
+
+
+def test_the_pixels_of_a_single_image_are_rounded_too(tmp_path):
+    """Its channels lie apart, and rounding leaves them so unless it is told."""
+    net = Rows().requires_grad_(False)
+    x = torch.randn(1, 32, 8, 8)
+    graph = _flatten(torch.export.export(net, (x,), strict=False), {"input": x})
+    assert fp8.run(graph, {"proj": float(x.abs().max())}) == 1
+    given = {**graph.weights, graph.inputs["input"]: x}
+    order = package.arguments(graph)
+    call = package.compile_to(graph, {graph.inputs["input"]: x}, tmp_path / "rows.inductor", {})
+    (out,) = call(*[given[n] for n in order])
+    exact = net(x)
+    assert float((out - exact).norm() / exact.norm()) < 0.1
+
+
+def test_weights_of_two_sizes_that_have_one_name_are_both_kept():
+    first, scale = torch.ones(4).to(torch.float8_e4m3fn), torch.tensor(0.5)
+    weights = {}
+    assert _added(weights, {"a": first, "view_factor": scale}, "2rows") == {"a": "a", "view_factor": "view_factor"}
+    names = _added(weights, {"a": first.clone(), "view_factor": 2 * scale}, "16rows")
+    assert names == {"a": "a", "view_factor": "view_factor.16rows"}
+    assert weights.keys() == {"a", "view_factor", "view_factor.16rows"}
+    assert float(weights["view_factor.16rows"]) == 1.0

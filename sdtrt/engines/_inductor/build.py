@@ -60,18 +60,40 @@ def build(source: Source, options: Any, device: torch.device, folder: Path) -> N
             prompt, step = (options.prompt_once and split_prompt.split(graph)) or (None, graph)
             changes |= quantise(step, options, source.ranges)
             made, kept = _compile(prompt, step, inputs, options, bucket, folder, spec.name)
+            names = _added(weights, kept, bucket.name)
             record = record.model_copy(
                 update={
-                    "buckets": (*record.buckets, made),
+                    "buckets": (*record.buckets, made.renamed(names)),
                     "changes": changes,
-                    "sources": record.sources | {n: tuple(s) for n, s in graph.sources.items() if n in kept},
+                    "sources": record.sources | {names[n]: tuple(s) for n, s in graph.sources.items() if n in kept},
                 }
             )
-            weights |= {n: t.cpu().contiguous() for n, t in kept.items() if n not in weights}
     finally:
         module.to(home)
     save_file(weights, folder / WEIGHTS)
     record.save(folder)
+
+
+def _added(weights: dict[str, Tensor], more: Mapping[str, Tensor], bucket: str) -> dict[str, str]:
+    """Add a bucket's weights to those of the others, each tensor once; returns the names that they have now.
+
+    What passes add is named after nodes, which another size may number differently: one name for two tensors.
+    """
+    names = {}
+    for name, tensor in more.items():
+        value = tensor.cpu().contiguous()
+        same = name not in weights or _equal(weights[name], value)
+        names[name] = name if same else f"{name}.{bucket}"
+        weights.setdefault(names[name], value)
+    return names
+
+
+def _equal(a: Tensor, b: Tensor) -> bool:
+    import torch
+
+    if (a.shape, a.dtype) != (b.shape, b.dtype):
+        return False
+    return torch.equal(a.reshape(-1).view(torch.uint8), b.reshape(-1).view(torch.uint8))
 
 
 def rewrite(graph: Graph, options: Any, device: torch.device) -> dict[str, int]:

@@ -65,15 +65,18 @@ def rows_of(graph: Graph, source: Node, scale: float, numbers: bool = True) -> N
     import torch
 
     aten, value = torch.ops.aten, source.meta["val"]
-    made = written(graph, source, scale)
-    narrow = rounded(graph, source, scale) if made is None else made
-    steps: list[tuple[Any, Any]] = [(aten.reshape.default, [prod(value.shape[:-1]), value.shape[-1]])]
-    if made is not None and numbers:
-        steps.append((aten.view.dtype, torch.float8_e4m3fn))
-    for target, argument in steps:
-        narrow = graph.nodes.call_function(target, (narrow, argument))
-        narrow.meta = dict(source.meta)
-    return narrow
+    shape = [prod(value.shape[:-1]), value.shape[-1]]
+
+    def step(target: Any, *args: Any) -> Node:
+        made = graph.nodes.call_function(target, args)
+        made.meta = dict(source.meta)
+        return made
+
+    if (made := written(graph, source, scale)) is None:
+        # What was an image of one row may still lie channel by channel, and no product takes that.
+        return step(aten.contiguous.default, step(aten.reshape.default, rounded(graph, source, scale), shape))
+    rows = step(aten.reshape.default, made, shape)
+    return step(aten.view.dtype, rows, torch.float8_e4m3fn) if numbers else rows
 
 
 def _product(graph: Graph, node: Node, source: Node, scale: float) -> Node:

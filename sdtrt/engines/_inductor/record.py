@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from pydantic import PositiveInt
@@ -31,6 +32,14 @@ class BucketRecord(Record):
     step: PartRecord
     prompt: PartRecord | None = None
     handed: tuple[str, ...] = ()
+
+    def renamed(self, names: Mapping[str, str]) -> BucketRecord:
+        """The same with other names of weights."""
+
+        def part(record: PartRecord) -> PartRecord:
+            return record.model_copy(update={"arguments": tuple(names.get(a, a) for a in record.arguments)})
+
+        return self.model_copy(update={"step": part(self.step), "prompt": self.prompt and part(self.prompt)})
 
 
 class EngineRecord(Record):
