@@ -181,9 +181,7 @@ class InductorEngine(Engine):
         bucket, runner = self._choose(ready, len(next(iter(ready.values()))))
         padded = {n: _padded(t, bucket.rows) for n, t in ready.items()}
         with self._lock:
-            layers, self._untimed = timing.measure(
-                lambda: runner.plain(padded), self._built(tensors).layers, self.device, runs
-            )
+            layers, self._untimed = timing.measure(runner.plain(padded), self._built(tensors).layers, self.device, runs)
         return layers
 
     def _built(self, tensors: Mapping[str, Tensor]) -> Plan:

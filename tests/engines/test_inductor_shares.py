@@ -87,6 +87,7 @@ def test_the_plan_has_every_launch_of_every_share_and_the_work_of_the_whole(buil
     assert two.total_weight_bytes == sum(layer.weight_bytes for layer in two.layers) == one.total_weight_bytes
     assert two.shapes["sample"] == tuple(inputs["sample"].shape)
     assert any("2 shares" in note for note in two.notes)
+    assert not [note for note in two.notes if "belong to no launch" in note]
 
 
 @pytest.mark.gpu

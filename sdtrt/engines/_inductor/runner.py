@@ -64,7 +64,7 @@ class Runner:
         with torch.no_grad():
             self._encode(tensors, asked)
             if self._pool is None:
-                return self._shares.join(self._run(tensors))
+                return self._shares.join([call() for call in self._calls(self._apart(tensors))])
             if self._graph is None:
                 self._capture(tensors)
             for given, own in zip(self._shares.cut(tensors), self._inputs, strict=True):
@@ -74,19 +74,24 @@ class Runner:
             made = self._shares.join(self._outputs)
             return made if self._shares.count > 1 else [t.clone() for t in made]
 
-    def plain(self, tensors: Mapping[str, Tensor]) -> Sequence[Sequence[Tensor]]:
-        """Run without a CUDA graph, one share after the other, as a profiler wants it."""
+    def plain(self, tensors: Mapping[str, Tensor]) -> Callable[[], None]:
+        """A function that runs the step without a CUDA graph, one share after the other, as a profiler wants it."""
         import torch
 
-        with torch.no_grad(), torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=True):
+        with torch.no_grad():
             self._encode(tensors, tensors)
-            return self._run(tensors)
+        calls = self._calls(self._apart(tensors))
 
-    def _run(self, tensors: Mapping[str, Tensor]) -> list[Sequence[Tensor]]:
-        return [
-            self._step.run(given, handed, self._weights)
-            for given, handed in zip(self._apart(tensors), self._handed, strict=True)
-        ]
+        def run() -> None:
+            with torch.no_grad(), torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=True):
+                for call in calls:
+                    call()
+
+        return run
+
+    def _calls(self, shares: Sequence[Mapping[str, Tensor]]) -> list[Callable[[], Sequence[Tensor]]]:
+        pairs = zip(shares, self._handed, strict=True)
+        return [partial(self._step.run, given, handed, self._weights) for given, handed in pairs]
 
     def _apart(self, tensors: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
         """Each share in memory of its own: compiled code counts on where a tensor begins."""
@@ -120,10 +125,7 @@ class Runner:
 
         own = [n for n in self._step.arguments if n in tensors]
         self._inputs = [{n: given[n].clone() for n in own} for given in self._shares.cut(tensors)]
-        calls = [
-            partial(self._step.run, given, handed, self._weights)
-            for given, handed in zip(self._inputs, self._handed, strict=True)
-        ]
+        calls = self._calls(self._inputs)
         torch.cuda.synchronize(self._device)
         side, *others = (_cuda_graph.own_stream(self._device, self) for _ in calls)
         enqueue = partial(_cuda_graph.side_by_side, others, calls)

@@ -26,6 +26,8 @@ class Shares:
 
     def cut(self, tensors: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
         """Each share of the inputs, as views; what has no rows is in all of them."""
+        if self.count == 1:
+            return [dict(tensors)]
         pieces = {n: t.chunk(self.count, self.inputs[n]) if n in self.inputs else () for n, t in tensors.items()}
         return [{n: pieces[n][i] if pieces[n] else t for n, t in tensors.items()} for i in range(self.count)]
 
