@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -25,7 +26,6 @@ import triton
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from sdtrt.engines._inductor import wide_attention
 from sdtrt.engines._inductor.conv_kernel import conv3x3
 from sdtrt.engines._inductor.gated_kernel import gated
 from sdtrt.engines._inductor.group_norm_kernel import group_norm
@@ -223,16 +223,17 @@ def wide(pixels: int, channels: int) -> dict[str, float | str]:
     """A VAE's attention: what libraries have for a head of this width, and products with a softmax between them."""
     q, k, v = (torch.randn(1, 1, pixels, channels, device="cuda").bfloat16() for _ in range(3))
 
-    def products(q: Any, k: Any, v: Any) -> Any:
+    def products(q: Any, k: Any, v: Any, scores_at_once: int) -> Any:
         parts = []
-        for some in q[0].split(max(1, wide_attention.SCORES // pixels), 1):
+        for some in q[0].split(max(1, scores_at_once // pixels), 1):
             scores = torch.bmm(some, k[0].transpose(1, 2), out_dtype=torch.float32) * channels**-0.5
             parts.append(torch.bmm(scores.softmax(-1).bfloat16(), v[0]))
         return torch.cat(parts, 1)
 
-    compiled = torch.compile(products)
+    compiled = torch.compile(products, dynamic=False)
+    sizes = [2**power for power in (23, 24, 25, 26)]
     return {
-        "ours": us(lambda: compiled(q, k, v)),
+        **{f"products of 2^{n.bit_length() - 1} scores": us(partial(compiled, q, k, v, n)) for n in sizes},
         "efficient": us(lambda: functional.scaled_dot_product_attention(q, k, v)),
         "gflop": 4 * pixels**2 * channels / 1e9,
     }
