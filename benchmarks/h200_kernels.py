@@ -177,7 +177,7 @@ def gate(rows: int, inner: int, columns: int) -> dict[str, float | str]:
         made = value.float() * functional.gelu(half.float(), approximate="tanh") * factor
         return made.clamp(-448, 448).to(torch.float8_e4m3fn)
 
-    compiled = torch.compile(pointwise)
+    compiled = torch.compile(pointwise, dynamic=False)
     return {
         "ours": us(lambda: gated(x.view(torch.uint8), weight, one, scales, bias, factor)),
         "product": us(lambda: torch._scaled_mm(x, weight.t(), one, one, *rest)),
@@ -194,7 +194,7 @@ def images_normalised(images: int, channels: int, side: int) -> dict[str, float 
     def plain(x: Any, add: Any) -> Any:
         return functional.silu(functional.group_norm(x + add[:, :, None, None], 32, weight, bias, 1e-5))
 
-    compiled = torch.compile(plain)
+    compiled = torch.compile(plain, dynamic=False)
     return {
         "ours": us(lambda: group_norm(x, add, weight, bias, 32, 1e-5, True)),
         "inductor": us(lambda: compiled(x, add)),
@@ -211,7 +211,7 @@ def doubled(images: int, channels: int, side: int) -> dict[str, float | str]:
         made = functional.interpolate(x, scale_factor=2.0, mode="nearest").float() * factor
         return functional.pad(made.clamp(-448, 448).to(torch.float8_e4m3fn).view(torch.uint8), (0, 1, 0, 1))
 
-    compiled = torch.compile(plain)
+    compiled = torch.compile(plain, dynamic=False)
     return {
         "ours": us(lambda: upsample(x, factor, True)),
         "inductor": us(lambda: compiled(x)),
@@ -250,7 +250,7 @@ def sums_normalised(rows: int, size: int) -> dict[str, float | str]:
         made = functional.layer_norm(total, (size,), weight, bias) * factor
         return total, made.clamp(-448, 448).to(torch.float8_e4m3fn)
 
-    compiled = torch.compile(plain)
+    compiled = torch.compile(plain, dynamic=False)
     return {
         "ours": us(lambda: layer_norm(x, None, residual, weight, bias, 1e-5, factor)),
         "inductor": us(lambda: compiled(x, residual)),

@@ -92,7 +92,11 @@ def _wrong_by(module: nn.Module, ranges: Mapping[str, float], factors: Mapping[s
 
 
 def error(layer: Any, given: Tensor, made: Tensor, amax: float) -> Tensor:
-    """What rounding a layer's input and weight to FP8 adds to its output `made`."""
+    """What rounding a layer's input and weight to FP8 adds to its output `made`.
+
+    The weight of a linear layer gets one scale, of a convolution one per channel. An engine that computes several
+    layers as one product gives them one scale together, and a gated layer one per channel.
+    """
     import torch
     from torch.nn import functional
 

@@ -12,7 +12,7 @@ from sdtrt import builder, config, engines, forecast, observe
 from sdtrt.engines._inductor import fp8, package
 from sdtrt.engines._inductor.build import _added
 from sdtrt.engines._inductor.capture import _flatten
-from sdtrt.errors import BackendUnavailable, ConfigError
+from sdtrt.errors import BackendUnavailable, ConfigError, EngineError
 
 PROFILE = "B=1:1:2,H=64,W=64"
 LIMIT = 0.02
@@ -225,8 +225,14 @@ def test_the_pixels_of_a_single_image_are_rounded_too(tmp_path):
 def test_weights_of_two_sizes_that_have_one_name_are_both_kept():
     first, scale = torch.ones(4).to(torch.float8_e4m3fn), torch.tensor(0.5)
     weights = {}
-    assert _added(weights, {"a": first, "view_factor": scale}, "2rows") == {"a": "a", "view_factor": "view_factor"}
-    names = _added(weights, {"a": first.clone(), "view_factor": 2 * scale}, "16rows")
+    assert _added(weights, {"a": first, "view_factor": scale}, "2rows", {"a"}) == {
+        "a": "a",
+        "view_factor": "view_factor",
+    }
+    names = _added(weights, {"a": first.clone(), "view_factor": 2 * scale}, "16rows", {"a"})
     assert names == {"a": "a", "view_factor": "view_factor.16rows"}
     assert weights.keys() == {"a", "view_factor", "view_factor.16rows"}
     assert float(weights["view_factor.16rows"]) == 1.0
+    with pytest.raises(EngineError) as caught:
+        _added(weights, {"a": 2 * scale}, "16rows", {"a"})
+    assert caught.value.slug == "inductor-weights"

@@ -2,8 +2,8 @@
 
 A captured graph says that a kernel starts when the one in front has ended, and starting takes a microsecond. A kernel
 that itself waits (`griddepcontrol.wait`) before it touches what others write may be launched earlier. Whoever launches
-it would have to say so, and Inductor's launcher cannot: so the edges of the captured graph are changed, by CUDA's
-driver, 12.3 and later.
+it would have to say so, which Inductor does for kernels of its own making alone (`enable_pdl`, which we leave off): so
+the edges of the captured graph are changed, by CUDA's driver, 12.3 and later.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import ctypes
 import sys
 from collections import Counter
 from collections.abc import Collection
+from contextlib import suppress
 from functools import cache
 from typing import Any
 
@@ -48,7 +49,8 @@ def soften(graph: ctypes.c_void_p, names: Collection[str]) -> int:
     """Let kernels of these names be launched before the one in front has ended; returns how many may be.
 
     `graph` is a CUgraph that has not been instantiated. Only a kernel that has one thing in front, which is a kernel,
-    can be. Raises RuntimeError when the driver refuses or is older than 12.3.
+    can be; and that one must not have been launched early by others, who may know that it need not wait: then what is
+    in front of it might still run. Raises RuntimeError when the driver refuses or is older than 12.3.
     """
     count = ctypes.c_size_t()
     _call("cuGraphGetEdges_v2", graph, None, None, None, ctypes.byref(count))
@@ -56,11 +58,13 @@ def soften(graph: ctypes.c_void_p, names: Collection[str]) -> int:
     edges = (_Edge * count.value)()
     _call("cuGraphGetEdges_v2", graph, froms, tos, edges, ctypes.byref(count))
     in_front = Counter(tos)
+    early = {tos[i] for i in range(count.value) if edges[i].type != _WHEN_ENDED}
     chosen = [
         i
         for i in range(count.value)
         if edges[i].type == _WHEN_ENDED
         and in_front[tos[i]] == 1
+        and froms[i] not in early
         and _is_kernel(froms[i])
         and _is_kernel(tos[i])
         and _name(tos[i]) in names
@@ -69,7 +73,7 @@ def soften(graph: ctypes.c_void_p, names: Collection[str]) -> int:
         some_froms, some_tos = ((ctypes.c_void_p * len(chosen))(*(a[i] for i in chosen)) for a in (froms, tos))
         before = (_Edge * len(chosen))(*(edges[i] for i in chosen))
         after = (_Edge * len(chosen))(*[_Edge(_PORT_PROGRAMMATIC, 0, _PROGRAMMATIC)] * len(chosen))
-        size = ctypes.c_size_t(len(chosen))
+        size = ctypes.c_size_t(len(chosen))  # of edges that are all alike: some drivers look at the first one alone
         _call("cuGraphRemoveDependencies_v2", graph, some_froms, some_tos, before, size)
         _call("cuGraphAddDependencies_v2", graph, some_froms, some_tos, after, size)
     return len(chosen)
@@ -82,12 +86,14 @@ def _is_kernel(node: int | None) -> bool:
 
 
 def _name(node: int | None) -> str:
+    """A kernel's name; nothing for one whose name the driver does not tell, which is none of ours."""
     parameters, name = _Kernel(), ctypes.c_char_p()
-    _call("cuGraphKernelNodeGetParams_v2", ctypes.c_void_p(node), ctypes.byref(parameters))
-    if parameters.function:
-        _call("cuFuncGetName", ctypes.byref(name), ctypes.c_void_p(parameters.function))
-    else:
-        _call("cuKernelGetName", ctypes.byref(name), ctypes.c_void_p(parameters.kernel))
+    with suppress(RuntimeError):
+        _call("cuGraphKernelNodeGetParams_v2", ctypes.c_void_p(node), ctypes.byref(parameters))
+        if parameters.function:
+            _call("cuFuncGetName", ctypes.byref(name), ctypes.c_void_p(parameters.function))
+        else:
+            _call("cuKernelGetName", ctypes.byref(name), ctypes.c_void_p(parameters.kernel))
     return (name.value or b"").decode()
 
 

@@ -45,7 +45,7 @@ class InductorOptions(Record):
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto is the GPU where torch sees one")
     rows: tuple[int, ...] = Field((), description="rows to compile for, such as [2, 16]; else the profiles say it")
     cuda_graphs: bool = Field(True, description="replay each package as one CUDA graph; holds its buffers")
-    streams: int = Field(1, ge=1, le=8, description="shares of the rows that are computed side by side")
+    streams: int = Field(1, ge=1, le=8, description="GPU: shares of the rows that a CUDA graph computes side by side")
     early_launch: bool = Field(False, description="Hopper and later: own kernels get ready while the one in front runs")
     fuse_linears: bool = Field(True, description="layers that read the same tensor become one product")
     prompt_once: bool = Field(True, description="what depends on the prompt alone is computed once per prompt")
@@ -96,9 +96,9 @@ class InductorEngine(Engine):
             tensor = weights.pop(name).to(self.device)
             image = on_gpu and tensor.dim() == 4
             self.tensors[name] = tensor.contiguous(memory_format=torch.channels_last) if image else tensor
-        self._batch_axes = {t.name: _batch_axis(t.shape) or 0 for t in self.spec.outputs}
+        self._batch_axes = {t.name: axis for t in self.spec.outputs if (axis := _batch_axis(t.shape)) is not None}
         pool = torch.cuda.MemPool() if on_gpu and options.cuda_graphs else None
-        early = _waiting_kernels() if pool is not None and options.early_launch else frozenset[str]()
+        early = _waiting_kernels(self.device) if pool is not None and options.early_launch else frozenset[str]()
         self._runners = [(b, self._runner(b, pool, early)) for b in self.record.buckets]
         self._untimed: tuple[str, ...] = ()
 
@@ -214,7 +214,11 @@ def device_of(options: Mapping[str, Any]) -> torch.device:
     return torch.device("cuda", 0)
 
 
-def _waiting_kernels() -> frozenset[str]:
+def _waiting_kernels(device: torch.device) -> frozenset[str]:
+    from sdtrt.engines._inductor.build import copies_tiles
+
+    if not copies_tiles(device):
+        return frozenset()
     from sdtrt.engines._inductor.early_kernel import KERNELS
 
     return KERNELS

@@ -19,6 +19,7 @@ SEEN = [Ran("aten::addmm", 1.0), Ran("triton_a", 2.0), Ran("aten::addmm", 3.0), 
 
 def test_keys_are_what_the_profiler_writes():
     assert key_of(layer("extern_kernels.bias_addmm")) == "aten::addmm"
+    assert key_of(layer("extern_kernels.bmm_dtype")) == "aten::bmm"
     assert key_of(layer("torch.ops.aten._scaled_mm.default")) == "aten::_scaled_mm"
     assert key_of(layer("torch.ops.mkldnn._linear_pointwise.default")) == "mkldnn::_linear_pointwise"
     assert key_of(layer("cpp_fused_0", "cpp")) == "cpp_fused_0"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from math import gcd
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -60,7 +60,7 @@ def build(source: Source, options: Any, device: torch.device, folder: Path) -> N
             prompt, step = (options.prompt_once and split_prompt.split(graph)) or (None, graph)
             changes |= quantise(step, options, source.ranges)
             made, kept = _compile(prompt, step, inputs, options, bucket, folder, spec.name)
-            names = _added(weights, kept, bucket.name)
+            names = _added(weights, kept, bucket.name, graph.sources)
             record = record.model_copy(
                 update={
                     "buckets": (*record.buckets, made.renamed(names)),
@@ -74,15 +74,26 @@ def build(source: Source, options: Any, device: torch.device, folder: Path) -> N
     record.save(folder)
 
 
-def _added(weights: dict[str, Tensor], more: Mapping[str, Tensor], bucket: str) -> dict[str, str]:
+def _added(
+    weights: dict[str, Tensor], more: Mapping[str, Tensor], bucket: str, sources: Collection[str]
+) -> dict[str, str]:
     """Add a bucket's weights to those of the others, each tensor once; returns the names that they have now.
 
-    What passes add is named after nodes, which another size may number differently: one name for two tensors.
+    What passes add is named after nodes, which another size may number differently: one name for two tensors. Those in
+    `sources` hold parameters, which a LoRA must find in one place: EngineError when one would be in two.
     """
     names = {}
     for name, tensor in more.items():
         value = tensor.cpu().contiguous()
         same = name not in weights or _equal(weights[name], value)
+        if not same and name in sources:
+            raise EngineError(
+                f"the weight {name} has other values at {bucket}",
+                slug="inductor-weights",
+                received="two tensors of one name, made of parameters",
+                expected="parameters merged alike at all sizes",
+                hint="build one engine per size, and report the model",
+            )
         names[name] = name if same else f"{name}.{bucket}"
         weights.setdefault(names[name], value)
     return names
@@ -171,7 +182,7 @@ def _compile(
 
 
 def _shares(rows: int, options: Any) -> int:
-    """How many the rows are divided into: as many as asked for, where they come out equal."""
+    """How many equal shares the rows are divided into: the greatest common divisor with what was asked for."""
     return gcd(rows, options.streams)
 
 

@@ -111,7 +111,7 @@ def _conv3x3_parts(
     weights = tl.make_tensor_descriptor(w, [K + late, 9 * C], [9 * C, 1], [BN, BK])
     steps: tl.constexpr = (C + BK - 1) // BK
     each: tl.constexpr = (9 * steps + PARTS - 1) // PARTS
-    part = tl.program_id(1) + late
+    part = tl.program_id(1) + late  # a part without steps reads nothing, and its zeros must wait too
     m = tl.program_id(0) % tiles_m * BM
     n = tl.program_id(0) // tiles_m * BN
     total = tl.zeros((BM, BN), tl.float32)

@@ -25,8 +25,9 @@ KERNELS = frozenset(
 def ready(EARLY: tl.constexpr):
     """0, as soon as all that the kernel in front writes can be read; the kernel behind may get ready from now on.
 
-    To be added to what addresses are made of: it is this sum that keeps reads and writes behind the wait. An assembly
-    with side effects would keep them there by itself, but then Inductor takes every argument for one that is written.
+    To be added to what addresses are made of: it is this sum that keeps reads and writes behind the wait. What is read
+    without it (weights, scales, factors) is written by no kernel of a graph. An assembly with side effects would keep
+    all behind by itself, but then Inductor takes every argument for one that is written.
     """
     if EARLY:
         return tl.inline_asm_elementwise(

@@ -98,8 +98,8 @@ def _product(graph: Graph, node: Node, source: Node, scale: float) -> Node:
     if rows > FEW_ROWS:
         left, right = left.repeat(rows, 1), right.repeat(1, len(matrix))
     scales = (constant(graph, f"{name}_{what}_{rows}", t) for what, t in (("input", left), ("unit", right)))
-    product = step(aten._scaled_mm.default, source, turned, *scales, bias, None, value.dtype, True)
+    product = step(aten._scaled_mm.default, source, turned, *scales, None, None, value.dtype, True)
     made = step(aten.reshape.default, product, list(value.shape))
-    if rows <= FEW_ROWS and bias is not None and layer_norm.leave(graph, node, made, bias):
-        product.args = tuple(None if a is bias else a for a in product.args)
+    if bias is not None and not (rows <= FEW_ROWS and layer_norm.leave(graph, node, made, bias)):
+        product.update_arg(4, bias)
     return made

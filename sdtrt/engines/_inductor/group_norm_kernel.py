@@ -101,12 +101,12 @@ def _apply(
     ROUND: tl.constexpr, BORDER: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     """Some channels of some pixels; with a border, which is zero, the pixels are those of the result."""
-    image = tl.program_id(0) + ready(EARLY)
+    image = tl.program_id(1) + ready(EARLY)
     channels = tl.program_id(2) * BC + tl.arange(0, BC)
     inside = channels < C
     factor = tl.load(factors + image * 2 * C + channels, mask=inside, other=0.0)
     offset = tl.load(factors + image * 2 * C + C + channels, mask=inside, other=0.0)
-    at = tl.program_id(1) * BP + tl.arange(0, BP)
+    at = tl.program_id(0) * BP + tl.arange(0, BP)
     wide, tall = width + BORDER, height + BORDER
     row, column = at // wide, at % wide
     real = (row < height) & (column < width)
@@ -224,7 +224,7 @@ def group_norm(
         BG=triton.next_power_of_2(channels // groups), ADD=add is not None, EARLY=soon, num_warps=4,
     )  # fmt: skip
     deep = _TILE // _LANES
-    wrap_triton(_apply)[(images, triton.cdiv(tall * wide, deep), blocks)](
+    wrap_triton(_apply)[(triton.cdiv(tall * wide, deep), images, blocks)](
         x, factors, factor, y, height, width, C=channels, BC=_LANES, BP=deep, **flags, EARLY=soon, num_warps=4
     )
     return y

@@ -12,8 +12,8 @@ from sdtrt.errors import EngineError
 from sdtrt.records import Record, read
 
 FILE = "engine.json"
-# 1: first version.
-FORMAT_VERSION = 1
+# 1: first version. 2: shares of rows, kernels that wait by themselves.
+FORMAT_VERSION = 2
 
 
 class PartRecord(Record):

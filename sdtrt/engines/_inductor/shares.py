@@ -28,8 +28,10 @@ class Shares:
         """Each share of the inputs, as views; what has no rows is in all of them."""
         if self.count == 1:
             return [dict(tensors)]
-        pieces = {n: t.chunk(self.count, self.inputs[n]) if n in self.inputs else () for n, t in tensors.items()}
-        return [{n: pieces[n][i] if pieces[n] else t for n, t in tensors.items()} for i in range(self.count)]
+        return [
+            {n: t.chunk(self.count, self.inputs[n])[i] if n in self.inputs else t for n, t in tensors.items()}
+            for i in range(self.count)
+        ]
 
     def join(self, parts: Sequence[Sequence[Tensor]]) -> list[Tensor]:
         """The outputs of all shares as those of the whole, which belong to the caller."""

@@ -102,7 +102,7 @@ def key_of(layer: Layer) -> str:
     path = kernel.removesuffix(".default").split(".")
     space = path[2] if path[:2] == ["torch", "ops"] else "aten"
     name = path[3] if path[:2] == ["torch", "ops"] else path[1]
-    return f"{space}::{name.removeprefix('bias_')}"
+    return f"{space}::{name.removeprefix('bias_').removesuffix('_dtype')}"
 
 
 @contextmanager

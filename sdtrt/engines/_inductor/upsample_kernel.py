@@ -26,10 +26,10 @@ def _upsample(
     BORDER: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     """Some channels of some pixels of the result."""
-    image = tl.program_id(0) + ready(EARLY)
+    image = tl.program_id(1) + ready(EARLY)
     channels = tl.program_id(2) * BC + tl.arange(0, BC)
     inside = channels < C
-    at = tl.program_id(1) * BP + tl.arange(0, BP)
+    at = tl.program_id(0) * BP + tl.arange(0, BP)
     wide, tall = 2 * width + BORDER, 2 * height + BORDER
     row, column = at // wide, at % wide
     real = (row < 2 * height) & (column < 2 * width)
@@ -62,7 +62,7 @@ def upsample(x: Tensor, factor: Tensor | None = None, border: bool = False) -> T
         (images, channels, tall, wide), (tall * wide * channels, 1, wide * channels, channels),
         dtype=x.dtype if factor is None else torch.uint8, device=x.device,
     )  # fmt: skip
-    wrap_triton(_upsample)[(images, triton.cdiv(tall * wide, _DEEP), triton.cdiv(channels, _LANES))](
+    wrap_triton(_upsample)[(triton.cdiv(tall * wide, _DEEP), images, triton.cdiv(channels, _LANES))](
         x, x if factor is None else factor, y, height, width, C=channels, BC=_LANES, BP=_DEEP, ROUND=factor is not None,
         BORDER=int(border), EARLY=early(x), num_warps=4,
     )  # fmt: skip

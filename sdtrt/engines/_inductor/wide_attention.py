@@ -22,6 +22,8 @@ SCORES = 2**25  # of one product: 128 MiB in float32
 
 def run(graph: Graph) -> int:
     """Replace all that are wider; returns how many."""
+    import torch
+
     changed = 0
     for node, (query, key, value) in attention.plain(graph):
         if query.shape[-1] <= WIDEST_OF_KERNELS or query.shape[:-2] != key.shape[:-2]:
@@ -29,7 +31,8 @@ def run(graph: Graph) -> int:
         scale = node.kwargs.get("scale") or 1 / sqrt(query.shape[-1])
         with graph.nodes.inserting_before(node):
             made = _products(graph, node, (query, key, value), scale)
-            back = graph.nodes.call_function(_view(), (made, list(node.meta["val"].shape)))
+            shape = list(node.meta["val"].shape)
+            back = graph.nodes.call_function(torch.ops.aten.reshape.default, (made, shape))
         back.meta = dict(node.meta)
         node.replace_all_uses_with(back)
         graph.nodes.erase_node(node)
@@ -50,7 +53,9 @@ def _products(graph: Graph, node: Node, values: tuple[Any, ...], scale: float) -
         made.meta = {k: v for k, v in node.meta.items() if k != "val"}
         return made
 
-    query, key, value = (step(_view(), a, [heads, *t.shape[-2:]]) for a, t in zip(node.args[:3], values, strict=True))
+    query, key, value = (
+        step(aten.reshape.default, a, [heads, *t.shape[-2:]]) for a, t in zip(node.args[:3], values, strict=True)
+    )
     turned = step(aten.transpose.int, key, 1, 2)
     each = max(1, SCORES // (heads * keys))
     parts = []
@@ -60,9 +65,3 @@ def _products(graph: Graph, node: Node, values: tuple[Any, ...], scale: float) -
         shares = step(aten._softmax.default, step(aten.mul.Tensor, scores, scale), -1, False)
         parts.append(step(aten.bmm.default, step(aten._to_copy.default, shares, dtype=kind), value))
     return step(aten.cat.default, parts, 1) if len(parts) > 1 else parts[0]
-
-
-def _view() -> Any:
-    import torch
-
-    return torch.ops.aten.reshape.default
