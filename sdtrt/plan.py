@@ -23,7 +23,9 @@ FORMAT_VERSION = 2
 
 Kind = Literal["conv", "gemm", "attention", "norm", "pointwise", "reformat", "copy", "shape", "other"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
-Milliseconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+# Thirty thousand years: what is more is no time, and a few such figures would overflow in a sum.
+LONGEST_MS = 1e15
+Milliseconds = Annotated[float, Field(ge=0, le=LONGEST_MS, allow_inf_nan=False)]
 
 # Bits of one element. A type that is not here has no known size.
 DTYPE_BITS: dict[str, int] = {

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from math import inf
 from typing import Any
 
+from sdtrt.plan import LONGEST_MS
 from sdtrt.readers._documents import LeftOut
 
 _SECTIONS = {
@@ -74,7 +74,7 @@ def gpu_ms(metadata: Mapping[str, Mapping[str, Any]]) -> tuple[float] | None:
     """Median GPU time of a run, from the summary's list: minimum, maximum, mean, median, then percentiles."""
     figures = metadata.get("performance", {}).get("GPU Compute Time")
     middle = figures[3] if isinstance(figures, list) and len(figures) > 3 else None
-    if not isinstance(middle, int | float) or isinstance(middle, bool) or not 0 < middle < inf:
+    if not isinstance(middle, int | float) or isinstance(middle, bool) or not 0 < middle <= LONGEST_MS:
         return None
     return (float(middle),)
 

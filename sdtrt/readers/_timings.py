@@ -6,13 +6,12 @@ of its own, so that no measured time is lost; the profiler reports what the insp
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from sdtrt.plan import Layer, Timing
+from sdtrt.plan import LONGEST_MS, Layer, Timing
 from sdtrt.readers._documents import LeftOut
 from sdtrt.readers._tensors import PROFILE
 
@@ -46,10 +45,10 @@ def records(data: Any, left: LeftOut) -> Records:
 
 def milliseconds(value: Any, left: LeftOut, where: object) -> float | None:
     """A time, or None when it is missing or none."""
-    if type(value) in (int, float) and math.isfinite(value) and value >= 0:
+    if type(value) in (int, float) and 0 <= value <= LONGEST_MS:
         return float(value)
     if value is not None:
-        left.add("a time that is negative or no number", where)
+        left.add("a time that is negative, no number or above all sense", where)
     return None
 
 

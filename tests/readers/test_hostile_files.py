@@ -112,6 +112,18 @@ CHANGES = st.lists(
 )
 
 
+def test_times_whose_sum_overflows_are_left_out(engines, tmp_path):
+    texts = {f: json.loads(json.dumps(d)) for f, d in engines[0].items()}
+    for entry in texts["profile"]:
+        entry |= {key: 1e308 for key in entry if key.endswith("Ms")}
+    for name, data in texts.items():
+        (tmp_path / f"x.{name}.json").write_text(json.dumps(data))
+    check(tmp_path / "x.graph.json", profile=0)
+    (plan,) = load(tmp_path / "x.graph.json", profile=0).plans
+    assert all(layer.time_ms is None for layer in plan.layers)
+    assert any("above all sense" in note for note in plan.notes)
+
+
 @pytest.mark.parametrize(("file", "examples"), [("graph", 1000), ("profile", 300), ("profile.metadata", 150)])
 def test_a_changed_file_is_a_plan_or_an_error(engines, tmp_path_factory, file, examples):
     folder = tmp_path_factory.mktemp("changed")

@@ -61,7 +61,7 @@ def test_a_time_that_is_none_is_noted(value):
     left = LeftOut()
     found = records([{"name": "a", "averageMs": value}], left)
     assert found.timings[0][1].mean_ms is None
-    assert left.notes() == ("left out: a time that is negative or no number (1 times, first in a)",)
+    assert left.notes() == ("left out: a time that is negative, no number or above all sense (1 times, first in a)",)
 
 
 def test_entries_that_are_no_records_are_noted():

@@ -1,0 +1,82 @@
+"""Claim: callers on threads of their own are served better by a pipeline without a lock than by one with a lock.
+
+Four callers make two images of 12 steps and six of 4, with one thread in each engine call; once with a lock around
+every call, once without, in turns. Prints images per second and the latency of the short calls, medians of the rounds
+with their spread (median absolute deviation). Usage: python benchmarks/threads.py [--rounds 5] [--callers 4]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from statistics import median
+from threading import Lock
+from typing import Any
+
+import torch
+
+import sdtrt
+from sdtrt import demo, env
+from sdtrt.cli.console import hush
+from sdtrt.cli.demo import PROFILE
+
+RESULTS = Path(__file__).parent / "results"
+STEPS = (12, 4, 4, 4, 12, 4, 4, 4)
+SHORT = min(STEPS)
+
+
+def main() -> None:
+    """Measure, print and keep."""
+    arguments = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    arguments.add_argument("--rounds", type=int, default=5)
+    arguments.add_argument("--callers", type=int, default=4)
+    options = arguments.parse_args()
+    hush()
+    with tempfile.TemporaryDirectory() as name:
+        bundle = sdtrt.build(demo.copy(Path(name) / "model"), Path(name) / "bundle", profiles=[PROFILE])
+        pipe = sdtrt.load(bundle, options={"threads": 1})
+        pipe.set_progress_bar_config(disable=True)
+        guards: dict[str, AbstractContextManager[Any]] = {"a lock around each call": Lock(), "no lock": nullcontext()}
+        rounds: dict[str, list[tuple[float, float]]] = {name: [] for name in guards}
+        for number in range(options.rounds + 1):
+            for how, guard in guards.items():
+                rounds[how].append(one_round(pipe, guard, options.callers, number))
+    found = {how: summary(all_rounds[1:]) for how, all_rounds in rounds.items()}  # the first warms up
+    for how, row in found.items():
+        print(f"{how.ljust(24)} {row['images_per_s']:.2f} images/s, short calls {row['short_s']:.2f} s {row}")
+    data = {"machine": env.describe(), "callers": options.callers, "steps": STEPS, "rounds": options.rounds}
+    (RESULTS / "threads_cpu.json").write_text(json.dumps(data | {"found": found}, indent=1) + "\n", encoding="utf-8")
+
+
+def one_round(pipe: Any, guard: AbstractContextManager[Any], callers: int, number: int) -> tuple[float, float]:
+    """(images per second, median seconds of a short call from when a caller asks until it has its image)."""
+
+    def call(index: int) -> tuple[int, float]:
+        noise, started = torch.Generator().manual_seed(100 * number + index), time.perf_counter()
+        with guard:
+            pipe(demo.PROMPTS[index % len(demo.PROMPTS)], num_inference_steps=STEPS[index], generator=noise)
+        return STEPS[index], time.perf_counter() - started
+
+    started = time.perf_counter()
+    with ThreadPoolExecutor(callers) as pool:
+        made = list(pool.map(call, range(len(STEPS))))
+    seconds = time.perf_counter() - started
+    return len(made) / seconds, median(s for steps, s in made if steps == SHORT)
+
+
+def summary(rounds: list[tuple[float, float]]) -> dict[str, float]:
+    """Medians and median absolute deviations."""
+    found: dict[str, float] = {}
+    for name, values in zip(("images_per_s", "short_s"), zip(*rounds, strict=True), strict=True):
+        middle = median(values)
+        found |= {name: middle, f"{name}_mad": median(abs(v - middle) for v in values)}
+    return found
+
+
+if __name__ == "__main__":
+    main()
