@@ -48,7 +48,7 @@ def main() -> None:
                 rounds[how].append(one_round(pipe, guard, options.callers, number))
     found = {how: summary(all_rounds[1:]) for how, all_rounds in rounds.items()}  # the first warms up
     for how, row in found.items():
-        print(f"{how.ljust(24)} {row['images_per_s']:.2f} images/s, short calls {row['short_s']:.2f} s {row}")
+        print(f"{how.ljust(24)} {row['images_per_s']:.2f} images/s, short calls {row['short_s']:.2f} s")
     data = {"machine": env.describe(), "callers": options.callers, "steps": STEPS, "rounds": options.rounds}
     (RESULTS / "threads_cpu.json").write_text(json.dumps(data | {"found": found}, indent=1) + "\n", encoding="utf-8")
 
