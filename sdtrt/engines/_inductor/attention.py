@@ -31,12 +31,9 @@ def short(graph: Graph) -> int:
             continue
         with graph.nodes.inserting_before(node):
             scale = node.kwargs.get("scale") or 1 / sqrt(size)
-            made = graph.nodes.call_function(torch.ops.sdtrt.short_attention.default, (*node.args[:3], scale))
-            back = graph.nodes.call_function(torch.ops.aten.transpose.int, (made, 1, 2))
-        made.meta = {**node.meta, "val": node.meta["val"].transpose(1, 2).contiguous()}
-        back.meta = dict(node.meta)
-        node.replace_all_uses_with(back)
-        graph.nodes.erase_node(node)
+            made = graph.call(node, torch.ops.sdtrt.short_attention.default, *node.args[:3], scale)
+            back = graph.call(node, torch.ops.aten.transpose.int, made, 1, 2)
+        graph.replace(node, back)
         changed += 1
     graph.finish()
     return changed
@@ -51,15 +48,10 @@ def run(graph: Graph) -> int:
         if not _suits(tensors):
             continue
         with graph.nodes.inserting_before(node):
-            both = graph.nodes.call_function(
-                aten._scaled_dot_product_cudnn_attention.default,
-                (*node.args, None, False, 0.0, False, False),
-                dict(node.kwargs),
-            )
-            first = graph.nodes.call_function(operator.getitem, (both, 0))
-        both.meta, first.meta = dict(node.meta), dict(node.meta)
-        node.replace_all_uses_with(first)
-        graph.nodes.erase_node(node)
+            kernel = aten._scaled_dot_product_cudnn_attention.default
+            both = graph.call(node, kernel, *node.args, None, False, 0.0, False, False, **node.kwargs)
+            first = graph.call(node, operator.getitem, both, 0)
+        graph.replace(node, first)
         changed += 1
     graph.finish()
     return changed

@@ -35,6 +35,18 @@ class Graph:
         """The graph itself."""
         return self.module.graph
 
+    def call(self, like: Any, target: Any, *args: Any, **kwargs: Any) -> Any:
+        """A new node at the place of insertion, of the same module as `like`; its value is not known."""
+        made = self.nodes.call_function(target, args, kwargs)
+        made.meta = {k: v for k, v in like.meta.items() if k != "val"}
+        return made
+
+    def replace(self, node: Any, made: Any) -> None:
+        """Give `made`, which computes the same, to all who read `node`, and drop that."""
+        made.meta["val"] = node.meta["val"]
+        node.replace_all_uses_with(made)
+        self.nodes.erase_node(node)
+
     def finish(self) -> None:
         """Drop what nothing uses, weights too, and make the module callable again."""
         self.nodes.eliminate_dead_code()

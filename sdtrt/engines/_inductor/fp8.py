@@ -12,6 +12,7 @@ ones where they are many (benchmarks/results/h200_kernels.json).
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -42,7 +43,7 @@ def run(graph: Graph, amax: Mapping[str, float]) -> int:
             if (source.name, scale) not in seen:
                 seen[source.name, scale] = rows_of(graph, source, scale)
             made = _product(graph, node, seen[source.name, scale], scale)
-        node.replace_all_uses_with(made)
+        graph.replace(node, made)
         changed += 1
     graph.finish()
     return changed
@@ -64,14 +65,8 @@ def rows_of(graph: Graph, source: Node, scale: float, numbers: bool = True) -> N
     """The input in FP8 as (rows, K); with `numbers` off it may be the bits, as uint8."""
     import torch
 
-    aten, value = torch.ops.aten, source.meta["val"]
+    aten, value, step = torch.ops.aten, source.meta["val"], partial(graph.call, source)
     shape = [prod(value.shape[:-1]), value.shape[-1]]
-
-    def step(target: Any, *args: Any) -> Node:
-        made = graph.nodes.call_function(target, args)
-        made.meta = dict(source.meta)
-        return made
-
     if (made := written(graph, source, scale)) is None:
         # What was an image of one row may still lie channel by channel, and no product takes that.
         return step(aten.contiguous.default, step(aten.reshape.default, rounded(graph, source, scale), shape))
@@ -82,17 +77,11 @@ def rows_of(graph: Graph, source: Node, scale: float, numbers: bool = True) -> N
 def _product(graph: Graph, node: Node, source: Node, scale: float) -> Node:
     import torch
 
-    aten = torch.ops.aten
+    aten, step = torch.ops.aten, partial(graph.call, node)
     value, name = node.meta["val"], node.args[1].name
     bias = node.args[2] if len(node.args) > 2 else None
     rows, device = prod(value.shape[:-1]), device_of(graph)
     matrix, unit = round_matrix(graph.weights[name])
-
-    def step(target: Any, *args: Any) -> Node:
-        made = graph.nodes.call_function(target, args)
-        made.meta = dict(node.meta)
-        return made
-
     turned = step(aten.t.default, constant(graph, f"{name}_fp8", matrix))
     left, right = torch.tensor(scale, device=device), unit
     if rows > FEW_ROWS:

@@ -36,7 +36,7 @@ def run(graph: Graph, amax: Mapping[str, float]) -> int:
             continue
         with graph.nodes.inserting_before(node):
             made = _convolution(graph, node, found / LARGEST)
-        node.replace_all_uses_with(made)
+        graph.replace(node, made)
         changed += 1
     graph.finish()
     return changed
@@ -69,9 +69,7 @@ def _convolution(graph: Graph, node: Node, scale: float) -> Node:
         constant(graph, f"{weight.name}_input", torch.tensor(scale, device=device_of(graph))),
         constant(graph, f"{weight.name}_channels", channels),
     )
-    made = graph.nodes.call_function(torch.ops.sdtrt.conv3x3.default, (*operands, bias, node.meta["val"].dtype))
-    made.meta = dict(node.meta)
-    return made
+    return graph.call(node, torch.ops.sdtrt.conv3x3.default, *operands, bias, node.meta["val"].dtype)
 
 
 def _bordered(graph: Graph, source: Node, scale: float) -> Node:
@@ -81,8 +79,7 @@ def _bordered(graph: Graph, source: Node, scale: float) -> Node:
     if (made := bordered(graph, source, scale)) is not None:
         return made
     narrow = bits(graph, source, scale)
-    made = graph.nodes.call_function(torch.ops.aten.constant_pad_nd.default, (narrow, [0, 1, 0, 1], 0))
-    made.meta = dict(source.meta)
+    made = graph.call(source, torch.ops.aten.constant_pad_nd.default, narrow, [0, 1, 0, 1], 0)
     value = source.meta["val"]
     images, wide, height, width = value.shape
     return in_memory(graph, made, value.new_empty((images, wide, height + 1, width + 1)))

@@ -41,7 +41,7 @@ def run(graph: Graph, amax: Mapping[str, float]) -> int:
             continue
         with graph.nodes.inserting_before(node):
             made = _gated(graph, found, inside / LARGEST, behind / LARGEST)
-        node.replace_all_uses_with(made)
+        graph.replace(node, made)
         changed += 1
     graph.finish()
     return changed
@@ -82,7 +82,5 @@ def _gated(graph: Graph, found: _Gate, inside: float, behind: float) -> Node:
         linear.args[2] if len(linear.args) > 2 else None,
         factor(graph, found.product, behind),
     )
-    made = graph.nodes.call_function(torch.ops.sdtrt.gated.default, operands)
-    shaped = graph.nodes.call_function(torch.ops.aten.reshape.default, (made, list(value.shape)))
-    made.meta, shaped.meta = dict(linear.meta), {**linear.meta, "val": value}
-    return shaped
+    made = graph.call(linear, torch.ops.sdtrt.gated.default, *operands)
+    return graph.call(linear, torch.ops.aten.reshape.default, made, list(value.shape))

@@ -7,12 +7,10 @@ and Gimpel, "Gaussian Error Linear Units", with tanh(y) = 2 * sigmoid(2y) - 1.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import Any
 
 from sdtrt.engines._inductor.capture import Graph
-
-if TYPE_CHECKING:
-    import torch
 
 _FACTOR, _CUBE = 1.5957691216057308, 0.044715
 
@@ -26,20 +24,13 @@ def run(graph: Graph) -> int:
         if node.kwargs.get("approximate", "none") != "none":
             continue
         source: Any = node.args[0]
-        made: list[torch.fx.Node] = []
-
-        def step(target: Any, *args: Any, made: list[torch.fx.Node] = made, **kwargs: Any) -> torch.fx.Node:
-            made.append(graph.nodes.call_function(target, args, kwargs))
-            return made[-1]
-
+        step = partial(graph.call, node)
         with graph.nodes.inserting_before(node):
             wide = step(aten._to_copy.default, source, dtype=torch.float32)
             cube = step(aten.mul.Tensor, step(aten.mul.Tensor, step(aten.mul.Tensor, wide, wide), wide), _CUBE)
             gate = step(aten.sigmoid.default, step(aten.mul.Tensor, step(aten.add.Tensor, wide, cube), _FACTOR))
             last = step(aten._to_copy.default, step(aten.mul.Tensor, wide, gate), dtype=node.meta["val"].dtype)
-        for new in made:
-            new.meta = dict(node.meta)
-        node.replace_all_uses_with(last)
+        graph.replace(node, last)
         changed += 1
     graph.finish()
     return changed

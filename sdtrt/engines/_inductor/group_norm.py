@@ -35,9 +35,8 @@ def run(graph: Graph) -> int:
             if source.target is not aten.conv2d.default or source.args[2] is not None:
                 source = in_memory(graph, source, source.meta["val"])
             arguments = (source, add, weight, bias, groups, eps, last is user)
-            made = graph.nodes.call_function(torch.ops.sdtrt.group_norm.default, arguments)
-        made.meta = dict(node.meta)  # its name in reports is the norm's
-        last.replace_all_uses_with(made)
+            made = graph.call(node, torch.ops.sdtrt.group_norm.default, *arguments)  # named like the norm
+        graph.replace(last, made)
         changed += 1
     graph.finish()
     return changed

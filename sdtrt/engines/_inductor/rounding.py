@@ -6,6 +6,7 @@ own: there it would be a launch, a read and a write. Our kernels take a factor a
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from sdtrt.engines._inductor.capture import Graph
@@ -30,8 +31,7 @@ def bits(graph: Graph, source: Node, scale: float) -> Node:
     import torch
 
     if (made := written(graph, source, scale)) is None:
-        made = graph.nodes.call_function(torch.ops.aten.view.dtype, (rounded(graph, source, scale), torch.uint8))
-        made.meta = dict(source.meta)
+        made = graph.call(source, torch.ops.aten.view.dtype, rounded(graph, source, scale), torch.uint8)
     return made
 
 
@@ -60,14 +60,11 @@ def rounded(graph: Graph, source: Node, scale: float) -> Node:
     """The tensor in FP8. The factor is a tensor: as a number it would make every kernel a different one."""
     import torch
 
-    aten, call = torch.ops.aten, graph.nodes.call_function
-    wide = call(aten._to_copy.default, (source,), {"dtype": torch.float32})
-    scaled = call(aten.mul.Tensor, (wide, factor(graph, source, scale)))
-    inside = call(aten.clamp.default, (scaled, -LARGEST, LARGEST))
-    narrow = call(aten._to_copy.default, (inside,), {"dtype": torch.float8_e4m3fn})
-    for made in (wide, scaled, inside, narrow):
-        made.meta = {k: v for k, v in source.meta.items() if k != "val"}
-    return narrow
+    aten, step = torch.ops.aten, partial(graph.call, source)
+    wide = step(aten._to_copy.default, source, dtype=torch.float32)
+    scaled = step(aten.mul.Tensor, wide, factor(graph, source, scale))
+    inside = step(aten.clamp.default, scaled, -LARGEST, LARGEST)
+    return step(aten._to_copy.default, inside, dtype=torch.float8_e4m3fn)
 
 
 def round_weight(weight: Tensor) -> tuple[Tensor, Tensor]:

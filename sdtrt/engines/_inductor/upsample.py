@@ -21,9 +21,8 @@ def run(graph: Graph) -> int:
         if tuple(after.shape[2:]) != tuple(2 * side for side in before.shape[2:]) or not half:
             continue
         with graph.nodes.inserting_before(node):
-            made = graph.nodes.call_function(torch.ops.sdtrt.upsample.default, (in_memory(graph, source, before),))
-        made.meta = dict(node.meta)
-        node.replace_all_uses_with(made)
+            made = graph.call(node, torch.ops.sdtrt.upsample.default, in_memory(graph, source, before))
+        graph.replace(node, made)
         changed += 1
     graph.finish()
     return changed

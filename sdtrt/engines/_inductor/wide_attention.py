@@ -7,6 +7,7 @@ little memory, many keep all multiprocessors busy (benchmarks/h200_kernels.py ti
 
 from __future__ import annotations
 
+from functools import partial
 from math import prod, sqrt
 from typing import TYPE_CHECKING, Any
 
@@ -31,11 +32,8 @@ def run(graph: Graph) -> int:
         scale = node.kwargs.get("scale") or 1 / sqrt(query.shape[-1])
         with graph.nodes.inserting_before(node):
             made = _products(graph, node, (query, key, value), scale)
-            shape = list(node.meta["val"].shape)
-            back = graph.nodes.call_function(torch.ops.aten.reshape.default, (made, shape))
-        back.meta = dict(node.meta)
-        node.replace_all_uses_with(back)
-        graph.nodes.erase_node(node)
+            back = graph.call(node, torch.ops.aten.reshape.default, made, list(node.meta["val"].shape))
+        graph.replace(node, back)
         changed += 1
     graph.finish()
     return changed
@@ -45,14 +43,8 @@ def _products(graph: Graph, node: Node, values: tuple[Any, ...], scale: float) -
     """(heads, queries, channels) of all images."""
     import torch
 
-    aten, heads, queries = torch.ops.aten, prod(values[0].shape[:-2]), values[0].shape[-2]
-    keys, kind = values[1].shape[-2], values[0].dtype
-
-    def step(target: Any, *args: Any, **kwargs: Any) -> Node:
-        made = graph.nodes.call_function(target, args, kwargs)
-        made.meta = {k: v for k, v in node.meta.items() if k != "val"}
-        return made
-
+    aten, step = torch.ops.aten, partial(graph.call, node)
+    heads, queries, keys = prod(values[0].shape[:-2]), values[0].shape[-2], values[1].shape[-2]
     query, key, value = (
         step(aten.reshape.default, a, [heads, *t.shape[-2:]]) for a, t in zip(node.args[:3], values, strict=True)
     )
@@ -60,8 +52,8 @@ def _products(graph: Graph, node: Node, values: tuple[Any, ...], scale: float) -
     each = max(1, SCORES // (heads * keys))
     parts = []
     for start in range(0, queries, each):
-        some = step(aten.slice.Tensor, query, 1, start, min(start + each, queries))
+        some = step(aten.slice.Tensor, query, 1, start, start + each)
         scores = step(aten.bmm.dtype, some, turned, torch.float32)  # (heads, some queries, keys)
         shares = step(aten._softmax.default, step(aten.mul.Tensor, scores, scale), -1, False)
-        parts.append(step(aten.bmm.default, step(aten._to_copy.default, shares, dtype=kind), value))
+        parts.append(step(aten.bmm.default, step(aten._to_copy.default, shares, dtype=values[0].dtype), value))
     return step(aten.cat.default, parts, 1) if len(parts) > 1 else parts[0]
