@@ -157,7 +157,7 @@ def test_what_only_modelopt_can_do_is_refused(checkpoint, tmp_path, settings, wo
 def test_only_layers_that_are_rounded_are_measured_and_kept(monkeypatch, layer, on_gpu, on_cpu):
     inductor = engines.load("inductor")
     monkeypatch.setattr("sdtrt.engines.inductor.device_of", lambda options: torch.device(options["device"]))
-    monkeypatch.setattr("sdtrt.engines._inductor.build.copies_tiles", lambda device: device.type == "cuda")
+    monkeypatch.setattr("sdtrt.engines.inductor.is_hopper", lambda device: device.type == "cuda")
     assert inductor.rounds_layer(layer, {"device": "cpu"}) == on_cpu
     assert inductor.rounds_layer(layer, {"device": "cuda"}) == on_gpu
     linear = isinstance(layer, nn.Linear)

@@ -10,7 +10,7 @@ refused before it is opened, and bundles from elsewhere are trusted or refused.
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -20,12 +20,13 @@ from pydantic import Field
 from sdtrt import env
 from sdtrt.engines._contract import Backend, Engine, EngineContext, EngineWeights, Source, Unavailable, damaged
 from sdtrt.engines._inductor import buckets
+from sdtrt.engines._inductor.hopper import is_hopper
 from sdtrt.engines._inductor.record import BucketRecord, EngineRecord
 from sdtrt.engines._inductor.shares import Shares
 from sdtrt.errors import EngineError
 from sdtrt.plan import Layer, Plan
 from sdtrt.records import Record
-from sdtrt.spec import Expr
+from sdtrt.spec import TensorSpec
 
 if TYPE_CHECKING:
     import torch
@@ -96,7 +97,7 @@ class InductorEngine(Engine):
             tensor = weights.pop(name).to(self.device)
             image = on_gpu and tensor.dim() == 4
             self.tensors[name] = tensor.contiguous(memory_format=torch.channels_last) if image else tensor
-        self._batch_axes = {t.name: axis for t in self.spec.outputs if (axis := _batch_axis(t.shape)) is not None}
+        self._batch_axes = _batch_axes(self.spec.outputs)
         pool = torch.cuda.MemPool() if on_gpu and options.cuda_graphs else None
         early = _waiting_kernels(self.device) if pool is not None and options.early_launch else frozenset[str]()
         self._runners = [(b, self._runner(b, pool, early)) for b in self.record.buckets]
@@ -122,8 +123,8 @@ class InductorEngine(Engine):
             raise damaged(self.context, exc) from exc
 
     def _shares(self, bucket: BucketRecord) -> Shares:
-        batched = {t.name: axis for t in self.spec.inputs if (axis := _batch_axis(t.shape)) is not None}
-        return Shares(bucket.shares, batched, tuple(self._batch_axes[t.name] for t in self.spec.outputs))
+        outputs = tuple(self._batch_axes[t.name] for t in self.spec.outputs)
+        return Shares(bucket.shares, _batch_axes(self.spec.inputs), outputs)
 
     def _run(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         rows = next(iter(tensors.values())).shape[0]
@@ -215,17 +216,16 @@ def device_of(options: Mapping[str, Any]) -> torch.device:
 
 
 def _waiting_kernels(device: torch.device) -> frozenset[str]:
-    from sdtrt.engines._inductor.build import copies_tiles
-
-    if not copies_tiles(device):
+    if not is_hopper(device):
         return frozenset()
     from sdtrt.engines._inductor.early_kernel import KERNELS
 
     return KERNELS
 
 
-def _batch_axis(shape: tuple[int | str, ...]) -> int | None:
-    return next((i for i, d in enumerate(shape) if isinstance(d, str) and Expr.parse(d).symbol == "B"), None)
+def _batch_axes(tensors: Iterable[TensorSpec]) -> dict[str, int]:
+    """By name, the axis of the rows of those that have one."""
+    return {t.name: axis for t in tensors for axis, e in t.axes().items() if e.symbol == "B"}
 
 
 def _padded(tensor: Tensor, rows: int) -> Tensor:
@@ -280,10 +280,9 @@ class Inductor(Backend):
     def rounds_layer(self, layer: nn.Module, options: Mapping[str, Any]) -> bool:
         """Linear layers, and on Hopper and later 3x3 convolutions."""
         from sdtrt.engines._inductor import rounds
-        from sdtrt.engines._inductor.build import copies_tiles
 
         chosen = InductorOptions.model_validate(dict(options))
-        return rounds.suits(layer, chosen.fp8_convolutions and copies_tiles(device_of(options)))
+        return rounds.suits(layer, chosen.fp8_convolutions and is_hopper(device_of(options)))
 
     def build(self, source: Source, options: Mapping[str, Any], folder: Path) -> None:
         """Trace, rewrite and compile for every size that the profiles name."""

@@ -19,7 +19,7 @@ SIDE = 16
 @pytest.fixture(autouse=True)
 def plain(monkeypatch):
     plain_kernels.install(monkeypatch)
-    monkeypatch.setattr(build, "copies_tiles", lambda device: True)
+    monkeypatch.setattr(build, "is_hopper", lambda device: True)
 
 
 @pytest.fixture(scope="module")

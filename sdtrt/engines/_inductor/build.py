@@ -28,6 +28,7 @@ from sdtrt.engines._inductor import (
     wide_attention,
 )
 from sdtrt.engines._inductor.capture import Graph, capture
+from sdtrt.engines._inductor.hopper import is_hopper
 from sdtrt.engines._inductor.record import BucketRecord, EngineRecord, PartRecord
 from sdtrt.errors import EngineError
 
@@ -132,10 +133,10 @@ def quantise(step: Graph, options: Any, ranges: Mapping[str, float]) -> dict[str
     if not ranges:
         return {}
     changes, device = {}, rounding.device_of(step)
-    if options.fused_gate and copies_tiles(device):
+    if options.fused_gate and is_hopper(device):
         changes["fused_gate"] = gated.run(step, ranges)
     changes["fp8"] = fp8.run(step, ranges)
-    if options.fp8_convolutions and copies_tiles(device):
+    if options.fp8_convolutions and is_hopper(device):
         changes["fp8_convolutions"] = fp8_conv.run(step, ranges)
     if options.fast_gelu:
         changes["fast_gelu"] = gelu.run(step)
@@ -184,13 +185,6 @@ def _compile(
 def _shares(rows: int, options: Any) -> int:
     """How many equal shares the rows are divided into: the greatest common divisor with what was asked for."""
     return gcd(rows, options.streams)
-
-
-def copies_tiles(device: torch.device) -> bool:
-    """Whether the GPU has the memory engine that two of our kernels are written for: Hopper and later."""
-    import torch
-
-    return device.type == "cuda" and torch.cuda.get_device_capability(device)[0] >= 9
 
 
 def _in_bfloat16(source: Source) -> Any:

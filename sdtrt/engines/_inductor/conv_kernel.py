@@ -21,7 +21,9 @@ import triton.language as tl
 from torch import Tensor
 from torch.library import triton_op, wrap_triton
 
-from sdtrt.engines._inductor.early_kernel import early, ready
+from sdtrt.engines._inductor.early_kernel import ready
+from sdtrt.engines._inductor.hopper import is_hopper
+from sdtrt.engines._inductor.output_kernel import new_image
 
 _DEPTH = 128  # bytes of a tile along the channels: one line of shared memory
 _GROUP = 8  # tiles of pixels that use the same weights one after another
@@ -167,10 +169,7 @@ def conv3x3(
     """
     images, channels, height, width = x.shape[0], x.shape[1], x.shape[2] - 1, x.shape[3] - 1
     columns, pixels = weight.shape[0], x.shape[0] * x.shape[2] * x.shape[3]
-    y = torch.empty_strided(
-        (images, columns, height, width), (height * width * columns, 1, width * columns, columns),
-        dtype=dtype, device=x.device,
-    )  # fmt: skip
+    y = new_image(images, columns, height, width, dtype, x.device)
     programs = _multiprocessors(x.device)
     added = scales if bias is None else bias
     tile = _choose(pixels, channels, columns, programs)
@@ -180,18 +179,18 @@ def conv3x3(
         parts = torch.empty((cut, pixels, columns), dtype=torch.float32, device=x.device)
         wrap_triton(_conv3x3_parts)[(tiles_m * tiles_n, cut)](
             x, weight, parts, images, height, width, tiles_m, C=channels, K=columns, BM=tile.pixels, BN=tile.channels,
-            BK=_DEPTH, PARTS=cut, EARLY=early(x), num_warps=tile.warps, num_stages=tile.stages,
+            BK=_DEPTH, PARTS=cut, EARLY=is_hopper(x.device), num_warps=tile.warps, num_stages=tile.stages,
         )  # fmt: skip
         wrap_triton(_add_parts)[(images * height * width, triton.cdiv(columns, _LANES))](
             parts, scale, scales, added, y, images, height, width, K=columns, BN=_LANES, PARTS=cut,
-            BIAS=bias is not None, EARLY=early(x), num_warps=2,
+            BIAS=bias is not None, EARLY=is_hopper(x.device), num_warps=2,
         )  # fmt: skip
         return y
     tiles_m, tiles_n = triton.cdiv(pixels, tile.pixels), triton.cdiv(columns, tile.channels)
     wrap_triton(_conv3x3)[(min(programs, tiles_m * tiles_n),)](
         x, weight, scale, scales, added, y, images, height, width, tiles_m, tiles_n, C=channels, K=columns,
         BM=tile.pixels, BN=tile.channels, BK=_DEPTH, GROUP=_GROUP, PROGRAMS=programs, BIAS=bias is not None,
-        EARLY=early(x), num_warps=tile.warps, num_stages=tile.stages,
+        EARLY=is_hopper(x.device), num_warps=tile.warps, num_stages=tile.stages,
     )  # fmt: skip
     return y
 

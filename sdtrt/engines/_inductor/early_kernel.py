@@ -8,7 +8,6 @@ Where nothing was launched early both instructions do nothing. Hopper is the fir
 
 from __future__ import annotations
 
-import torch
 import triton
 import triton.language as tl
 
@@ -35,8 +34,3 @@ def ready(EARLY: tl.constexpr):
             is_pure=True, pack=1,
         )  # fmt: skip
     return 0
-
-
-def early(x: torch.Tensor) -> bool:
-    """Whether the GPU that `x` is on has these instructions."""
-    return torch.cuda.get_device_capability(x.device)[0] >= 9

@@ -15,7 +15,8 @@ import triton.language as tl
 from torch import Tensor
 from torch.library import triton_op, wrap_triton
 
-from sdtrt.engines._inductor.early_kernel import early, ready
+from sdtrt.engines._inductor.early_kernel import ready
+from sdtrt.engines._inductor.hopper import is_hopper
 
 TILE = 128
 _GROUP = 8  # tiles of rows that use the same weights one after another
@@ -85,7 +86,7 @@ def gated(x: Tensor, weight: Tensor, scale: Tensor, scales: Tensor, bias: Tensor
     programs = torch.cuda.get_device_properties(x.device).multi_processor_count
     wrap_triton(_gated)[(min(programs, tiles_m * tiles_n),)](
         x, weight, scale, scales, scales if bias is None else bias, factor, y, rows, tiles_m, tiles_n, D=inner,
-        F=columns, B=TILE, GROUP=_GROUP, PROGRAMS=programs, BIAS=bias is not None, EARLY=early(x), num_warps=8,
-        num_stages=3,
+        F=columns, B=TILE, GROUP=_GROUP, PROGRAMS=programs, BIAS=bias is not None, EARLY=is_hopper(x.device),
+        num_warps=8, num_stages=3,
     )  # fmt: skip
     return y

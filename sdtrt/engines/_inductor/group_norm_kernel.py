@@ -17,7 +17,9 @@ import triton.language as tl
 from torch import Tensor
 from torch.library import triton_op, wrap_triton
 
-from sdtrt.engines._inductor.early_kernel import early, ready
+from sdtrt.engines._inductor.early_kernel import ready
+from sdtrt.engines._inductor.hopper import is_hopper
+from sdtrt.engines._inductor.output_kernel import new_image, put
 
 # Tiles, programs and warps are the fastest of 54 combinations at ten shapes of SD and SDXL on an H200.
 _LANES, _DEEP = 64, 32  # channels and pixels of a tile that is summed
@@ -88,11 +90,7 @@ def _put(y, where, values, round_by, known, SILU: tl.constexpr, ROUND: tl.conste
     """The end of both ways: SiLU, rounding, writing."""
     if SILU:
         values = values * tl.sigmoid(values)
-    if ROUND:
-        values = tl.clamp(values * tl.load(round_by), -448.0, 448.0).to(tl.float8e4nv)
-        tl.store(y + where, values.to(tl.uint8, bitcast=True), mask=known)
-    else:
-        tl.store(y + where, values.to(y.dtype.element_ty), mask=known)
+    put(y, where, values, round_by, known, ROUND)
 
 
 @triton.jit
@@ -195,13 +193,11 @@ def group_norm(
     pixels, rim = height * width, int(border)
     tall, wide = height + rim, width + rim
     kind = x.dtype if round_by is None else torch.uint8
-    # With its strides said, for otherwise Inductor fills the new tensor before the kernel does.
-    strides = (tall * wide * channels, 1, wide * channels, channels)
-    y = torch.empty_strided((images, channels, tall, wide), strides, dtype=kind, device=x.device)
+    y = new_image(images, channels, tall, wide, kind, x.device)
     # What a kernel does not read is any tensor: one that is there already, or Inductor would write it out for that.
     added = weight if add is None else add.contiguous()
     factor = weight if round_by is None else round_by
-    flags, soon = {"SILU": silu, "ROUND": round_by is not None, "BORDER": rim}, early(x)
+    flags, soon = {"SILU": silu, "ROUND": round_by is not None, "BORDER": rim}, is_hopper(x.device)
     if pixels <= _FEW_PIXELS and images * pixels <= _FEW_IN_ALL:
         lanes = triton.next_power_of_2(channels // groups)
         deep = min(triton.next_power_of_2(pixels), max(16, _GROUP_TILE // lanes))

@@ -16,7 +16,9 @@ import triton.language as tl
 from torch import Tensor
 from torch.library import triton_op, wrap_triton
 
-from sdtrt.engines._inductor.early_kernel import early, ready
+from sdtrt.engines._inductor.early_kernel import ready
+from sdtrt.engines._inductor.hopper import is_hopper
+from sdtrt.engines._inductor.output_kernel import put
 
 LONGEST_ROW = 2048
 _ROWS = 4  # of a program: within 2 % of the fastest for rows of 320 to 1280 numbers on an H200
@@ -44,11 +46,7 @@ def _layer_norm(
     scale = tl.rsqrt(tl.sum(values * values, 1) / C + EPS)
     values *= scale[:, None] * tl.load(weight + column, mask=inside, other=0.0).to(tl.float32)[None, :]
     values += tl.load(bias + column, mask=inside, other=0.0).to(tl.float32)[None, :]
-    if ROUND:
-        values = tl.clamp(values * tl.load(factor), -448.0, 448.0).to(tl.float8e4nv)
-        tl.store(y + where, values.to(tl.uint8, bitcast=True), mask=known)
-    else:
-        tl.store(y + where, values.to(y.dtype.element_ty), mask=known)
+    put(y, where, values, factor, known, ROUND)
 
 
 @triton_op("sdtrt::layer_norm", mutates_args={})
@@ -86,6 +84,6 @@ def layer_norm(
     wrap_triton(_layer_norm)[(triton.cdiv(rows, _ROWS),)](
         x, *given, weight, bias, x if factor is None else factor, total if changed else y, y, rows, EPS=eps, C=size,
         BC=triton.next_power_of_2(size), BM=_ROWS, SHIFT=shift is not None, RESIDUAL=residual is not None,
-        ROUND=factor is not None, EARLY=early(x), num_warps=4,
+        ROUND=factor is not None, EARLY=is_hopper(x.device), num_warps=4,
     )  # fmt: skip
     return total, y

@@ -15,7 +15,8 @@ import triton.language as tl
 from torch import Tensor
 from torch.library import triton_op, wrap_triton
 
-from sdtrt.engines._inductor.early_kernel import early, ready
+from sdtrt.engines._inductor.early_kernel import ready
+from sdtrt.engines._inductor.hopper import is_hopper
 
 MOST_KEYS = 80
 SIZES = (64, 128)  # of a head
@@ -86,6 +87,6 @@ def short_attention(q: Tensor, k: Tensor, v: Tensor, scale: float, factor: Tenso
     wrap_triton(_short_attention)[(triton.cdiv(tiles, steps), heads, batch)](
         q, k, v, q if factor is None else factor, y, queries, keys,
         *(t.stride(axis) for t in (q, k, v) for axis in range(3)), heads, BY=scale * _LOG2_E, BM=_QUERIES, STEPS=steps,
-        D=size, ROUND=factor is not None, EARLY=early(q), num_warps=4,
+        D=size, ROUND=factor is not None, EARLY=is_hopper(q.device), num_warps=4,
     )  # fmt: skip
     return y

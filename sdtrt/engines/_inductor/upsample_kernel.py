@@ -15,7 +15,9 @@ import triton.language as tl
 from torch import Tensor
 from torch.library import triton_op, wrap_triton
 
-from sdtrt.engines._inductor.early_kernel import early, ready
+from sdtrt.engines._inductor.early_kernel import ready
+from sdtrt.engines._inductor.hopper import is_hopper
+from sdtrt.engines._inductor.output_kernel import new_image, put
 
 _LANES, _DEEP = 64, 64  # channels and pixels of a tile
 
@@ -36,12 +38,8 @@ def _upsample(
     known = (at < tall * wide)[:, None] & inside[None, :]
     source = x + image.to(tl.int64) * height * width * C + (row // 2 * width + column // 2)[:, None] * C
     values = tl.load(source + channels[None, :], mask=known & real[:, None], other=0.0)
-    where = y + image.to(tl.int64) * tall * wide * C + at[:, None] * C + channels[None, :]
-    if ROUND:
-        made = tl.clamp(values.to(tl.float32) * tl.load(factor), -448.0, 448.0).to(tl.float8e4nv)
-        tl.store(where, made.to(tl.uint8, bitcast=True), mask=known)
-    else:
-        tl.store(where, values, mask=known)
+    where = image.to(tl.int64) * tall * wide * C + at[:, None] * C + channels[None, :]
+    put(y, where, values.to(tl.float32), factor, known, ROUND)
 
 
 @triton_op("sdtrt::upsample", mutates_args={})
@@ -58,12 +56,9 @@ def upsample(x: Tensor, factor: Tensor | None = None, border: bool = False) -> T
     """
     images, channels, height, width = x.shape
     tall, wide = 2 * height + border, 2 * width + border
-    y = torch.empty_strided(
-        (images, channels, tall, wide), (tall * wide * channels, 1, wide * channels, channels),
-        dtype=x.dtype if factor is None else torch.uint8, device=x.device,
-    )  # fmt: skip
+    y = new_image(images, channels, tall, wide, x.dtype if factor is None else torch.uint8, x.device)
     wrap_triton(_upsample)[(triton.cdiv(tall * wide, _DEEP), images, triton.cdiv(channels, _LANES))](
         x, x if factor is None else factor, y, height, width, C=channels, BC=_LANES, BP=_DEEP, ROUND=factor is not None,
-        BORDER=int(border), EARLY=early(x), num_warps=4,
+        BORDER=int(border), EARLY=is_hopper(x.device), num_warps=4,
     )  # fmt: skip
     return y

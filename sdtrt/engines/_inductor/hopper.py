@@ -1,0 +1,15 @@
+"""Hopper and later GPUs: they copy tiles by themselves, and a kernel of theirs can wait for the one in front."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+
+def is_hopper(device: torch.device) -> bool:
+    """Whether the device is such a GPU."""
+    import torch
+
+    return device.type == "cuda" and torch.cuda.get_device_capability(device)[0] >= 9
