@@ -12,10 +12,11 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from statistics import median
 from typing import Any
+
+from spreads import spread
 
 from sdtrt import env
 from sdtrt.analysis.load import load
@@ -80,12 +81,6 @@ def timed(call: Callable[[], object], runs: int) -> dict[str, float]:
         call()
         seconds.append(1e3 * (time.perf_counter() - started))
     return spread(seconds)
-
-
-def spread(values: Sequence[float]) -> dict[str, float]:
-    """Median and median absolute deviation."""
-    middle = median(values)
-    return {"median": middle, "mad": median(abs(v - middle) for v in values)}
 
 
 def _named(package: str) -> str:

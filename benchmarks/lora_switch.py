@@ -20,7 +20,6 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from statistics import median
 from types import SimpleNamespace
 from typing import Any
 
@@ -28,6 +27,7 @@ import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline
 from export_full_size import _fill, _on_meta
 from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model
+from spreads import spread
 
 import configs
 import sdtrt
@@ -170,12 +170,6 @@ def measure(
                 if step == "set" and hasattr(pipe, "lora_switch"):
                     parts[name] = str(pipe.lora_switch.last)
     return {"ms": {name: {step: spread(v) for step, v in row.items()} for name, row in times.items()}, "parts": parts}
-
-
-def spread(values: list[float]) -> dict[str, float]:
-    """Median and median absolute deviation."""
-    middle = median(values)
-    return {"median": middle, "mad": median(abs(v - middle) for v in values)}
 
 
 def peak_gb() -> float:

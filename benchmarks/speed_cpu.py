@@ -16,6 +16,7 @@ from statistics import median
 from typing import Any
 
 import torch
+from spreads import spread
 
 import sdtrt
 from sdtrt import demo, env, parity
@@ -62,12 +63,6 @@ def measure(pipes: dict[str, Any], batch: int, steps: int, runs: int) -> dict[st
             if run:
                 seconds[name].append(time.perf_counter() - started)
     return seconds
-
-
-def spread(values: list[float]) -> dict[str, float]:
-    """Median and median absolute deviation."""
-    middle = median(values)
-    return {"median": middle, "mad": median(abs(v - middle) for v in values)}
 
 
 def gemm_gflops(size: int = 1024, runs: int = 10) -> float:

@@ -19,6 +19,7 @@ from threading import Lock
 from typing import Any
 
 import torch
+from spreads import spread
 
 import sdtrt
 from sdtrt import demo, env
@@ -46,9 +47,11 @@ def main() -> None:
         for number in range(options.rounds + 1):
             for how, guard in guards.items():
                 rounds[how].append(one_round(pipe, guard, options.callers, number))
-    found = {how: summary(all_rounds[1:]) for how, all_rounds in rounds.items()}  # the first warms up
-    for how, row in found.items():
-        print(f"{how.ljust(24)} {row['images_per_s']:.2f} images/s, short calls {row['short_s']:.2f} s")
+    found = {}
+    for how, made in rounds.items():
+        images, short = map(spread, zip(*made[1:], strict=True))  # the first round warms up
+        found[how] = {"images_per_s": images, "short_s": short}
+        print(f"{how.ljust(24)} {images['median']:.2f} images/s, short calls {short['median']:.2f} s")
     data = {"machine": env.describe(), "callers": options.callers, "steps": STEPS, "rounds": options.rounds}
     (RESULTS / "threads_cpu.json").write_text(json.dumps(data | {"found": found}, indent=1) + "\n", encoding="utf-8")
 
@@ -67,15 +70,6 @@ def one_round(pipe: Any, guard: AbstractContextManager[Any], callers: int, numbe
         made = list(pool.map(call, range(len(STEPS))))
     seconds = time.perf_counter() - started
     return len(made) / seconds, median(s for steps, s in made if steps == SHORT)
-
-
-def summary(rounds: list[tuple[float, float]]) -> dict[str, float]:
-    """Medians and median absolute deviations."""
-    found: dict[str, float] = {}
-    for name, values in zip(("images_per_s", "short_s"), zip(*rounds, strict=True), strict=True):
-        middle = median(values)
-        found |= {name: middle, f"{name}_mad": median(abs(v - middle) for v in values)}
-    return found
 
 
 if __name__ == "__main__":

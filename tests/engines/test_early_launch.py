@@ -19,11 +19,14 @@ def functions():
                 yield node.name, ast.unparse(node)
 
 
+def waiting():
+    return {name for name, source in functions() if "ready(EARLY)" in source and name != "ready"}
+
+
 def test_the_kernels_that_are_named_are_those_that_wait():
-    waiting = {name for name, source in functions() if "ready(EARLY)" in source and name != "ready"}
     tree = ast.parse((KERNELS / "early_kernel.py").read_text(encoding="utf-8"))
     (named,) = [n.value for n in tree.body if isinstance(n, ast.Assign) and ast.unparse(n.targets[0]) == "KERNELS"]
-    assert waiting == set(ast.literal_eval(named.args[0]))
+    assert waiting() == set(ast.literal_eval(named.args[0]))
 
 
 def test_every_kernel_that_is_launched_waits():
@@ -33,13 +36,13 @@ def test_every_kernel_that_is_launched_waits():
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "wrap_triton"
     }
-    assert launched == {name for name, source in functions() if "ready(EARLY)" in source and name != "ready"}
+    assert launched == waiting()
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
 @pytest.mark.parametrize("side", [16, 64], ids=["sums in parts", "whole sums"])
-def test_the_results_are_the_same_to_the_bit(side):
+def test_the_results_are_the_same_to_the_bit(side, monkeypatch):
     if torch.cuda.get_device_capability()[0] < 9:
         pytest.skip("needs Hopper")
     import triton
@@ -75,11 +78,9 @@ def test_the_results_are_the_same_to_the_bit(side):
     enqueue()
     expected = made.clone()
     device, changed, owner = torch.device("cuda", 0), [], torch.nn.Module()
-    patch = pytest.MonkeyPatch()
-    patch.setattr("sdtrt.engines._cuda_early.soften", lambda *args: changed.append(soften(*args)))
+    monkeypatch.setattr("sdtrt.engines._cuda_early.soften", lambda *args: changed.append(soften(*args)))
     pool = torch.cuda.MemPool()
     graph, _ = _cuda_graph.capture(_cuda_graph.own_stream(device, owner), enqueue, pool, NAMES)
-    patch.undo()
     assert changed[0] >= 10 * 4
     assert expected.isfinite().all()
     for _ in range(20):

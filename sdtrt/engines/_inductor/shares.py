@@ -34,7 +34,7 @@ class Shares:
         ]
 
     def join(self, parts: Sequence[Sequence[Tensor]]) -> list[Tensor]:
-        """The outputs of all shares as those of the whole, which belong to the caller."""
+        """The outputs of all shares as those of the whole; of a single share they are the same tensors."""
         import torch
 
         if self.count == 1:
@@ -50,9 +50,7 @@ class Shares:
             known = {n: v for n in ("flops", "bytes_moved") if (v := getattr(node, n)) is not None}
             return node.model_copy(update={n: v * self.count for n, v in known.items()})
 
-        note = (
-            f"the rows are computed in {self.count} shares at the same time: the sum of layers is more than their time"
-        )
+        note = f"the rows are computed in {self.count} shares at the same time: layers overlap, their sum says too much"
         return plan.model_copy(
             update={
                 "shapes": {name: self._whole_shape(name, shape) for name, shape in plan.shapes.items()},
