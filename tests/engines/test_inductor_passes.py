@@ -7,10 +7,12 @@ from types import SimpleNamespace
 import plain_kernels
 import pytest
 import torch
+import traced_graphs
 from diffusers import UNet2DConditionModel
+from traced_graphs import copied, error, heavy, placed
 
 from sdtrt.engines._inductor import build, fp8, launches, split_prompt
-from sdtrt.engines._inductor.capture import Graph, capture
+from sdtrt.engines._inductor.capture import capture
 from sdtrt.engines.inductor import InductorOptions
 
 SIDE = 16
@@ -84,29 +86,23 @@ def traced(unet):
 def rewritten(traced, **switches):
     """(graph of the prompt, graph of the step, how often each pass applied), rounded to FP8."""
     first, ranges = traced
-    graph = Graph(copy.deepcopy(first.module), dict(first.weights), dict(first.inputs), dict(first.sources))
+    graph = copied(first)
     options = InductorOptions(cudnn_attention=False, **switches)
     changes = build.rewrite(graph, options, torch.device("cuda"))
     prompt, step = split_prompt.split(graph)
     return prompt, step, changes | build.quantise(step, options, ranges)
 
 
+def handed(prompt, step):
+    """The inputs, and what the prompt's part makes of them for the step."""
+    given = inputs()
+    names = [n for n in step.inputs if n not in given]
+    return given | dict(zip(names, traced_graphs.run(prompt, given), strict=True))
+
+
 def run(prompt, step):
     """The step's output for the inputs."""
-    given = inputs()
-    handed = prompt.module(*[{**prompt.weights, **_placed(prompt, given)}[n] for n in _arguments(prompt)])
-    names = [n for n in step.inputs if n not in given]
-    given |= dict(zip(names, handed, strict=True))
-    with torch.no_grad():
-        return step.module(*[{**step.weights, **_placed(step, given)}[n] for n in _arguments(step)])[0]
-
-
-def _arguments(graph):
-    return [n.name for n in graph.nodes.find_nodes(op="placeholder")]
-
-
-def _placed(graph, given):
-    return {place: given[name] for name, place in graph.inputs.items() if name in given}
+    return traced_graphs.run(step, handed(prompt, step))[0]
 
 
 def targets(graph):
@@ -117,10 +113,6 @@ def targets(graph):
 def truth(unet):
     with torch.no_grad():
         return unet(**inputs(torch.float32), return_dict=False)[0]
-
-
-def error(made, truth):
-    return float((made.float() - truth).norm() / truth.norm())
 
 
 @pytest.mark.parametrize("few", [8192, 0], ids=["one scale", "a column of scales"])
@@ -168,15 +160,9 @@ def test_what_kernels_leave_to_each_other_is_not_done_twice(traced):
 
 def test_every_node_of_a_rewritten_graph_has_a_cost_and_products_keep_theirs(unet, traced):
     prompt, step, _ = rewritten(traced)
-    given = inputs()
-    handed = prompt.module(*[{**prompt.weights, **_placed(prompt, given)}[n] for n in _arguments(prompt)])
-    more = dict(zip([n for n in step.inputs if n not in given], handed, strict=True))
-    ours = [launches.priced(step, _placed(step, given | more)), launches.priced(prompt, _placed(prompt, given))]
+    given = handed(prompt, step)
+    ours = [launches.priced(graph, placed(graph, given)) for graph in (step, prompt)]
     whole = capture(SimpleNamespace(name="unet"), Flat(unet), inputs(torch.float32))
-    theirs = [launches.priced(whole, _placed(whole, inputs(torch.float32)))]
+    theirs = launches.priced(whole, placed(whole, inputs(torch.float32)))
     assert ours[0].notes == ()
-    assert _heavy(ours) == pytest.approx(_heavy(theirs), rel=0.01)
-
-
-def _heavy(priced):
-    return sum(n.flops for p in priced for n in p.nodes.values() if n.kind in ("conv", "gemm", "attention"))
+    assert sum(map(heavy, ours)) == pytest.approx(heavy(theirs), rel=0.01)

@@ -7,9 +7,10 @@ import plain_kernels
 import pytest
 import torch
 from diffusers import AutoencoderKL
+from traced_graphs import copied, error, heavy, placed, run
 
 from sdtrt.engines._inductor import build, launches, wide_attention
-from sdtrt.engines._inductor.capture import Graph, capture
+from sdtrt.engines._inductor.capture import capture
 from sdtrt.engines.inductor import InductorOptions
 
 SIDE, CHANNELS = 12, 288
@@ -66,16 +67,13 @@ def truth(vae):
 
 
 def rewritten(traced, **switches):
-    graph = Graph(copy.deepcopy(traced.module), dict(traced.weights), dict(traced.inputs), dict(traced.sources))
+    graph = copied(traced)
     options = InductorOptions(cudnn_attention=False, **switches)
     return graph, build.rewrite(graph, options, GPU)
 
 
-def error(graph, truth):
-    given = {**graph.weights, graph.inputs["latent"]: latent(torch.bfloat16)}
-    with torch.no_grad():
-        made = graph.module(*[given[n.name] for n in graph.nodes.find_nodes(op="placeholder")])[0]
-    return float((made.float() - truth).norm() / truth.norm())
+def error_of(graph, truth):
+    return error(run(graph, {"latent": latent(torch.bfloat16)})[0], truth)
 
 
 # The whole of it at once, some queries at a time with a remainder, and one query at a time.
@@ -84,7 +82,7 @@ def test_wide_attention_is_near_the_module(traced, truth, monkeypatch, scores):
     monkeypatch.setattr(wide_attention, "SCORES", scores)
     graph, changes = rewritten(traced)
     assert changes["wide_attention"] == changes["upsample"] == 1
-    assert error(graph, truth) < 0.02
+    assert error_of(graph, truth) < 0.02
     called = {str(n.target) for n in graph.nodes.nodes if n.op == "call_function"}
     assert not {t for t in called if "attention" in t or "upsample_nearest" in t}
 
@@ -98,15 +96,11 @@ def test_heads_that_a_kernel_takes_stay(traced, monkeypatch):
 def test_every_switch_off_is_near_the_module(traced, truth, name):
     graph, changes = rewritten(traced, **{name: False})
     assert name not in changes
-    assert error(graph, truth) < 0.02
+    assert error_of(graph, truth) < 0.02
 
 
 def test_a_rewritten_graph_costs_what_the_traced_one_does(traced):
-    given = {traced.inputs["latent"]: latent(torch.bfloat16)}
+    given = placed(traced, {"latent": latent(torch.bfloat16)})
     before, after = (launches.priced(graph, given) for graph in (traced, rewritten(traced)[0]))
     assert after.notes == ()
-
-    def heavy(costs):
-        return sum(n.flops for n in costs.nodes.values() if n.kind in ("conv", "gemm", "attention"))
-
     assert heavy(after) == pytest.approx(heavy(before), rel=0.001)
