@@ -26,7 +26,7 @@ def machine(packages: Sequence[str]) -> dict[str, Any]:
         except PackageNotFoundError:
             continue
     return {
-        "gpu": dict(zip(QUERY.split(","), done.stdout.strip().split(", "), strict=False)),
+        "gpu": dict(zip(QUERY.split(","), next(iter(done.stdout.splitlines()), "").split(", "), strict=False)),
         "versions": versions,
         "python": platform.python_version(),
     }

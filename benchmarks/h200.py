@@ -105,15 +105,13 @@ def build(model: str, component: str, variant: str, rows: tuple[int, ...], folde
     work.rename(target)
 
 
-def load(
-    model: str, component: str, variant: str, rows: tuple[int, ...], folder: Path, **changed: Any
-) -> tuple[Engine, float]:
-    """An engine and the seconds that loading took; `changed` are options that ask for no other build."""
+def load(model: str, component: str, variant: str, rows: tuple[int, ...], folder: Path) -> tuple[Engine, float]:
+    """An engine and the seconds that loading took."""
     specs, profile = specs_of(model, folder)
     target = place(folder, component, variant, rows)
     options = json.loads((target / "facts.json").read_text(encoding="utf-8"))["options"]
     started = time.perf_counter()
-    context = EngineContext(specs[component], (profile,), {**options, **changed})
+    context = EngineContext(specs[component], (profile,), options)
     engine = engines.load("inductor").load(target, context)
     if DEVICE == "cuda":
         torch.cuda.synchronize()

@@ -4,8 +4,8 @@
 
 Products in fp16 and in FP8, with one scale and with scales per row and channel; a gated product by our kernel, and the
 same as a product and a pointwise kernel; 3x3 convolutions by ours in FP8 and cuDNN in fp16; attention by flash, cuDNN,
-the memory-efficient kernel and, to few keys, ours, and of one wide head by products; GroupNorm with SiLU, LayerNorm of
-a sum and upsampling by our kernels and by Inductor, with the time that the least reads and writes take.
+the memory-efficient kernel and ours (in FP8, and to few keys), and of one wide head by products; GroupNorm with SiLU,
+LayerNorm of a sum and upsampling by our kernels and by Inductor, with the time that the least reads and writes take.
 
 Microseconds, medians of five replays of twenty calls in one CUDA graph: what was read by the last call may still be in
 the cache.
@@ -27,9 +27,11 @@ from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from sdtrt.engines._inductor.conv_kernel import conv3x3
+from sdtrt.engines._inductor.fp8 import FEW_ROWS
 from sdtrt.engines._inductor.gated_kernel import gated
 from sdtrt.engines._inductor.group_norm_kernel import group_norm
 from sdtrt.engines._inductor.layer_norm_kernel import layer_norm
+from sdtrt.engines._inductor.self_attention_kernel import self_attention
 from sdtrt.engines._inductor.short_attention_kernel import MOST_KEYS, short_attention
 from sdtrt.engines._inductor.upsample_kernel import upsample
 
@@ -41,7 +43,7 @@ LAYERS += [(4, (640, 1920)), (4, (640, 640)), (4, (640, 5120)), (4, (2560, 640))
 # (rows, heads, queries, keys), heads of 64.
 ATTENTIONS = [(2, 20, 1024, 1024), (2, 10, 4096, 4096), (16, 20, 1024, 1024), (16, 10, 4096, 4096)]
 ATTENTIONS += [(2, 20, 1024, 77), (2, 10, 4096, 77), (16, 20, 1024, 77), (16, 10, 4096, 77)]
-ATTENTIONS += [(2, 5, 4096, 4096), (2, 10, 1024, 1024), (2, 20, 256, 256), (16, 5, 4096, 4096)]
+ATTENTIONS += [(2, 5, 4096, 4096), (2, 10, 1024, 1024), (2, 20, 256, 256), (16, 5, 4096, 4096), (16, 20, 256, 256)]
 KERNELS = {
     "flash": SDPBackend.FLASH_ATTENTION,
     "cudnn": SDPBackend.CUDNN_ATTENTION,
@@ -136,11 +138,34 @@ def attention(rows: int, heads: int, queries: int, keys: int, fused: bool) -> di
     for name, kernel in KERNELS.items():
         with sdpa_kernel(kernel):
             row[name] = us(lambda: functional.scaled_dot_product_attention(q, k, v))
+    if queries == keys:
+        row |= rounded_attention(rows, heads, queries)
     if keys <= MOST_KEYS:
         factor = torch.tensor(30.0, device="cuda")
         row["ours"] = us(lambda: short_attention(q, k, v, 0.125))
         row["ours, rounded"] = us(lambda: short_attention(q, k, v, 0.125, factor))
     return row
+
+
+def rounded_attention(rows: int, heads: int, pixels: int) -> dict[str, float | str]:
+    """The same in FP8, and the product in front in half precision and as two in FP8."""
+    width, count = heads * 64, rows * pixels
+    x, both, last = narrow(count, width), narrow(2 * width, width), narrow(width, width)
+    qk, vt = (narrow(count, 2 * width).float() * 2).to(both.dtype), narrow(width, count)
+    small, factor = torch.tensor(0.01, device="cuda"), torch.tensor(30.0, device="cuda")
+    by_row, by_column = torch.full((count, 1), 0.1, device="cuda"), torch.full((1, 3 * width), 0.1, device="cuda")
+    scales = (small, small) if count <= FEW_ROWS else (by_row, by_column)
+    whole, codes = torch.cat([both, last]), torch.tensor(0.4, device="cuda")
+
+    def as_two() -> None:
+        torch._scaled_mm(x, both.t(), small, small, None, None, both.dtype, True)
+        torch._scaled_mm(last, x.t(), small, small, None, None, both.dtype, True)
+
+    return {
+        "ours, fp8": us(lambda: self_attention(qk, vt, codes, small, rows, heads, torch.float16, factor)),
+        "product": us(lambda: torch._scaled_mm(x, whole.t(), *scales, None, None, torch.float16, True)),
+        "products that write fp8": us(as_two),
+    }
 
 
 def narrow(*shape: int) -> Any:
@@ -156,9 +181,13 @@ def convolution(rows: int, channels: int, columns: int, side: int) -> dict[str, 
     bits = functional.pad(x.to(torch.float8_e4m3fn).view(torch.uint8), (0, 1, 0, 1))
     bits = bits.contiguous(memory_format=torch.channels_last)
     taps, one = narrow(columns, 9 * channels), torch.tensor(0.1, device="cuda")
+    residual = (
+        torch.randn(rows, columns, side, side, device="cuda").half().contiguous(memory_format=torch.channels_last)
+    )
     with torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=True):
         return {
             "ours, fp8": us(lambda: conv3x3(bits, taps, one, scales, bias, torch.float16)),
+            "ours, fp8, and a sum": us(lambda: conv3x3(bits, taps, one, scales, bias, torch.float16, residual)),
             "cudnn, fp16": us(lambda: functional.conv2d(x, weight, bias, padding=1)),
             "gflop": 2 * rows * side**2 * columns * channels * 9 / 1e9,
         }

@@ -5,8 +5,7 @@
 Random weights, fp8, as `benchmarks/h200.py` builds them; what that left in FOLDER/MODEL is used. The U-Net is built
 with all switches at their defaults, with each one turned over, and in fp16, all in processes of their own, so many at
 once. When nothing is being compiled any more, each is loaded beside the one with the defaults and the two take turns,
-timed by CUDA events. A gain is what the switch saves: the time without it less the time with it. `early_launch` needs
-no build of its own.
+timed by CUDA events. A gain is what the switch saves: the time without it less the time with it.
 """
 
 from __future__ import annotations
@@ -37,15 +36,10 @@ BASE, HALF = "ours fp8", "ours fp16"
 TURNS, TURN_MS, LEAST_CALLS = 8, 120.0, 3
 DEFAULTS = InductorOptions().switches()
 DEFAULTS.pop("wide_attention")  # no U-Net has such heads
-# What each is when it is turned over: options of other builds, and of the same build.
-OTHER: dict[str, Any] = {name: not on for name, on in DEFAULTS.items()} | {"streams": 2}
-AT_LOAD = {"early_launch": True}
-# The same U-Net with one of them turned over, under a name that tells.
-TURNED = {name: f"{'with' if value else 'without'} {name}" for name, value in OTHER.items()}
-h200.OURS |= {TURNED[name]: ({**h200.OURS[BASE][0], name: value}, True) for name, value in OTHER.items()}
-NAMES = [*TURNED, *AT_LOAD, "fp8"]
-IN_BASE = {"fp8"} | {name for name, on in DEFAULTS.items() if on}
-CALLS_COMPARED = 30
+# The same U-Net with one switch turned over, under a name that tells.
+TURNED = {name: f"{'without' if on else 'with'} {name}" for name, on in DEFAULTS.items()}
+h200.OURS |= {TURNED[name]: ({**h200.OURS[BASE][0], name: not on}, True) for name, on in DEFAULTS.items()}
+NAMES = [*TURNED, "fp8"]
 Job = tuple[str, int]  # variant, rows
 
 
@@ -75,8 +69,8 @@ def run(args: argparse.Namespace, folder: Path) -> int:
         configs.write(args.model, folder)
     parts = Parts(args.out / f"h200_switches_{args.model}.json", model=args.model, defaults=DEFAULTS)
     parts.run("machine", env.describe)
-    variants = {name: HALF if name == "fp8" else TURNED.get(name, BASE) for name in args.only}
-    jobs = [(variant, rows) for rows in args.rows for variant in dict.fromkeys((BASE, *variants.values()))]
+    variants = {name: HALF if name == "fp8" else TURNED[name] for name in args.only}
+    jobs = [(variant, rows) for rows in args.rows for variant in (BASE, *variants.values())]
     parts.run("builds", lambda: built(args, folder, jobs, parts))
     for rows in args.rows:
         parts.run(f"all x{rows}", partial(timed, args.model, rows, folder, variants, parts))
@@ -151,17 +145,15 @@ class Turns:
 
     def gain(self, name: str, variant: str) -> dict[str, Any]:
         """Time one variant and the defaults in turns; what the switch saves by being on."""
-        other, load_s = self._load(variant, **{n: value for n, value in AT_LOAD.items() if n == name})
+        other, load_s = self._load(variant)
         try:
             defaults, turned = map(h200.spread, self._alternate(self.loaded[0], other))
             found = self._facts(other, load_s)
-            if name in AT_LOAD:  # the same code: anything else is a race
-                found["equal_calls"] = self._equal(self.loaded[0], other)
         finally:
             other.close()
             if DEVICE == "cuda":
                 torch.cuda.empty_cache()
-        on, off = (defaults, turned) if name in IN_BASE else (turned, defaults)
+        on, off = (defaults, turned) if DEFAULTS.get(name, True) else (turned, defaults)
         gain_ms = off["median"] - on["median"]
         return {
             **found,
@@ -179,20 +171,14 @@ class Turns:
         self.loaded.clear()
         self.truth = None
 
-    def _load(self, variant: str, **changed: bool) -> tuple[Engine, float]:
-        return h200.load(self.model, "unet", variant, (self.rows,), self.folder, **changed)
+    def _load(self, variant: str) -> tuple[Engine, float]:
+        return h200.load(self.model, "unet", variant, (self.rows,), self.folder)
 
     def _facts(self, engine: Engine, load_s: float) -> dict[str, Any]:
         with torch.no_grad():
             made = next(iter(engine(**self.inputs).values()))
         error = None if self.truth is None else h200.error(made, self.truth)
         return {"load_s": load_s, "error_to_module": error}
-
-    def _equal(self, *engines: Engine) -> int:
-        """How many of some calls gave the same to the bit."""
-        with torch.no_grad():
-            pairs = [[next(iter(e(**self.inputs).values())) for e in engines] for _ in range(CALLS_COMPARED)]
-        return sum(torch.equal(*pair) for pair in pairs)
 
     def _alternate(self, *engines: Engine) -> list[list[float]]:
         """Milliseconds of a call, one figure per turn, of each engine: the mean of the calls of that turn."""

@@ -58,6 +58,28 @@ def short_attention(q: Tensor, k: Tensor, v: Tensor, scale: float, factor: Tenso
     return rounded(made.transpose(1, 2).contiguous(), factor, q.dtype)
 
 
+def self_attention(
+    qk: Tensor,
+    vt: Tensor,
+    codes: Tensor,
+    unit: Tensor,
+    images: int,
+    heads: int,
+    dtype: torch.dtype,
+    factor: Tensor | None = None,
+) -> Tensor:
+    """With weights whose bits are on a straight line between powers of two, as the kernel has them."""
+    q, k = (t.reshape(images, -1, heads, t.shape[1] // heads).transpose(1, 2) for t in qk.float().chunk(2, 1))
+    v = vt.float().reshape(heads, -1, images, qk.shape[0] // images).permute(2, 0, 3, 1)
+    scores = (q @ k.transpose(2, 3)).half()
+    top = scores.float().amax(-1, keepdim=True)
+    by = codes.half()
+    bits = scores.double() * by.double() + (119.7 - top * by.float()).double()
+    weights = bits.round().clamp(min=0).to(torch.uint8).view(FP8).float()
+    made = weights @ v / weights.sum(-1, keepdim=True) * unit
+    return rounded(made.transpose(1, 2).contiguous(), factor, dtype)
+
+
 def upsample(x: Tensor, factor: Tensor | None = None, border: bool = False) -> Tensor:
     made = functional.interpolate(x.float(), scale_factor=2.0, mode="nearest")
     made = functional.pad(made, (0, 1, 0, 1)) if border else made
@@ -65,7 +87,13 @@ def upsample(x: Tensor, factor: Tensor | None = None, border: bool = False) -> T
 
 
 def conv3x3(
-    x: Tensor, weight: Tensor, scale: Tensor, scales: Tensor, bias: Tensor | None, dtype: torch.dtype
+    x: Tensor,
+    weight: Tensor,
+    scale: Tensor,
+    scales: Tensor,
+    bias: Tensor | None,
+    dtype: torch.dtype,
+    residual: Tensor | None = None,
 ) -> Tensor:
     if type(x) is Tensor:  # not when only shapes are asked for
         assert not x[:, :, -1].any()
@@ -74,6 +102,7 @@ def conv3x3(
     taps = weight.float().reshape(len(weight), 3, 3, -1).permute(0, 3, 1, 2)
     made = functional.conv2d(image, taps, padding=1) * (scales * scale)[None, :, None, None]
     made = made if bias is None else made + bias.float()[None, :, None, None]
+    made = made if residual is None else made + residual.float()
     return made.to(dtype).contiguous(memory_format=torch.channels_last)
 
 
@@ -89,6 +118,7 @@ def install(patch) -> None:
         "group_norm_kernel": ({"group_norm": group_norm}, {}),
         "layer_norm_kernel": ({"layer_norm": layer_norm}, {"LONGEST_ROW": 2048}),
         "short_attention_kernel": ({"short_attention": short_attention}, {"MOST_KEYS": 80, "SIZES": (64, 128)}),
+        "self_attention_kernel": ({"self_attention": self_attention}, {"SIZES": (64, 128), "PER_OCTAVE": 8}),
         "upsample_kernel": ({"upsample": upsample}, {}),
         "conv_kernel": ({"conv3x3": conv3x3}, {}),
         "gated_kernel": ({"gated": gated}, {"TILE": 128}),

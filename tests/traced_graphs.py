@@ -8,6 +8,17 @@ from sdtrt.engines._inductor import package
 from sdtrt.engines._inductor.capture import Graph
 
 
+class Flat(torch.nn.Module):
+    """A U-Net that returns a tuple."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, sample, timestep, encoder_hidden_states):
+        return self.inner(sample, timestep, encoder_hidden_states, return_dict=False)
+
+
 def copied(graph):
     """A graph that passes may change."""
     return Graph(copy.deepcopy(graph.module), dict(graph.weights), dict(graph.inputs), dict(graph.sources))

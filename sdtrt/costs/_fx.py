@@ -27,7 +27,7 @@ _NAMES: dict[str, str] = {
     "MatMul": "mm bmm matmul _scaled_mm baddbmm",
     "Conv": "conv2d convolution conv3x3",
     "Attention": "scaled_dot_product_attention _scaled_dot_product_cudnn_attention "
-    "_scaled_dot_product_flash_attention _scaled_dot_product_efficient_attention short_attention",
+    "_scaled_dot_product_flash_attention _scaled_dot_product_efficient_attention short_attention self_attention",
     "GroupNormalization": "group_norm native_group_norm",
     "LayerNormalization": "layer_norm native_layer_norm",
     "Softmax": "softmax _softmax",
@@ -153,10 +153,13 @@ def _flops(op: str, node: Node, values: Mapping[str, Any]) -> int | None:
     operands: list[Any] = [values[a.name] if hasattr(a, "name") else None for a in node.args]
     elements = int(_first(values[node.name]).numel())
     if op == "Conv":
-        bias = _BIASES.get(_name(node), 2)
-        return elements * int(2 * prod(operands[1].shape[1:]) + (len(operands) > bias and operands[bias] is not None))
+        added = (_BIASES.get(_name(node), 2), *(6,) * (_name(node) == "conv3x3"))  # a bias, and a residual
+        sums = sum(len(operands) > i and operands[i] is not None for i in added)
+        return elements * int(2 * prod(operands[1].shape[1:]) + sums)
     if op == "Attention":
         query, key = operands[:2]
+        if _name(node) == "self_attention":  # queries and keys lie side by side; each image has its own
+            return int(4 * query.shape[0] // node.args[4] * elements)
         return int(2 * key.shape[-2] * (query.numel() + elements))
     if kind == "gemm":
         return elements * _per_product(node, operands)

@@ -13,12 +13,10 @@ from __future__ import annotations
 
 import ctypes
 import weakref
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable
 from contextlib import nullcontext
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
-
-from sdtrt.engines import _cuda_early
 
 if TYPE_CHECKING:
     import torch
@@ -68,15 +66,11 @@ def own_stream(device: torch.device, owner: object) -> torch.cuda.ExternalStream
 
 
 def capture(
-    stream: torch.cuda.Stream,
-    enqueue: Callable[[], T],
-    memory: torch.cuda.MemPool | None = None,
-    early: Collection[str] = (),
+    stream: torch.cuda.Stream, enqueue: Callable[[], T], memory: torch.cuda.MemPool | None = None
 ) -> tuple[Graph, T]:
     """What `enqueue` puts on `stream`, as a graph, and what it returned; nothing runs meanwhile.
 
     What it allocates comes from `memory`, where graphs that never run at the same time may share what they free.
-    Kernels of the names in `early`, which wait by themselves, may be launched before the one in front has ended.
 
     Raises RuntimeError when CUDA refuses, and whatever `enqueue` raises; the stream can be used again in both cases.
     """
@@ -96,31 +90,10 @@ def capture(
             raise
         _call("cudaStreamEndCapture", handle, ctypes.byref(graph))
     try:
-        if early:
-            _cuda_early.soften(graph, early)
         _call("cudaGraphInstantiateWithFlags", ctypes.byref(executable), graph, ctypes.c_ulonglong(0))
     finally:
         _runtime().cudaGraphDestroy(graph)
     return Graph(executable, memory), made
-
-
-def side_by_side(streams: Sequence[torch.cuda.Stream], calls: Sequence[Callable[[], T]]) -> list[T]:
-    """Make the calls at the same time, the first on the current stream, each other on one of `streams`.
-
-    They begin after what is on the current stream, and what comes on it next begins after all of them.
-    """
-    import torch
-
-    here = torch.cuda.current_stream()
-    begun, made, ends = here.record_event(), [calls[0]()], []
-    for stream, call in zip(streams, calls[1:], strict=True):
-        stream.wait_event(begun)
-        with torch.cuda.stream(stream):
-            made.append(call())
-        ends.append(stream.record_event())
-    for end in ends:
-        here.wait_event(end)
-    return made
 
 
 def _call(function: str, *arguments: Any) -> None:

@@ -10,7 +10,7 @@ refused before it is opened, and bundles from elsewhere are trusted or refused.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -22,11 +22,9 @@ from sdtrt.engines._contract import Backend, Engine, EngineContext, EngineWeight
 from sdtrt.engines._inductor import buckets
 from sdtrt.engines._inductor.hopper import is_hopper
 from sdtrt.engines._inductor.record import BucketRecord, EngineRecord
-from sdtrt.engines._inductor.shares import Shares
 from sdtrt.errors import EngineError
 from sdtrt.plan import Layer, Plan
 from sdtrt.records import Record
-from sdtrt.spec import TensorSpec
 
 if TYPE_CHECKING:
     import torch
@@ -36,7 +34,8 @@ if TYPE_CHECKING:
 
 _SWITCHES = (
     "fuse_linears", "prompt_once", "cudnn_attention", "short_attention", "wide_attention", "group_norm", "layer_norm",
-    "upsample", "fp8_convolutions", "fused_gate", "fast_gelu",
+    "upsample", "fp8_attention", "fp8_convolutions", "conv_residual",
+    "fused_gate", "fast_gelu",
 )  # fmt: skip
 
 
@@ -46,8 +45,6 @@ class InductorOptions(Record):
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto is the GPU where torch sees one")
     rows: tuple[int, ...] = Field((), description="rows to compile for, such as [2, 16]; else the profiles say it")
     cuda_graphs: bool = Field(True, description="replay each package as one CUDA graph; holds its buffers")
-    streams: int = Field(1, ge=1, le=8, description="GPU: shares of the rows that a CUDA graph computes side by side")
-    early_launch: bool = Field(False, description="Hopper and later: own kernels get ready while the one in front runs")
     fuse_linears: bool = Field(True, description="layers that read the same tensor become one product")
     prompt_once: bool = Field(True, description="what depends on the prompt alone is computed once per prompt")
     cudnn_attention: bool = Field(True, description="other attention by cuDNN instead of the flash kernel")
@@ -56,7 +53,11 @@ class InductorOptions(Record):
     group_norm: bool = Field(True, description="GroupNorm, SiLU and the added time embedding by one own kernel")
     layer_norm: bool = Field(True, description="LayerNorm and the residual sum in front by one own kernel")
     upsample: bool = Field(True, description="doubling the size of an image by one own kernel")
+    fp8_attention: bool = Field(True, description="fp8 only: attention of pixels to each other, too (Hopper and later)")
     fp8_convolutions: bool = Field(True, description="fp8 only: 3x3 convolutions in fp8, too (Hopper and later)")
+    conv_residual: bool = Field(
+        True, description="fp8 only: what is added to such a convolution is added by its kernel"
+    )
     fused_gate: bool = Field(True, description="fp8 only: gated GELU inside the product (Hopper and later)")
     fast_gelu: bool = Field(True, description="fp8 only: GELU by its tanh form")
     bf16_vae: bool = Field(False, description="GPU: a VAE that must stay float32 computes in bfloat16 all the same")
@@ -97,13 +98,12 @@ class InductorEngine(Engine):
             tensor = weights.pop(name).to(self.device)
             image = on_gpu and tensor.dim() == 4
             self.tensors[name] = tensor.contiguous(memory_format=torch.channels_last) if image else tensor
-        self._batch_axes = _batch_axes(self.spec.outputs)
+        self._batch_axes = {t.name: axis for t in self.spec.outputs for axis, e in t.axes().items() if e.symbol == "B"}
         pool = torch.cuda.MemPool() if on_gpu and options.cuda_graphs else None
-        early = _waiting_kernels(self.device) if pool is not None and options.early_launch else frozenset[str]()
-        self._runners = [(b, self._runner(b, pool, early)) for b in self.record.buckets]
+        self._runners = [(b, self._runner(b, pool)) for b in self.record.buckets]
         self._untimed: tuple[str, ...] = ()
 
-    def _runner(self, bucket: BucketRecord, pool: Any, early: frozenset[str]) -> Runner:
+    def _runner(self, bucket: BucketRecord, pool: Any) -> Runner:
         from sdtrt.engines._inductor import cpp_kernels, package
         from sdtrt.engines._inductor.runner import Part, Runner
 
@@ -112,19 +112,14 @@ class InductorEngine(Engine):
                 return Part(package.load(self._folder / record.file), record.arguments)
 
         inputs = {t.name for t in self.spec.inputs}
-        shares = self._shares(bucket)
         try:
             prompt = None
             if bucket.prompt is not None:
                 used = tuple(a for a in bucket.prompt.arguments if a in inputs)
                 prompt = (part(bucket.prompt), used, bucket.handed)
-            return Runner(part(bucket.step), prompt, self.tensors, self.device, pool, early, shares)
+            return Runner(part(bucket.step), prompt, self.tensors, self.device, pool)
         except Exception as exc:
             raise damaged(self.context, exc) from exc
-
-    def _shares(self, bucket: BucketRecord) -> Shares:
-        outputs = tuple(self._batch_axes[t.name] for t in self.spec.outputs)
-        return Shares(bucket.shares, _batch_axes(self.spec.inputs), outputs)
 
     def _run(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         rows = next(iter(tensors.values())).shape[0]
@@ -198,7 +193,7 @@ class InductorEngine(Engine):
         if bucket.prompt is not None:
             once = Plan.load(launches.path_of(self._folder / bucket.prompt.file))
             notes.append(f"what depends on the prompt alone runs once per prompt, in {len(once.layers)} more launches")
-        return self._shares(bucket).whole(plan.model_copy(update={"notes": tuple(notes)}))
+        return plan.model_copy(update={"notes": tuple(notes)})
 
     def close(self) -> None:
         """Drop code, graphs and weights."""
@@ -213,19 +208,6 @@ def device_of(options: Mapping[str, Any]) -> torch.device:
     if wanted == "cpu" or (wanted == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
     return torch.device("cuda", 0)
-
-
-def _waiting_kernels(device: torch.device) -> frozenset[str]:
-    if not is_hopper(device):
-        return frozenset()
-    from sdtrt.engines._inductor.early_kernel import KERNELS
-
-    return KERNELS
-
-
-def _batch_axes(tensors: Iterable[TensorSpec]) -> dict[str, int]:
-    """By name, the axis of the rows of those that have one."""
-    return {t.name: axis for t in tensors for axis, e in t.axes().items() if e.symbol == "B"}
 
 
 def _padded(tensor: Tensor, rows: int) -> Tensor:
@@ -244,7 +226,7 @@ class Inductor(Backend):
     native_code = True  # a package is a pickle and compiled kernels
     code_files = ("*.inductor", "*.so", "engine.json")
     options = InductorOptions
-    run_options = frozenset({"cuda_graphs", "early_launch"})
+    run_options = frozenset({"cuda_graphs"})
 
     def unavailable(self) -> Unavailable | None:
         """A GPU needs Triton, which comes with torch; the CPU a C++ compiler."""

@@ -9,9 +9,9 @@ import pytest
 import torch
 import traced_graphs
 from diffusers import UNet2DConditionModel
-from traced_graphs import copied, error, heavy, placed
+from traced_graphs import Flat, copied, error, heavy, placed
 
-from sdtrt.engines._inductor import build, fp8, launches, split_prompt
+from sdtrt.engines._inductor import build, fp8, launches, self_attention, split_prompt
 from sdtrt.engines._inductor.capture import capture
 from sdtrt.engines.inductor import InductorOptions
 
@@ -22,6 +22,7 @@ SIDE = 16
 def plain(monkeypatch):
     plain_kernels.install(monkeypatch)
     monkeypatch.setattr(build, "is_hopper", lambda device: True)
+    monkeypatch.setattr(self_attention, "LEAST_PIXELS", 64)
 
 
 @pytest.fixture(scope="module")
@@ -38,15 +39,6 @@ def unet():
         layers_per_block=1,
         use_linear_projection=True,
     ).eval()
-
-
-class Flat(torch.nn.Module):
-    def __init__(self, inner):
-        super().__init__()
-        self.inner = inner
-
-    def forward(self, sample, timestep, encoder_hidden_states):
-        return self.inner(sample, timestep, encoder_hidden_states, return_dict=False)
 
 
 def inputs(dtype=torch.float16):
@@ -150,6 +142,7 @@ def test_what_kernels_leave_to_each_other_is_not_done_twice(traced):
     _, step, changes = rewritten(traced)
     found = targets(step)
     assert found["sdtrt.conv3x3.default"] == changes["fp8_convolutions"]
+    assert changes["conv_residual"] == 8, "one of every block"
     assert found["sdtrt.gated.default"] == changes["fused_gate"] == 4
     assert found["sdtrt.layer_norm.default"] == changes["layer_norm"] == 12
     assert found["aten.gelu.default"] == found["aten.layer_norm.default"] == found["aten.group_norm.default"] == 0

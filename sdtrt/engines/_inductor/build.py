@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from math import gcd
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +10,7 @@ from sdtrt.engines._contract import Source
 from sdtrt.engines._inductor import (
     attention,
     buckets,
+    conv_residual,
     cpp_kernels,
     fp8,
     fp8_conv,
@@ -23,6 +23,7 @@ from sdtrt.engines._inductor import (
     package,
     provenance,
     rounding,
+    self_attention,
     split_prompt,
     upsample,
     wide_attention,
@@ -54,8 +55,7 @@ def build(source: Source, options: Any, device: torch.device, folder: Path) -> N
             _channels_last(module)
         for number, bucket in enumerate(found):
             source.report(f"compiling {bucket.name}, {number + 1} of {len(found)}", number / len(found))
-            share = buckets.Bucket(bucket.sizes, bucket.rows // _shares(bucket.rows, options))
-            inputs = {n: t.to(device) for n, t in buckets.example(spec, share).items()}
+            inputs = {n: t.to(device) for n, t in buckets.example(spec, bucket).items()}
             graph = capture(spec, module, inputs)
             changes = rewrite(graph, options, device)
             prompt, step = (options.prompt_once and split_prompt.split(graph)) or (None, graph)
@@ -135,9 +135,13 @@ def quantise(step: Graph, options: Any, ranges: Mapping[str, float]) -> dict[str
     changes, device = {}, rounding.device_of(step)
     if options.fused_gate and is_hopper(device):
         changes["fused_gate"] = gated.run(step, ranges)
+    if options.fp8_attention and is_hopper(device):
+        changes["fp8_attention"] = self_attention.run(step, ranges)
     changes["fp8"] = fp8.run(step, ranges)
     if options.fp8_convolutions and is_hopper(device):
         changes["fp8_convolutions"] = fp8_conv.run(step, ranges)
+        if options.conv_residual:
+            changes["conv_residual"] = conv_residual.run(step)
     if options.fast_gelu:
         changes["fast_gelu"] = gelu.run(step)
     return changes
@@ -172,19 +176,9 @@ def _compile(
             made = call(*[{**part.weights, **given}[a] for a in arguments])
             handed = dict(zip([n for n in step.inputs if n not in inputs], made, strict=True))
     record = BucketRecord(
-        sizes=dict(bucket.sizes),
-        rows=bucket.rows,
-        shares=_shares(bucket.rows, options),
-        step=parts["step"],
-        prompt=parts.get("prompt"),
-        handed=tuple(handed),
+        sizes=dict(bucket.sizes), rows=bucket.rows, step=parts["step"], prompt=parts.get("prompt"), handed=tuple(handed)
     )
     return record, weights
-
-
-def _shares(rows: int, options: Any) -> int:
-    """How many equal shares the rows are divided into: the greatest common divisor with what was asked for."""
-    return gcd(rows, options.streams)
 
 
 def _in_bfloat16(source: Source) -> Any:

@@ -21,32 +21,34 @@ import triton.language as tl
 from torch import Tensor
 from torch.library import triton_op, wrap_triton
 
-from sdtrt.engines._inductor.early_kernel import ready
-from sdtrt.engines._inductor.hopper import is_hopper
 from sdtrt.engines._inductor.output_kernel import new_image
 
-_DEPTH = 128  # bytes of a tile along the channels: one line of shared memory
 _GROUP = 8  # tiles of pixels that use the same weights one after another
 _LANES = 256  # channels that one program adds up
 
 
 class Tile(NamedTuple):
-    """Pixels and channels of a tile, how it is computed, and what it takes.
+    """Pixels and channels of a tile, input channels of a step, how it is computed, and what it takes.
 
     `step_us` and `end_us` were fitted to 24 convolutions on an H200 (benchmarks/h200_kernels.py): the time of
-    one step of 128 along the sum, and of what comes before and after the steps.
+    one step of `depth` along the sum, and of what comes before and after the steps.
     """
 
     pixels: int
     channels: int
+    depth: int
     warps: int
     stages: int
     step_us: float
     end_us: float
 
 
-_WIDE, _SQUARE = Tile(256, 128, 8, 3, 0.66, 6.0), Tile(128, 128, 8, 4, 0.36, 4.5)
-_PART = Tile(64, 128, 4, 4, 0.0, 0.0)
+# Steps of 64 are for 320 and 960 input channels, which fill no whole number of larger ones.
+_WIDE, _SHORT = Tile(256, 128, 128, 8, 3, 0.66, 6.0), Tile(256, 128, 64, 8, 5, 0.345, 6.0)
+_SQUARE = Tile(128, 128, 128, 8, 4, 0.36, 4.5)
+# Of a sum that is cut into parts, two at a time on a multiprocessor; for few pixels one.
+_PART, _SMALL_PART = Tile(128, 128, 128, 8, 3, 0, 0), Tile(64, 128, 128, 4, 4, 0, 0)
+_FEW_PIXELS, _MOST_PARTS = 512, 8
 
 
 @triton.jit
@@ -58,17 +60,15 @@ def _shifted(i, steps: tl.constexpr, wide, BK: tl.constexpr):
 
 @triton.jit
 def _conv3x3(
-    x, w, scale, scales, bias, y, images, height, width, tiles_m, tiles_n, C: tl.constexpr, K: tl.constexpr,
+    x, w, scale, scales, bias, residual, y, images, height, width, tiles_m, tiles_n, C: tl.constexpr, K: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, GROUP: tl.constexpr, PROGRAMS: tl.constexpr,
-    BIAS: tl.constexpr, EARLY: tl.constexpr,
+    BIAS: tl.constexpr, ADD: tl.constexpr,
 ):  # fmt: skip
     wide = width + 1
     count = images * (height + 1) * wide
     x = x.to(tl.pointer_type(tl.float8e4nv), bitcast=True)
-    # Descriptors are written to memory, which the kernel in front may be using.
-    late = ready(EARLY)
-    pixels = tl.make_tensor_descriptor(x, [count + late, C], [C, 1], [BM, BK])
-    weights = tl.make_tensor_descriptor(w, [K + late, 9 * C], [9 * C, 1], [BN, BK])
+    pixels = tl.make_tensor_descriptor(x, [count, C], [C, 1], [BM, BK])
+    weights = tl.make_tensor_descriptor(w, [K, 9 * C], [9 * C, 1], [BN, BK])
     by = tl.load(scale)
     steps: tl.constexpr = (C + BK - 1) // BK
     for tile in tl.range(tl.program_id(0), tiles_m * tiles_n, PROGRAMS):
@@ -92,28 +92,27 @@ def _conv3x3(
         row, column = at // wide, at % wide
         image, row = row // (height + 1), row % (height + 1)
         inside = (row < height) & (column < width) & (at < count)
-        where = ((image * height + row) * width + column).to(tl.int64) * K
-        tl.store(
-            y + where[:, None] + columns[None, :], total.to(y.dtype.element_ty), mask=inside[:, None] & known[None, :]
-        )
+        where = ((image * height + row) * width + column).to(tl.int64)[:, None] * K + columns[None, :]
+        stored = inside[:, None] & known[None, :]
+        if ADD:
+            total += tl.load(residual + where, mask=stored, other=0.0).to(tl.float32)
+        tl.store(y + where, total.to(y.dtype.element_ty), mask=stored)
 
 
 @triton.jit
 def _conv3x3_parts(
     x, w, parts, images, height, width, tiles_m, C: tl.constexpr, K: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
-    BK: tl.constexpr, PARTS: tl.constexpr, EARLY: tl.constexpr,
+    BK: tl.constexpr, PARTS: tl.constexpr,
 ):  # fmt: skip
     """One part of the sum of one tile, border and all."""
     wide = width + 1
     count = images * (height + 1) * wide
     x = x.to(tl.pointer_type(tl.float8e4nv), bitcast=True)
-    # Descriptors are written to memory, which the kernel in front may be using.
-    late = ready(EARLY)
-    pixels = tl.make_tensor_descriptor(x, [count + late, C], [C, 1], [BM, BK])
-    weights = tl.make_tensor_descriptor(w, [K + late, 9 * C], [9 * C, 1], [BN, BK])
+    pixels = tl.make_tensor_descriptor(x, [count, C], [C, 1], [BM, BK])
+    weights = tl.make_tensor_descriptor(w, [K, 9 * C], [9 * C, 1], [BN, BK])
     steps: tl.constexpr = (C + BK - 1) // BK
     each: tl.constexpr = (9 * steps + PARTS - 1) // PARTS
-    part = tl.program_id(1) + late  # a part without steps reads nothing, and its zeros must wait too
+    part = tl.program_id(1)
     m = tl.program_id(0) % tiles_m * BM
     n = tl.program_id(0) // tiles_m * BN
     total = tl.zeros((BM, BN), tl.float32)
@@ -130,13 +129,13 @@ def _conv3x3_parts(
 
 @triton.jit
 def _add_parts(
-    parts, scale, scales, bias, y, images, height, width, K: tl.constexpr, BN: tl.constexpr, PARTS: tl.constexpr,
-    BIAS: tl.constexpr, EARLY: tl.constexpr,
+    parts, scale, scales, bias, residual, y, images, height, width, K: tl.constexpr, BN: tl.constexpr,
+    PARTS: tl.constexpr, BIAS: tl.constexpr, ADD: tl.constexpr,
 ):  # fmt: skip
     """Some channels of one pixel that is not border."""
     wide = width + 1
     count = images * (height + 1) * wide
-    pixel = tl.program_id(0) + ready(EARLY)
+    pixel = tl.program_id(0)
     row = pixel // width  # of all images
     at = (row // height * (height + 1) + row % height) * wide + pixel % width
     columns = tl.program_id(1) * BN + tl.arange(0, BN)
@@ -147,12 +146,21 @@ def _add_parts(
     total *= tl.load(scales + columns, mask=known, other=0.0) * tl.load(scale)
     if BIAS:
         total += tl.load(bias + columns, mask=known, other=0.0).to(tl.float32)
-    tl.store(y + pixel.to(tl.int64) * K + columns, total.to(y.dtype.element_ty), mask=known)
+    where = pixel.to(tl.int64) * K + columns
+    if ADD:
+        total += tl.load(residual + where, mask=known, other=0.0).to(tl.float32)
+    tl.store(y + where, total.to(y.dtype.element_ty), mask=known)
 
 
 @triton_op("sdtrt::conv3x3", mutates_args={})
 def conv3x3(
-    x: Tensor, weight: Tensor, scale: Tensor, scales: Tensor, bias: Tensor | None, dtype: torch.dtype
+    x: Tensor,
+    weight: Tensor,
+    scale: Tensor,
+    scales: Tensor,
+    bias: Tensor | None,
+    dtype: torch.dtype,
+    residual: Tensor | None = None,
 ) -> Tensor:
     """Convolve with stride 1 and one pixel of zeros around the image.
 
@@ -163,6 +171,7 @@ def conv3x3(
         scales: (K,), float32: the same of `weight`, by output channel.
         bias: (K,) or None.
         dtype: type of the result.
+        residual: (N, K, H, W), channels_last, which is added, or None.
 
     Returns:
         (N, K, H, W), channels_last.
@@ -171,26 +180,28 @@ def conv3x3(
     columns, pixels = weight.shape[0], x.shape[0] * x.shape[2] * x.shape[3]
     y = new_image(images, columns, height, width, dtype, x.device)
     programs = _multiprocessors(x.device)
-    added = scales if bias is None else bias
+    # What a kernel does not read is any tensor.
+    added, more = scales if bias is None else bias, scales if residual is None else residual
+    flags = {"BIAS": bias is not None, "ADD": residual is not None}
     tile = _choose(pixels, channels, columns, programs)
-    if tile is _PART:
+    if tile in (_PART, _SMALL_PART):
         tiles_m, tiles_n = triton.cdiv(pixels, tile.pixels), triton.cdiv(columns, tile.channels)
-        cut = 2 if tiles_m * tiles_n > programs // 3 else 3
+        cut = max(2, min(_MOST_PARTS, (1 + (tile is _PART)) * programs // (tiles_m * tiles_n)))
         parts = torch.empty((cut, pixels, columns), dtype=torch.float32, device=x.device)
         wrap_triton(_conv3x3_parts)[(tiles_m * tiles_n, cut)](
             x, weight, parts, images, height, width, tiles_m, C=channels, K=columns, BM=tile.pixels, BN=tile.channels,
-            BK=_DEPTH, PARTS=cut, EARLY=is_hopper(x.device), num_warps=tile.warps, num_stages=tile.stages,
+            BK=tile.depth, PARTS=cut, num_warps=tile.warps, num_stages=tile.stages,
         )  # fmt: skip
         wrap_triton(_add_parts)[(images * height * width, triton.cdiv(columns, _LANES))](
-            parts, scale, scales, added, y, images, height, width, K=columns, BN=_LANES, PARTS=cut,
-            BIAS=bias is not None, EARLY=is_hopper(x.device), num_warps=2,
+            parts, scale, scales, added, more, y, images, height, width, K=columns, BN=_LANES, PARTS=cut, **flags,
+            num_warps=2,
         )  # fmt: skip
         return y
     tiles_m, tiles_n = triton.cdiv(pixels, tile.pixels), triton.cdiv(columns, tile.channels)
     wrap_triton(_conv3x3)[(min(programs, tiles_m * tiles_n),)](
-        x, weight, scale, scales, added, y, images, height, width, tiles_m, tiles_n, C=channels, K=columns,
-        BM=tile.pixels, BN=tile.channels, BK=_DEPTH, GROUP=_GROUP, PROGRAMS=programs, BIAS=bias is not None,
-        EARLY=is_hopper(x.device), num_warps=tile.warps, num_stages=tile.stages,
+        x, weight, scale, scales, added, more, y, images, height, width, tiles_m, tiles_n, C=channels, K=columns,
+        BM=tile.pixels, BN=tile.channels, BK=tile.depth, GROUP=_GROUP, PROGRAMS=programs, **flags,
+        num_warps=tile.warps, num_stages=tile.stages,
     )  # fmt: skip
     return y
 
@@ -201,10 +212,13 @@ def _choose(pixels: int, channels: int, columns: int, programs: int) -> Tile:
     def tiles(tile: Tile) -> int:
         return triton.cdiv(pixels, tile.pixels) * triton.cdiv(columns, tile.channels)
 
+    def time_us(tile: Tile) -> float:
+        steps = 9 * triton.cdiv(channels, tile.depth)
+        return triton.cdiv(tiles(tile), programs) * (steps * tile.step_us + tile.end_us)
+
     if tiles(_SQUARE) <= programs // 2:
-        return _PART
-    steps = 9 * triton.cdiv(channels, _DEPTH)
-    return min((_WIDE, _SQUARE), key=lambda t: triton.cdiv(tiles(t), programs) * (steps * t.step_us + t.end_us))
+        return _PART if pixels > _FEW_PIXELS else _SMALL_PART
+    return min((_WIDE, _SHORT, _SQUARE), key=time_us)
 
 
 def _multiprocessors(device: torch.device) -> int:

@@ -15,9 +15,6 @@ import triton.language as tl
 from torch import Tensor
 from torch.library import triton_op, wrap_triton
 
-from sdtrt.engines._inductor.early_kernel import ready
-from sdtrt.engines._inductor.hopper import is_hopper
-
 TILE = 128
 _GROUP = 8  # tiles of rows that use the same weights one after another
 
@@ -33,13 +30,11 @@ def _gelu(x):
 @triton.jit
 def _gated(
     x, w, scale, scales, bias, factor, y, rows, tiles_m, tiles_n, D: tl.constexpr, F: tl.constexpr, B: tl.constexpr,
-    GROUP: tl.constexpr, PROGRAMS: tl.constexpr, BIAS: tl.constexpr, EARLY: tl.constexpr,
+    GROUP: tl.constexpr, PROGRAMS: tl.constexpr, BIAS: tl.constexpr,
 ):  # fmt: skip
     x = x.to(tl.pointer_type(tl.float8e4nv), bitcast=True)
-    # Descriptors are written to memory, which the kernel in front may be using.
-    late = ready(EARLY)
-    inputs = tl.make_tensor_descriptor(x, [rows + late, D], [D, 1], [B, B])
-    weights = tl.make_tensor_descriptor(w, [2 * F + late, D], [D, 1], [B, B])
+    inputs = tl.make_tensor_descriptor(x, [rows, D], [D, 1], [B, B])
+    weights = tl.make_tensor_descriptor(w, [2 * F, D], [D, 1], [B, B])
     by, narrow = tl.load(scale), tl.load(factor)
     for tile in tl.range(tl.program_id(0), tiles_m * tiles_n, PROGRAMS):
         first = tile // (GROUP * tiles_n) * GROUP
@@ -86,7 +81,6 @@ def gated(x: Tensor, weight: Tensor, scale: Tensor, scales: Tensor, bias: Tensor
     programs = torch.cuda.get_device_properties(x.device).multi_processor_count
     wrap_triton(_gated)[(min(programs, tiles_m * tiles_n),)](
         x, weight, scale, scales, scales if bias is None else bias, factor, y, rows, tiles_m, tiles_n, D=inner,
-        F=columns, B=TILE, GROUP=_GROUP, PROGRAMS=programs, BIAS=bias is not None, EARLY=is_hopper(x.device),
-        num_warps=8, num_stages=3,
+        F=columns, B=TILE, GROUP=_GROUP, PROGRAMS=programs, BIAS=bias is not None, num_warps=8, num_stages=3,
     )  # fmt: skip
     return y

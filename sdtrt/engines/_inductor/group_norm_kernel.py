@@ -17,8 +17,6 @@ import triton.language as tl
 from torch import Tensor
 from torch.library import triton_op, wrap_triton
 
-from sdtrt.engines._inductor.early_kernel import ready
-from sdtrt.engines._inductor.hopper import is_hopper
 from sdtrt.engines._inductor.output_kernel import new_image, put
 
 # Tiles, programs and warps are the fastest of 54 combinations at ten shapes of SD and SDXL on an H200.
@@ -32,10 +30,10 @@ _FEW_PIXELS, _FEW_IN_ALL, _GROUP_TILE = 1024, 4096, 16384
 @triton.jit
 def _sums(
     x, add, sums, pixels, parts, STEPS: tl.constexpr, C: tl.constexpr, BC: tl.constexpr, BP: tl.constexpr,
-    ADD: tl.constexpr, EARLY: tl.constexpr,
+    ADD: tl.constexpr,
 ):  # fmt: skip
     """Sum and sum of squares of some channels over one part of one image's pixels."""
-    image, part = tl.program_id(0) + ready(EARLY), tl.program_id(1)
+    image, part = tl.program_id(0), tl.program_id(1)
     channels = tl.program_id(2) * BC + tl.arange(0, BC)
     inside = channels < C
     offset = tl.zeros([BC], tl.float32)
@@ -60,10 +58,10 @@ def _sums(
 @triton.jit
 def _factors(
     sums, add, weight, bias, factors, pixels, EPS: tl.constexpr, parts: tl.constexpr, C: tl.constexpr, G: tl.constexpr,
-    BG: tl.constexpr, ADD: tl.constexpr, EARLY: tl.constexpr,
+    BG: tl.constexpr, ADD: tl.constexpr,
 ):  # fmt: skip
     """Y = x * factor + offset: mean and variance of a group, in one program per image and group."""
-    image, group = tl.program_id(0) + ready(EARLY), tl.program_id(1)
+    image, group = tl.program_id(0), tl.program_id(1)
     size: tl.constexpr = C // G
     lanes = tl.arange(0, BG)
     inside = lanes < size
@@ -96,10 +94,10 @@ def _put(y, where, values, round_by, known, SILU: tl.constexpr, ROUND: tl.conste
 @triton.jit
 def _apply(
     x, factors, round_by, y, height, width, C: tl.constexpr, BC: tl.constexpr, BP: tl.constexpr, SILU: tl.constexpr,
-    ROUND: tl.constexpr, BORDER: tl.constexpr, EARLY: tl.constexpr,
+    ROUND: tl.constexpr, BORDER: tl.constexpr,
 ):  # fmt: skip
     """Some channels of some pixels; with a border, which is zero, the pixels are those of the result."""
-    image = tl.program_id(1) + ready(EARLY)
+    image = tl.program_id(1)
     channels = tl.program_id(2) * BC + tl.arange(0, BC)
     inside = channels < C
     factor = tl.load(factors + image * 2 * C + channels, mask=inside, other=0.0)
@@ -120,10 +118,10 @@ def _apply(
 def _group(
     x, add, weight, bias, round_by, y, height, width, EPS: tl.constexpr, C: tl.constexpr, G: tl.constexpr,
     BG: tl.constexpr, BP: tl.constexpr, ADD: tl.constexpr, SILU: tl.constexpr, ROUND: tl.constexpr,
-    BORDER: tl.constexpr, EARLY: tl.constexpr,
+    BORDER: tl.constexpr,
 ):  # fmt: skip
     """All of one group of one image."""
-    image, group = tl.program_id(0) + ready(EARLY), tl.program_id(1)
+    image, group = tl.program_id(0), tl.program_id(1)
     size: tl.constexpr = C // G
     lanes = tl.arange(0, BG)
     inside = lanes < size
@@ -197,13 +195,13 @@ def group_norm(
     # What a kernel does not read is any tensor: one that is there already, or Inductor would write it out for that.
     added = weight if add is None else add.contiguous()
     factor = weight if round_by is None else round_by
-    flags, soon = {"SILU": silu, "ROUND": round_by is not None, "BORDER": rim}, is_hopper(x.device)
+    flags = {"SILU": silu, "ROUND": round_by is not None, "BORDER": rim}
     if pixels <= _FEW_PIXELS and images * pixels <= _FEW_IN_ALL:
         lanes = triton.next_power_of_2(channels // groups)
         deep = min(triton.next_power_of_2(pixels), max(16, _GROUP_TILE // lanes))
         wrap_triton(_group)[(images, groups)](
             x, added, weight, bias, factor, y, height, width, EPS=eps, C=channels, G=groups, BG=lanes, BP=deep,
-            ADD=add is not None, **flags, EARLY=soon, num_warps=16,
+            ADD=add is not None, **flags, num_warps=16,
         )  # fmt: skip
         return y
     blocks = triton.cdiv(channels, _LANES)
@@ -213,14 +211,14 @@ def group_norm(
     factors = torch.empty((images, 2, channels), dtype=torch.float32, device=x.device)
     wrap_triton(_sums)[(images, parts, blocks)](
         x, added, sums, pixels, parts, STEPS=steps, C=channels, BC=_LANES, BP=_DEEP, ADD=add is not None,
-        EARLY=soon, num_warps=8 if images > 4 else 4,
+        num_warps=8 if images > 4 else 4,
     )  # fmt: skip
     wrap_triton(_factors)[(images, groups)](
         sums, added, weight, bias, factors, pixels, EPS=eps, parts=parts, C=channels, G=groups,
-        BG=triton.next_power_of_2(channels // groups), ADD=add is not None, EARLY=soon, num_warps=4,
+        BG=triton.next_power_of_2(channels // groups), ADD=add is not None, num_warps=4,
     )  # fmt: skip
     deep = _TILE // _LANES
     wrap_triton(_apply)[(triton.cdiv(tall * wide, deep), images, blocks)](
-        x, factors, factor, y, height, width, C=channels, BC=_LANES, BP=deep, **flags, EARLY=soon, num_warps=4
+        x, factors, factor, y, height, width, C=channels, BC=_LANES, BP=deep, **flags, num_warps=4
     )
     return y

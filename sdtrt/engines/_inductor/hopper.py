@@ -1,4 +1,4 @@
-"""Hopper and later GPUs: they copy tiles by themselves, and a kernel of theirs can wait for the one in front."""
+"""Hopper and later GPUs: a memory engine of theirs copies tiles, which some kernels of ours are written for."""
 
 from __future__ import annotations
 

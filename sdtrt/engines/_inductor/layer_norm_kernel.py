@@ -16,8 +16,6 @@ import triton.language as tl
 from torch import Tensor
 from torch.library import triton_op, wrap_triton
 
-from sdtrt.engines._inductor.early_kernel import ready
-from sdtrt.engines._inductor.hopper import is_hopper
 from sdtrt.engines._inductor.output_kernel import put
 
 LONGEST_ROW = 2048
@@ -27,9 +25,9 @@ _ROWS = 4  # of a program: within 2 % of the fastest for rows of 320 to 1280 num
 @triton.jit
 def _layer_norm(
     x, shift, residual, weight, bias, factor, total, y, rows, EPS: tl.constexpr, C: tl.constexpr, BC: tl.constexpr,
-    BM: tl.constexpr, SHIFT: tl.constexpr, RESIDUAL: tl.constexpr, ROUND: tl.constexpr, EARLY: tl.constexpr,
+    BM: tl.constexpr, SHIFT: tl.constexpr, RESIDUAL: tl.constexpr, ROUND: tl.constexpr,
 ):  # fmt: skip
-    row = (tl.program_id(0) + ready(EARLY)) * BM + tl.arange(0, BM)
+    row = tl.program_id(0) * BM + tl.arange(0, BM)
     column = tl.arange(0, BC)
     inside = column < C
     known = (row < rows)[:, None] & inside[None, :]
@@ -84,6 +82,6 @@ def layer_norm(
     wrap_triton(_layer_norm)[(triton.cdiv(rows, _ROWS),)](
         x, *given, weight, bias, x if factor is None else factor, total if changed else y, y, rows, EPS=eps, C=size,
         BC=triton.next_power_of_2(size), BM=_ROWS, SHIFT=shift is not None, RESIDUAL=residual is not None,
-        ROUND=factor is not None, EARLY=is_hopper(x.device), num_warps=4,
+        ROUND=factor is not None, num_warps=4,
     )  # fmt: skip
     return total, y

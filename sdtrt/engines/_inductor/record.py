@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from pydantic import PositiveInt
-
 from sdtrt import store
 from sdtrt.errors import EngineError
 from sdtrt.records import Record, read
 
 FILE = "engine.json"
-# 1: first version. 2: shares of rows, kernels that wait by themselves.
-FORMAT_VERSION = 2
+# 1: first version. 2: rows in shares. 3: no shares any more.
+FORMAT_VERSION = 3
 
 
 class PartRecord(Record):
@@ -24,11 +22,10 @@ class PartRecord(Record):
 
 
 class BucketRecord(Record):
-    """The packages of one size, for one share of the rows. `handed` is what the prompt's part gives to each step."""
+    """The packages of one size. `handed` is what the prompt's part gives to each step."""
 
     sizes: dict[str, int]
     rows: int
-    shares: PositiveInt = 1
     step: PartRecord
     prompt: PartRecord | None = None
     handed: tuple[str, ...] = ()

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 LARGEST = 448.0  # of float8_e4m3fn
 # Operations of ours whose argument of this index is the factor before rounding; without it they do not round.
-_FACTORS = {"group_norm": 7, "short_attention": 4, "layer_norm": 6, "upsample": 1}
+_FACTORS = {"group_norm": 7, "short_attention": 4, "layer_norm": 6, "upsample": 1, "self_attention": 7}
 # Those that write, when asked behind the factor, a border of zeros as well.
 _WITH_BORDER = ("group_norm", "upsample")
 _ALWAYS = "gated"

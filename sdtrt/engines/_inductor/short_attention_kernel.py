@@ -15,9 +15,6 @@ import triton.language as tl
 from torch import Tensor
 from torch.library import triton_op, wrap_triton
 
-from sdtrt.engines._inductor.early_kernel import ready
-from sdtrt.engines._inductor.hopper import is_hopper
-
 MOST_KEYS = 80
 SIZES = (64, 128)  # of a head
 _QUERIES = 64  # of one step of a program
@@ -27,9 +24,9 @@ _LOG2_E = 1.4426950408889634  # e^x = 2^(x log2 e)
 @triton.jit
 def _short_attention(
     q, k, v, factor, y, queries, keys, qb, qh, qs, kb, kh, ks, vb, vh, vs, heads, BY: tl.constexpr, BM: tl.constexpr,
-    STEPS: tl.constexpr, D: tl.constexpr, ROUND: tl.constexpr, EARLY: tl.constexpr,
+    STEPS: tl.constexpr, D: tl.constexpr, ROUND: tl.constexpr,
 ):  # fmt: skip
-    head, batch = tl.program_id(1), tl.program_id(2) + ready(EARLY)
+    head, batch = tl.program_id(1), tl.program_id(2)
     lanes = tl.arange(0, D)
     first, last = tl.arange(0, 64), 64 + tl.arange(0, 16)
     k += batch.to(tl.int64) * kb + head * kh + lanes[None, :]
@@ -87,6 +84,6 @@ def short_attention(q: Tensor, k: Tensor, v: Tensor, scale: float, factor: Tenso
     wrap_triton(_short_attention)[(triton.cdiv(tiles, steps), heads, batch)](
         q, k, v, q if factor is None else factor, y, queries, keys,
         *(t.stride(axis) for t in (q, k, v) for axis in range(3)), heads, BY=scale * _LOG2_E, BM=_QUERIES, STEPS=steps,
-        D=size, ROUND=factor is not None, EARLY=is_hopper(q.device), num_warps=4,
+        D=size, ROUND=factor is not None, num_warps=4,
     )  # fmt: skip
     return y

@@ -60,7 +60,7 @@ def measure(
         activities.append(ProfilerActivity.CUDA)
     with _recorded(layers):
         run()
-        with profile(activities=activities) as profiler:
+        with profile(activities=activities, acc_events=True) as profiler:  # torch 2.11 warns without it
             for _ in range(1 + runs):  # the first finds the profiler cold
                 with record_function(_RUN):
                     run()

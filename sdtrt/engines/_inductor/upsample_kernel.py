@@ -15,8 +15,6 @@ import triton.language as tl
 from torch import Tensor
 from torch.library import triton_op, wrap_triton
 
-from sdtrt.engines._inductor.early_kernel import ready
-from sdtrt.engines._inductor.hopper import is_hopper
 from sdtrt.engines._inductor.output_kernel import new_image, put
 
 _LANES, _DEEP = 64, 64  # channels and pixels of a tile
@@ -25,10 +23,10 @@ _LANES, _DEEP = 64, 64  # channels and pixels of a tile
 @triton.jit
 def _upsample(
     x, factor, y, height, width, C: tl.constexpr, BC: tl.constexpr, BP: tl.constexpr, ROUND: tl.constexpr,
-    BORDER: tl.constexpr, EARLY: tl.constexpr,
+    BORDER: tl.constexpr,
 ):  # fmt: skip
     """Some channels of some pixels of the result."""
-    image = tl.program_id(1) + ready(EARLY)
+    image = tl.program_id(1)
     channels = tl.program_id(2) * BC + tl.arange(0, BC)
     inside = channels < C
     at = tl.program_id(0) * BP + tl.arange(0, BP)
@@ -59,6 +57,6 @@ def upsample(x: Tensor, factor: Tensor | None = None, border: bool = False) -> T
     y = new_image(images, channels, tall, wide, x.dtype if factor is None else torch.uint8, x.device)
     wrap_triton(_upsample)[(triton.cdiv(tall * wide, _DEEP), images, triton.cdiv(channels, _LANES))](
         x, x if factor is None else factor, y, height, width, C=channels, BC=_LANES, BP=_DEEP, ROUND=factor is not None,
-        BORDER=int(border), EARLY=is_hopper(x.device), num_warps=4,
+        BORDER=int(border), num_warps=4,
     )  # fmt: skip
     return y
