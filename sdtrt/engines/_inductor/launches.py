@@ -75,12 +75,14 @@ class _Described:
         self._weights, self._arguments, self._every, self._priced = graph.weights, arguments, every, priced
         self._given = {placeholder: name for name, placeholder in graph.inputs.items()}
         self._types: dict[str, str | None] = {}
+        self._computed: set[str] = set()
         self._names = Counter[str]()
 
     def layer(self, launch: Launch) -> Layer:
         named = [self._priced.nodes[n] for n in launch.nodes if n in self._priced.nodes]
-        kind = _kind(launch, named)
-        nodes = _own(launch, named, kind)
+        by_hand = launch.native == "triton" and not launch.kernel.startswith("triton_") and bool(named)
+        kind = self._kind_by_hand(named) if by_hand else _kind(launch, named)
+        nodes = named if by_hand else _own(launch, named, kind)
         main = _main(nodes, kind)
         inputs = tuple(found for t in launch.reads if (found := self._read(t, launch)) is not None)
         made = self._priced.tensors.get(main.name) if main else None
@@ -100,6 +102,13 @@ class _Described:
             module=main.module if main else None,
             attributes={NATIVE: launch.native},
         )
+
+    def _kind_by_hand(self, named: Sequence[NodeCost]) -> Kind:
+        """A kernel of ours computes what it names, products too; of several for one product the first computes it."""
+        heaviest = max(named, key=lambda n: n.flops or 0)
+        again = heaviest.kind in _MATRIX and heaviest.name in self._computed
+        self._computed.add(heaviest.name)
+        return "pointwise" if again else heaviest.kind
 
     def _read(self, tensor: TensorInfo, launch: Launch) -> TensorInfo | None:
         """An activation with its type, under the name of the graph's input where it is one; None for a weight."""

@@ -1,0 +1,74 @@
+"""Launches of hand-written kernels in a plan: they compute what they name, products too."""
+
+import plain_kernels
+import pytest
+import torch
+
+from sdtrt.engines._inductor import launches
+from sdtrt.engines._inductor.capture import Graph
+
+CODE = """
+async_compile = AsyncCompile()
+
+_conv3x3_parts_0 = async_compile.triton('_conv3x3_parts', '''
+@triton.jit
+def _conv3x3_parts(x, w, parts, BLOCK: tl.constexpr):
+    tl.store(parts, tl.load(x))
+''', device_str='cuda')
+
+_add_parts_1 = async_compile.triton('_add_parts', '''
+@triton.jit
+def _add_parts(parts, scale, scales, y, BLOCK: tl.constexpr):
+    tl.store(y, tl.load(parts))
+''', device_str='cuda')
+
+async_compile.wait(globals())
+
+class Runner:
+    def call(self, args):
+        x_1, weight_1, scale_1, scales_1 = args
+        args.clear()
+        with torch.cuda._DeviceGuard(0):
+            torch.cuda.set_device(0)
+            buf0 = empty_strided_cuda((2, 162, 64), (10368, 64, 1), torch.float32)
+            # Unsorted Source Nodes: [conv3x3], Original ATen: []
+            stream0 = get_raw_stream(0)
+            _conv3x3_parts_0.run(x_1, weight_1, buf0, 3, stream=stream0)
+            buf1 = empty_strided_cuda((2, 64, 8, 8), (4096, 1, 512, 64), torch.float16)
+            # Unsorted Source Nodes: [conv3x3], Original ATen: []
+            stream0 = get_raw_stream(0)
+            _add_parts_1.run(buf0, scale_1, scales_1, buf1, 3, stream=stream0)
+        return (buf1, )
+"""
+
+
+@pytest.fixture
+def plan(monkeypatch):
+    plain_kernels.install(monkeypatch)
+    given = {
+        "x": torch.zeros(2, 64, 9, 9, dtype=torch.uint8).contiguous(memory_format=torch.channels_last),
+        "weight": torch.zeros(64, 576).to(torch.float8_e4m3fn),
+        "scale": torch.tensor(1.0),
+        "scales": torch.ones(64),
+    }
+    nodes = torch.fx.Graph()
+    places = [nodes.placeholder(name) for name in given]
+    made = nodes.call_function(torch.ops.sdtrt.conv3x3.default, (*places, None, torch.float16))
+    made.name = "conv3x3"
+    nodes.output((made,))
+    weights = {n: t for n, t in given.items() if n != "x"}
+    graph = Graph(torch.fx.GraphModule(torch.nn.Module(), nodes), weights, {"x": "x"})
+    inputs = {"x": given["x"]}
+    return launches.plan_of(CODE, graph, launches.priced(graph, inputs), list(given), inputs, "unet")
+
+
+def test_the_first_launch_of_a_product_computes_it(plan):
+    product, rest = plan.layers
+    assert (product.kernel, product.kind, product.op) == ("_conv3x3_parts", "conv", "Conv")
+    assert product.flops == plan.total_flops == 2 * 64 * 8 * 8 * 2 * 576
+    assert product.weight_bytes >= 64 * 576
+    assert (rest.kernel, rest.kind, rest.flops) == ("_add_parts", "pointwise", 0)
+
+
+def test_both_name_the_node(plan):
+    assert {layer.nodes for layer in plan.layers} == {("conv3x3",)}
