@@ -108,7 +108,8 @@ def conv3x3(
 
 def gated(x: Tensor, weight: Tensor, scale: Tensor, scales: Tensor, bias: Tensor | None, factor: Tensor) -> Tensor:
     product = x.view(FP8).float() @ weight.float().T * (scales * scale)
-    value, gate = (product if bias is None else product + bias.float()).chunk(2, -1)
+    product = product if bias is None else product + bias.float()
+    value, gate = product.reshape(len(x), -1, 2, 128).transpose(1, 2).reshape(len(x), 2, -1).unbind(1)
     return rounded(value * functional.gelu(gate, approximate="tanh"), factor, torch.float16)
 
 

@@ -14,6 +14,8 @@ from sdtrt.engines._inductor.capture import Graph
 from sdtrt.engines._inductor.rounding import LARGEST, constant, device_of, factor, round_weight
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     Node = Any  # of torch.fx, whose own types say too little of arguments
 
 
@@ -29,9 +31,8 @@ def run(graph: Graph, amax: Mapping[str, float]) -> int:
     """Replace all whose both layers were calibrated; returns how many."""
     import torch
 
-    from sdtrt.engines._inductor.gated_kernel import TILE, gated
+    from sdtrt.engines._inductor.gated_kernel import TILE
 
-    del gated  # importing it registered the operation
     changed = 0
     for node in list(graph.nodes.find_nodes(op="call_function", target=torch.ops.aten.mul.Tensor)):
         if (found := _match(node)) is None:
@@ -40,7 +41,7 @@ def run(graph: Graph, amax: Mapping[str, float]) -> int:
         if inside is None or behind is None or node.meta["val"].shape[-1] % TILE:
             continue
         with graph.nodes.inserting_before(node):
-            made = _gated(graph, found, inside / LARGEST, behind / LARGEST)
+            made = _gated(graph, found, inside / LARGEST, behind / LARGEST, TILE)
         graph.replace(node, made)
         changed += 1
     graph.finish()
@@ -68,18 +69,24 @@ def _match(product: Node) -> _Gate | None:
     return _Gate(linear, product, reader) if both == (aten.linear.default,) * 2 and whole else None
 
 
-def _gated(graph: Graph, found: _Gate, inside: float, behind: float) -> Node:
+def by_tiles(rows: Tensor, tile: int) -> Tensor:
+    """The rows of the first half and the second, so many of each in turns."""
+    return rows.reshape(2, -1, tile, *rows.shape[1:]).transpose(0, 1).reshape(rows.shape)
+
+
+def _gated(graph: Graph, found: _Gate, inside: float, behind: float, tile: int) -> Node:
     import torch
 
     linear, value = found.linear, found.product.meta["val"]
     weight = linear.args[1].name
-    matrix, channels = round_weight(graph.weights[weight])
+    matrix, channels = round_weight(by_tiles(graph.weights[weight], tile))
+    bias = linear.args[2].name if len(linear.args) > 2 else None
     operands = (
         fp8.rows_of(graph, linear.args[0], inside, numbers=False),
         constant(graph, f"{weight}_fp8", matrix),
         constant(graph, f"{weight}_input", torch.tensor(inside, device=device_of(graph))),
         constant(graph, f"{weight}_channels", channels),
-        linear.args[2] if len(linear.args) > 2 else None,
+        constant(graph, f"{bias}_by_tiles", by_tiles(graph.weights[bias], tile)) if bias else None,
         factor(graph, found.product, behind),
     )
     made = graph.call(linear, torch.ops.sdtrt.gated.default, *operands)
