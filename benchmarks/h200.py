@@ -244,6 +244,7 @@ def run(model: str, folder: Path, args: argparse.Namespace) -> dict[str, Any]:
         "model": model,
         "size": size,
         "steps": steps,
+        "runs": args.runs,
         "machine": gpu.machine(PACKAGES),
         "compile_s": {},
     }

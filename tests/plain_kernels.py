@@ -74,7 +74,8 @@ def self_attention(
     scores = (q @ k.transpose(2, 3)).half()
     top = scores.float().amax(-1, keepdim=True)
     by = codes.half()
-    bits = scores.double() * by.double() + (119.7 - top * by.float()).double()
+    to = 1143.7 - top * by.float()
+    bits = scores.double() * by.double() + (to - to.abs() / 2048).half().double() - 1024
     weights = bits.round().clamp(min=0).to(torch.uint8).view(FP8).float()
     made = weights @ v / weights.sum(-1, keepdim=True) * unit
     return rounded(made.transpose(1, 2).contiguous(), factor, dtype)

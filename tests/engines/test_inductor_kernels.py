@@ -107,13 +107,15 @@ SELF = [(2, 20, 1024, 64), (1, 5, 1040, 64), (2, 10, 2304, 64), (16, 10, 1200, 6
 
 @needs_hopper
 @pytest.mark.parametrize("shape", SELF, ids=str)
-@pytest.mark.parametrize("factor", [None, 30.0])
-def test_self_attention(shape, factor):
+@pytest.mark.parametrize(("factor", "tilt"), [(None, 0), (30.0, 0), (None, 4)])
+def test_self_attention(shape, factor, tilt):
     from sdtrt.engines._inductor.self_attention_kernel import PER_OCTAVE, self_attention
 
     images, heads, pixels, size = shape
     qk = (torch.randn(images * pixels, 2 * heads * size, device="cuda") * 2).to(FP8)
-    vt = (torch.randn(heads * size, images * pixels, device="cuda") * 2).to(FP8)
+    # Values that depend on where a pixel lies show whether all tiles of keys have the same weight.
+    side = torch.linspace(-1, 1, pixels, device="cuda").sign().repeat(images)
+    vt = (torch.randn(heads * size, images * pixels, device="cuda") * 2 + side * tilt + tilt / 2).to(FP8)
     q, k = (t.reshape(images, -1, heads, size).transpose(1, 2) for t in qk.float().chunk(2, 1))
     v = vt.float().reshape(heads, -1, images, pixels).permute(2, 0, 3, 1) * 0.1
     exact = functional.scaled_dot_product_attention(q, k, v, scale=0.4 / PER_OCTAVE * log(2)).transpose(1, 2)

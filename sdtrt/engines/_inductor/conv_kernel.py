@@ -30,7 +30,7 @@ _LANES = 256  # channels that one program adds up
 class Tile(NamedTuple):
     """Pixels and channels of a tile, input channels of a step, how it is computed, and what it takes.
 
-    `step_us` and `end_us` were fitted to 24 convolutions on an H200 (benchmarks/h200_kernels.py): the time of
+    `step_us` and `end_us` were fitted to 22 convolutions on an H200 (benchmarks/h200_kernels.py): the time of
     one step of `depth` along the sum, and of what comes before and after the steps.
     """
 

@@ -104,6 +104,7 @@ def constant(graph: Graph, name: str, value: Tensor) -> Node:
     first = next(iter(graph.nodes.nodes))
     with graph.nodes.inserting_before(first):
         node = graph.nodes.placeholder(name)
+    node.target = node.name  # another node may have had the name
     node.meta = {"val": value.to("meta")}
     graph.weights[node.name] = value
     return node

@@ -2,8 +2,9 @@
 
 Queries, keys and values come out of their product rounded, so half as much is written, and values turned, as tensor
 cores want them. What one unit stands for need not be calibrated: FP8 is a floating-point format, as exact at a
-hundredth of its largest number as there. So it is estimated from the layer's weights and largest input, and may be off
-by a factor of ten. See self_attention_kernel.py for the rest.
+hundredth of its largest number as there. So it is estimated from the layer's weights and largest input. Queries and
+keys may be ten times as large, both at once, before products exceed half precision; those of the embedded model are two
+to three times as large. See self_attention_kernel.py for the rest.
 """
 
 from __future__ import annotations
@@ -67,6 +68,8 @@ def _match(node: Node, target: Any) -> _Attention | None:
 
     kernels = target is torch.ops.aten._scaled_dot_product_cudnn_attention.default
     last = next(iter(node.users)) if kernels else node
+    if last.meta["val"].dim() != 4 or set(node.kwargs) - {"scale"}:
+        return None
     images, _, pixels, size = shape = tuple(last.meta["val"].shape)
     parts = [_part(a, i, shape) for i, a in enumerate(node.args[:3])]
     masked = any(a is not None and a is not False and a != 0.0 for a in node.args[3:])
