@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -45,6 +46,7 @@ OURS: dict[str, tuple[dict[str, Any], bool]] = {
 }
 Job = tuple[str, str, tuple[int, ...]]  # component, variant, rows
 PACKAGES = ("torch", "triton", "diffusers", "transformers")
+STARTED = time.perf_counter()
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -179,11 +181,15 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
     parser.add_argument("--build", nargs="+", help=argparse.SUPPRESS)
+    parser.add_argument("--first", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--turns", type=int, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.build:
         component, variant, *rows = args.build
         build(args.models[0], component, variant, tuple(map(int, rows)), args.folder)
+        return 0
+    if args.first:
+        print(json.dumps(first_call(args.models[0], args.folder)))
         return 0
     with tempfile.TemporaryDirectory() as temporary:
         folder = args.folder or Path(temporary)
@@ -192,6 +198,20 @@ def main() -> int:
         record = run(args.models[0], folder, args)
     (args.out / f"h200_{args.models[0]}.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     return 0 if all(row["error_to_module"] < 0.1 for row in record["engines"].values()) else 1
+
+
+def first_call(model: str, folder: Path) -> dict[str, float]:
+    """In a fresh process: seconds until a U-Net for one image in fp8 has been loaded, and of its first call."""
+    import torch._inductor.standalone_compile  # noqa: F401 (what loading imports counts apart)
+
+    specs, profile = specs_of(model, folder)
+    inputs = buckets.example(specs["unet"], buckets.of(specs["unet"], (profile,), (2,))[0])
+    given = {n: t.to(DEVICE) for n, t in inputs.items()}  # a CUDA context
+    imported = time.perf_counter() - STARTED
+    engine, loaded = load(model, "unet", "ours fp8", (2,), folder)
+    began = time.perf_counter()
+    next(iter(engine(**given).values())).cpu()
+    return {"import_s": imported, "load_s": loaded, "first_call_s": time.perf_counter() - began}
 
 
 def all_models(args: argparse.Namespace, folder: Path) -> int:
@@ -284,8 +304,18 @@ def measure(
         if all(job in wanted for job in jobs(specs_of(model, folder)[0]) if job[:2] == ("unet", variant)):
             peers[variant] = images_of(parts.accelerated(loaded, variant))
     record["images"] = timed_runs(peers, BATCHES, runs, report)
+    record["fresh"] = {threads: fresh(model, folder, threads) for threads in ("default", "1")}
     record["ceilings"] = measure_ceilings("cuda").model_dump(mode="json")
     record["memory_bytes"] = torch.cuda.max_memory_allocated()
+
+
+def fresh(model: str, folder: Path, threads: str) -> dict[str, float]:
+    """`first_call` in a process of its own, where Inductor may start so many compilers."""
+    own = {} if threads == "default" else {"TORCHINDUCTOR_COMPILE_THREADS": threads}
+    command = [sys.executable, __file__, model, "--folder", str(folder), "--first"]
+    done = subprocess.run(command, env=os.environ | own, capture_output=True, text=True, check=True)
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return found
 
 
 def facts(target: Path) -> dict[str, Any]:

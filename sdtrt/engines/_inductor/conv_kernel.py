@@ -43,9 +43,10 @@ class Tile(NamedTuple):
     end_us: float
 
 
-# Steps of 64 are for 320 and 960 input channels, which fill no whole number of larger ones.
-_WIDE, _SHORT = Tile(256, 128, 128, 8, 3, 0.66, 6.0), Tile(256, 128, 64, 8, 5, 0.345, 6.0)
-_SQUARE = Tile(128, 128, 128, 8, 4, 0.36, 4.5)
+# Steps of 64 are for 320 and 960 input channels, which fill no whole number of larger ones. Of broad tiles shared
+# memory is read less often than of tall ones (see gated_kernel.py); their time is a guess, and not yet measured.
+_TALL, _SHORT = Tile(256, 128, 128, 8, 3, 0.66, 6.0), Tile(256, 128, 64, 8, 5, 0.345, 6.0)
+_BROAD, _SQUARE = Tile(128, 256, 128, 8, 3, 0.62, 6.0), Tile(128, 128, 128, 8, 4, 0.36, 4.5)
 # Of a sum that is cut into parts, two at a time on a multiprocessor; for few pixels one.
 _PART, _SMALL_PART = Tile(128, 128, 128, 8, 3, 0, 0), Tile(64, 128, 128, 4, 4, 0, 0)
 _FEW_PIXELS, _MOST_PARTS = 512, 8
@@ -56,6 +57,13 @@ def _shifted(i, steps: tl.constexpr, wide, BK: tl.constexpr):
     """Distance of the pixel that step `i` reads, and the first of its channels."""
     tap = i // steps
     return (tap // 3 - 1) * wide + tap % 3 - 1, (i % steps) * BK
+
+
+@triton.jit
+def _write(y, residual, where, values, stored, ADD: tl.constexpr):
+    if ADD:
+        values += tl.load(residual + where, mask=stored, other=0.0).to(tl.float32)
+    tl.store(y + where, values.to(y.dtype.element_ty), mask=stored)
 
 
 @triton.jit
@@ -92,11 +100,18 @@ def _conv3x3(
         row, column = at // wide, at % wide
         image, row = row // (height + 1), row % (height + 1)
         inside = (row < height) & (column < width) & (at < count)
-        where = ((image * height + row) * width + column).to(tl.int64)[:, None] * K + columns[None, :]
-        stored = inside[:, None] & known[None, :]
-        if ADD:
-            total += tl.load(residual + where, mask=stored, other=0.0).to(tl.float32)
-        tl.store(y + where, total.to(y.dtype.element_ty), mask=stored)
+        # Beside the first pixel of an image 32 bits do for all of a tile; with 64 each, registers would not.
+        start = m // ((height + 1) * wide) * height * width
+        where = (((image * height + row) * width + column - start) * K)[:, None]
+        here, there = y + start.to(tl.int64) * K, residual + start.to(tl.int64) * K
+        if ADD:  # in halves, for the same reason
+            left, right = tl.split(tl.permute(tl.reshape(total, (BM, 2, BN // 2)), (0, 2, 1)))
+            columns = n + tl.arange(0, BN // 2)
+            _write(here, there, where + columns[None, :], left, inside[:, None] & (columns < K)[None, :], True)
+            columns += BN // 2
+            _write(here, there, where + columns[None, :], right, inside[:, None] & (columns < K)[None, :], True)
+        else:
+            _write(here, there, where + columns[None, :], total, inside[:, None] & known[None, :], False)
 
 
 @triton.jit
@@ -146,10 +161,7 @@ def _add_parts(
     total *= tl.load(scales + columns, mask=known, other=0.0) * tl.load(scale)
     if BIAS:
         total += tl.load(bias + columns, mask=known, other=0.0).to(tl.float32)
-    where = pixel.to(tl.int64) * K + columns
-    if ADD:
-        total += tl.load(residual + where, mask=known, other=0.0).to(tl.float32)
-    tl.store(y + where, total.to(y.dtype.element_ty), mask=known)
+    _write(y, residual, pixel.to(tl.int64) * K + columns, total, known, ADD)
 
 
 @triton_op("sdtrt::conv3x3", mutates_args={})
@@ -218,7 +230,7 @@ def _choose(pixels: int, channels: int, columns: int, programs: int) -> Tile:
 
     if tiles(_SQUARE) <= programs // 2:
         return _PART if pixels > _FEW_PIXELS else _SMALL_PART
-    return min((_WIDE, _SHORT, _SQUARE), key=time_us)
+    return min((_TALL, _SHORT, _BROAD, _SQUARE), key=time_us)
 
 
 def _multiprocessors(device: torch.device) -> int:
