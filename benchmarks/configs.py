@@ -125,7 +125,8 @@ CHECKPOINTS: dict[str, dict[str, Config]] = {
     # No checkpoint: to try a benchmark without a GPU.
     "tiny": {
         "model_index": {"_class_name": "StableDiffusionPipeline"},
-        "text_encoder": _CLIP_L | {"num_hidden_layers": 1, "hidden_size": 64, "intermediate_size": 64},
+        "text_encoder": _CLIP_L
+        | {"num_hidden_layers": 1, "hidden_size": 64, "intermediate_size": 64, "num_attention_heads": 2},
         "unet": _unet(
             attention_head_dim=2,
             block_out_channels=[32, 64],
