@@ -114,6 +114,15 @@ def gated(x: Tensor, weight: Tensor, scale: Tensor, scales: Tensor, bias: Tensor
     return rounded(value * functional.gelu(gate, approximate="tanh"), factor, torch.float16)
 
 
+def install_as_on_hopper(patch) -> None:
+    """The same, with all that the passes do on such a GPU, on images of few pixels, too."""
+    from sdtrt.engines._inductor import build, self_attention
+
+    install(patch)
+    patch.setattr(build, "is_hopper", lambda device: True)
+    patch.setattr(self_attention, "LEAST_PIXELS", 64)
+
+
 def install(patch) -> None:
     """Register the operations, and put modules in the place of those that import Triton."""
     modules = {

@@ -62,8 +62,8 @@ _NAMES: dict[str, str] = {
     "inductor_force_stride_order",
 }
 _OPS = {aten: op for op, names in _NAMES.items() for aten in names.split()}
-# The index of the argument that is a bias.
-_BIASES = {"linear": 2, "_scaled_mm": 4, "gated": 4, "conv3x3": 4}
+# The indices of arguments that are added: a bias, and what else.
+_ADDED = {"linear": (2,), "conv2d": (2,), "convolution": (2,), "_scaled_mm": (4,), "gated": (4,), "conv3x3": (4, 6)}
 _VIEWS = frozenset({"Reshape", "Transpose", "Unsqueeze", "Squeeze", "Split", "Slice", "Expand", "Range", "Identity"})
 _INNER = "inner"  # the wrappers of `models` keep the checkpoint's module under this name
 
@@ -153,9 +153,7 @@ def _flops(op: str, node: Node, values: Mapping[str, Any]) -> int | None:
     operands: list[Any] = [values[a.name] if hasattr(a, "name") else None for a in node.args]
     elements = int(_first(values[node.name]).numel())
     if op == "Conv":
-        added = (_BIASES.get(_name(node), 2), *(6,) * (_name(node) == "conv3x3"))  # a bias, and a residual
-        sums = sum(len(operands) > i and operands[i] is not None for i in added)
-        return elements * int(2 * prod(operands[1].shape[1:]) + sums)
+        return elements * int(2 * prod(operands[1].shape[1:]) + _sums(node, operands))
     if op == "Attention":
         query, key = operands[:2]
         if _name(node) == "self_attention":  # queries and keys lie side by side; each image has its own
@@ -179,10 +177,14 @@ def _per_product(node: Node, operands: list[Any]) -> int:
     name = _name(node)
     if name == "addmm":
         return int(2 * operands[1].shape[-1] + 1)
-    biased = _BIASES.get(name, len(operands))
-    each = int(2 * operands[0].shape[-1] + (len(operands) > biased and operands[biased] is not None))
+    each = int(2 * operands[0].shape[-1] + _sums(node, operands))
     # Two halves, the second through GELU, and their product.
     return 2 * each + PER_ELEMENT["Gelu"] + 1 if name == "gated" else each
+
+
+def _sums(node: Node, operands: list[Any]) -> int:
+    """How many tensors are added to a product or a convolution by the way."""
+    return sum(len(operands) > i and operands[i] is not None for i in _ADDED.get(_name(node), ()))
 
 
 def _module(node: Node) -> str:

@@ -34,8 +34,7 @@ if TYPE_CHECKING:
 
 _SWITCHES = (
     "fuse_linears", "prompt_once", "cudnn_attention", "short_attention", "wide_attention", "group_norm", "layer_norm",
-    "upsample", "fp8_attention", "fp8_convolutions", "conv_residual",
-    "fused_gate", "fast_gelu",
+    "upsample", "fp8_attention", "fp8_convolutions", "conv_residual", "fused_gate", "fast_gelu",
 )  # fmt: skip
 
 

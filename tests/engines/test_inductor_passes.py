@@ -11,7 +11,7 @@ import traced_graphs
 from diffusers import UNet2DConditionModel
 from traced_graphs import Flat, copied, error, heavy, placed
 
-from sdtrt.engines._inductor import build, fp8, launches, self_attention, split_prompt
+from sdtrt.engines._inductor import build, fp8, launches, split_prompt
 from sdtrt.engines._inductor.capture import capture
 from sdtrt.engines.inductor import InductorOptions
 
@@ -20,9 +20,7 @@ SIDE = 16
 
 @pytest.fixture(autouse=True)
 def plain(monkeypatch):
-    plain_kernels.install(monkeypatch)
-    monkeypatch.setattr(build, "is_hopper", lambda device: True)
-    monkeypatch.setattr(self_attention, "LEAST_PIXELS", 64)
+    plain_kernels.install_as_on_hopper(monkeypatch)
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from traced_graphs import Flat, copied, error, run
 
 import sdtrt
 from sdtrt import observe
-from sdtrt.engines._inductor import build, self_attention
+from sdtrt.engines._inductor import build
 from sdtrt.engines._inductor.capture import capture
 from sdtrt.engines.inductor import InductorOptions
 
@@ -22,9 +22,7 @@ SIDE = 16
 
 @pytest.fixture(autouse=True)
 def plain(monkeypatch):
-    plain_kernels.install(monkeypatch)
-    monkeypatch.setattr(build, "is_hopper", lambda device: True)
-    monkeypatch.setattr(self_attention, "LEAST_PIXELS", 64)
+    plain_kernels.install_as_on_hopper(monkeypatch)
     # Its heads are smaller than those that the kernel takes.
     kernel = sys.modules["sdtrt.engines._inductor.self_attention_kernel"]
     monkeypatch.setattr(kernel, "SIZES", (16, 32))

@@ -69,6 +69,15 @@ def plain(graph: Graph) -> Iterator[tuple[Node, list[Any]]]:
             yield node, tensors
 
 
+def computed(graph: Graph) -> Iterator[tuple[Node, Node]]:
+    """Those of `plain`, and those that `run` gave to cuDNN: the node with query, key and value, and the result."""
+    import torch
+
+    yield from ((node, node) for node, _ in plain(graph))
+    given = torch.ops.aten._scaled_dot_product_cudnn_attention.default
+    yield from ((node, next(iter(node.users))) for node in graph.nodes.find_nodes(op="call_function", target=given))
+
+
 def _suits(tensors: Sequence[Any]) -> bool:
     """Whether cuDNN on this card takes query, key and value of these shapes and types."""
     import torch

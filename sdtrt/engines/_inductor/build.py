@@ -132,13 +132,13 @@ def quantise(step: Graph, options: Any, ranges: Mapping[str, float]) -> dict[str
     """FP8 for what runs in every step: what runs once per prompt would gain nothing."""
     if not ranges:
         return {}
-    changes, device = {}, rounding.device_of(step)
-    if options.fused_gate and is_hopper(device):
+    changes, hopper = {}, is_hopper(rounding.device_of(step))
+    if options.fused_gate and hopper:
         changes["fused_gate"] = gated.run(step, ranges)
-    if options.fp8_attention and is_hopper(device):
+    if options.fp8_attention and hopper:
         changes["fp8_attention"] = self_attention.run(step, ranges)
     changes["fp8"] = fp8.run(step, ranges)
-    if options.fp8_convolutions and is_hopper(device):
+    if options.fp8_convolutions and hopper:
         changes["fp8_convolutions"] = fp8_conv.run(step, ranges)
         if options.conv_residual:
             changes["conv_residual"] = conv_residual.run(step)

@@ -59,6 +59,18 @@ class Graph:
         self.module.recompile()
 
 
+def terms(node: Any) -> tuple[Any, Any] | None:
+    """The two tensors of one shape and type that a node adds up, when it is such a sum."""
+    import torch
+
+    if node.target is not torch.ops.aten.add.Tensor or node.kwargs:
+        return None
+    left, right = (getattr(a, "meta", {}).get("val") for a in node.args)
+    if left is None or right is None or (left.shape, left.dtype) != (right.shape, right.dtype):
+        return None
+    return node.args[0], node.args[1]
+
+
 def capture(spec: ComponentSpec, module: nn.Module, tensors: Mapping[str, Tensor]) -> Graph:
     """Trace `module` at the sizes of `tensors`, which lie on the device that the engine will run on.
 

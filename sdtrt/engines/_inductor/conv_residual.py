@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sdtrt.engines._inductor.capture import Graph
-from sdtrt.engines._inductor.group_norm import in_memory
+from sdtrt.engines._inductor.capture import Graph, terms
+from sdtrt.engines._inductor.group_norm import in_memory, own_bias
 from sdtrt.engines._inductor.rounding import constant
 
 if TYPE_CHECKING:
@@ -40,24 +40,14 @@ def run(graph: Graph) -> int:
 
 def _sum(node: Node) -> Node | None:
     """The sum of the convolution and another tensor of its shape and type, if that alone reads it."""
-    import torch
-
     users = list(node.users)
-    if len(users) != 1 or users[0].target is not torch.ops.aten.add.Tensor or users[0].kwargs:
-        return None
-    kinds = {
-        (v.shape, v.dtype) if (v := getattr(a, "meta", {}).get("val")) is not None else None for a in users[0].args
-    }
-    alike = len(kinds) == 1 and None not in kinds
-    return users[0] if alike and users[0].args.count(node) == 1 else None
+    found = terms(users[0]) if len(users) == 1 else None
+    return users[0] if found is not None and found.count(node) == 1 else None
 
 
 def _bias(graph: Graph, own: Node | None, residual: Node) -> Node | None:
     """Our bias, with that of the residual when a convolution for us alone makes it, which then has none."""
-    import torch
-
-    alone = residual.target is torch.ops.aten.conv2d.default and len(residual.users) == 1
-    theirs = residual.args[2] if alone and len(residual.args) > 2 else None
+    theirs = own_bias(residual)
     if own is None or theirs is None or not {own.name, theirs.name} <= graph.weights.keys():
         return own
     residual.update_arg(2, None)

@@ -62,6 +62,14 @@ def in_memory(graph: Graph, source: Node, value: Any) -> Node:
     return made
 
 
+def own_bias(source: Node) -> Node | None:
+    """The bias of a convolution that one node alone reads: that one may add it instead."""
+    import torch
+
+    alone = source.target is torch.ops.aten.conv2d.default and len(source.users) == 1
+    return source.args[2] if alone and len(source.args) > 2 else None
+
+
 def _added(graph: Graph, source: Any) -> tuple[Any, Any]:
     """(tensor, vector per image and channel): what is added on the way, taken apart when nothing else needs it."""
     import torch
@@ -74,9 +82,8 @@ def _added(graph: Graph, source: Any) -> tuple[Any, Any]:
         if getattr(right, "meta", {}).get("val") is not None and right.meta["val"].shape == (images, channels, 1, 1):
             add = graph.nodes.call_function(aten.reshape.default, (right, [images, channels]))
             source = left
-    if source.target is aten.conv2d.default and len(source.users) == 1 and len(source.args) > 2 and source.args[2]:
-        bias = source.args[2]
-        source.args = (*source.args[:2], None, *source.args[3:])
+    if (bias := own_bias(source)) is not None:
+        source.update_arg(2, None)
         if add is None:
             add = graph.nodes.call_function(aten.expand.default, (bias, [images, channels]))
         else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 from typing import TYPE_CHECKING, Any
 
-from sdtrt.engines._inductor.capture import Graph
+from sdtrt.engines._inductor.capture import Graph, terms
 
 if TYPE_CHECKING:
     Node = Any  # of torch.fx, whose own types say too little of arguments
@@ -26,7 +26,7 @@ def run(graph: Graph) -> int:
         half = value.dtype in (torch.float16, torch.bfloat16)
         if weight is None or bias is None or len(shape) > 1 or shape[0] > LONGEST_ROW or not half:
             continue
-        parts = _sum(source)
+        parts = terms(source) or (source, None)
         with graph.nodes.inserting_after(source):
             made = graph.nodes.call_function(
                 torch.ops.sdtrt.layer_norm.default, (parts[0], None, parts[1], weight, bias, eps)
@@ -62,17 +62,3 @@ def leave(graph: Graph, node: Node, product: Node, shift: Node) -> bool:
         total.meta = dict(node.meta)
         node.replace_all_uses_with(total)
     return True
-
-
-def _sum(source: Node) -> tuple[Node, Node | None]:
-    """(what a layer gave, residual) of a sum of two tensors of one shape and type; else (source, None)."""
-    import torch
-
-    aten = torch.ops.aten
-    if source.target is not aten.add.Tensor or source.kwargs:
-        return source, None
-    values = [getattr(a, "meta", {}).get("val") for a in source.args]
-    if any(v is None or (v.shape, v.dtype) != (source.meta["val"].shape, source.meta["val"].dtype) for v in values):
-        return source, None
-    left, right = source.args
-    return left, right

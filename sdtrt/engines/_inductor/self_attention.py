@@ -15,7 +15,7 @@ from functools import partial
 from math import e, log2, sqrt
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sdtrt.engines._inductor import fp8
+from sdtrt.engines._inductor import attention, fp8
 from sdtrt.engines._inductor.capture import Graph
 from sdtrt.engines._inductor.rounding import LARGEST, constant, device_of, round_matrix
 
@@ -49,35 +49,29 @@ def run(graph: Graph, amax: Mapping[str, float]) -> int:
     from sdtrt.engines._inductor.self_attention_kernel import SIZES
 
     aten, changed = torch.ops.aten, 0
-    for target in (aten.scaled_dot_product_attention.default, aten._scaled_dot_product_cudnn_attention.default):
-        for node in list(graph.nodes.find_nodes(op="call_function", target=target)):
-            found = _match(node, target)
-            inside = fp8.calibrated(graph, found.linear, amax) if found else None
-            if found is None or inside is None or found.shape[-1] not in SIZES:
-                continue
-            with graph.nodes.inserting_before(node):
-                made = graph.call(node, aten.transpose.int, _attention(graph, found, inside), 1, 2)
-            graph.replace(found.node, made)
-            changed += 1
+    for node, result in list(attention.computed(graph)):
+        found = _match(node, result)
+        inside = fp8.calibrated(graph, found.linear, amax) if found else None
+        if found is None or inside is None or found.shape[-1] not in SIZES:
+            continue
+        with graph.nodes.inserting_before(node):
+            made = graph.call(node, aten.transpose.int, _attention(graph, found, inside), 1, 2)
+        graph.replace(result, made)
+        changed += 1
     graph.finish()
     return changed
 
 
-def _match(node: Node, target: Any) -> _Attention | None:
-    import torch
-
-    kernels = target is torch.ops.aten._scaled_dot_product_cudnn_attention.default
-    last = next(iter(node.users)) if kernels else node
-    if last.meta["val"].dim() != 4 or set(node.kwargs) - {"scale"}:
+def _match(node: Node, result: Node) -> _Attention | None:
+    if result.meta["val"].dim() != 4 or len(node.users) > 1:
         return None
-    images, _, pixels, size = shape = tuple(last.meta["val"].shape)
-    parts = [_part(a, i, shape) for i, a in enumerate(node.args[:3])]
-    masked = any(a is not None and a is not False and a != 0.0 for a in node.args[3:])
-    if None in parts or len({*parts}) > 1 or masked or len(node.users) > 1:
+    images, _, pixels, size = shape = tuple(result.meta["val"].shape)
+    linears = {_part(a, i, shape) for i, a in enumerate(node.args[:3])}
+    linear: Node = linears.pop()
+    if linears or linear is None:
         return None
-    linear: Node = parts[0]
     suits = pixels >= LEAST_PIXELS and images * pixels % 16 == 0 and len(linear.args) == 2
-    return _Attention(last, linear, shape, node.kwargs.get("scale") or 1 / sqrt(size)) if suits else None
+    return _Attention(result, linear, shape, node.kwargs.get("scale") or 1 / sqrt(size)) if suits else None
 
 
 def _part(node: Node, index: int, shape: tuple[int, ...]) -> Node | None:
@@ -111,8 +105,9 @@ def _attention(graph: Graph, found: _Attention, inside: float) -> Node:
     units = [_unit(part, inside) for part in parts]
     given = constant(graph, f"{name}_input", torch.tensor(scale, device=device))
     step = partial(_product, graph, node)
-    both, both_unit = _rounded(graph, f"{name}_qk", torch.cat([p / u for p, u in zip(parts[:2], units, strict=False)]))
-    last, last_unit = _rounded(graph, f"{name}_v", parts[2] / units[2])
+    *queries_and_keys, values = (part / unit for part, unit in zip(parts, units, strict=True))
+    both, both_unit = _rounded(graph, f"{name}_qk", torch.cat(queries_and_keys))
+    last, last_unit = _rounded(graph, f"{name}_v", values)
     asked = step(rows, both, given, both_unit)  # (images * pixels, 2 * heads * size)
     valued = step(last, rows, last_unit, given)  # (heads * size, images * pixels)
     codes = torch.tensor(PER_OCTAVE * log2(e) * found.scale * units[0] * units[1], device=device)

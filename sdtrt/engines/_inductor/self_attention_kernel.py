@@ -138,9 +138,8 @@ def self_attention(
     """
     count, size = qk.shape[0], qk.shape[1] // (2 * heads)
     pixels = count // images
-    y = torch.empty(
-        (images, pixels, heads, size), dtype=dtype if factor is None else torch.uint8, device=qk.device
-    )  # fmt: skip
+    kind = dtype if factor is None else torch.uint8
+    y = torch.empty((images, pixels, heads, size), dtype=kind, device=qk.device)
     tall = 128 if size == 64 and images * heads >= _MANY_HEADS else 64
     wrap_triton(_self_attention)[(triton.cdiv(pixels, tall), heads, images)](
         qk, vt, codes, unit, unit if factor is None else factor, y, count, pixels, heads, BM=tall, BN=_KEYS, D=size,
