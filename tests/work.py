@@ -1,0 +1,11 @@
+"""How much work a call does, counted instead of timed: the same on every machine, however busy."""
+
+import cProfile
+import pstats
+
+
+def calls(function):
+    """Number of function calls that it takes, Python's and C's."""
+    profile = cProfile.Profile()
+    profile.runcall(function)
+    return pstats.Stats(profile).total_calls
