@@ -3,11 +3,12 @@
     python benchmarks/onnx_on_gpu.py sd21|sdxl [component ...] [--folder FOLDER] [--out FILE]
 
 Every component of the true architecture, with random fp16 weights, is exported in a process of its own, goes through
-the graph passes, and is run by ONNX Runtime's CUDA provider, with and without CUDA graphs: the same ONNX files that
-TensorRT would read. For two batch sizes and two resolutions it is compared with the module in fp32 (the truth) and in
-fp16 (what users run), by ||out - truth|| / ||truth||, and timed in one process with both. torch.compile is timed at the
-native resolution. Times are medians of CUDA-event times, eager and one peer taking turns. The ceiling is the rate of an
-8192 x 8192 x 8192 fp16 product on the same card. FOLDER keeps what is finished: another run goes on from there.
+the graph passes, and is run by ONNX Runtime's CUDA provider, with and without CUDA graphs, and once more with attention
+written out: the same ONNX files that TensorRT would read. For two batch sizes and two resolutions it is compared with
+the module in fp32 (the truth) and in fp16 (what users run), by ||out - truth|| / ||truth||, and timed in one process
+with both. torch.compile is timed at the native resolution. Times are medians of CUDA-event times, eager and one peer
+taking turns. The ceiling is the rate of an 8192 x 8192 x 8192 fp16 product on the same card. FOLDER keeps what is
+finished: another run goes on from there.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ import argparse
 import copy
 import gc
 import json
+import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -32,6 +35,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import configs
 from sdtrt import engines, export, graph, models
 from sdtrt.engines import EngineContext, Source
+from sdtrt.engines.onnxruntime import FUSION, MODEL, WEIGHTS
 from sdtrt.samples import sample_inputs
 from sdtrt.spec import ComponentSpec, ShapeProfile
 
@@ -44,7 +48,7 @@ NATIVE, OTHER = {"sd21": 512, "sdxl": 1024}, {"sd21": 768, "sdxl": 768}
 BATCHES = (1, 8)
 CUDA = {"providers": ["CUDAExecutionProvider", "CPUExecutionProvider"]}
 PACKAGES = ("torch", "diffusers", "transformers", "onnx", "onnxscript", "onnxruntime-gpu", "onnxruntime")
-PEERS = ("ort", "ort_graphs", "compile")
+PEERS = ("ort", "ort_graphs", "ort_written_out", "compile")
 WARM_UPS, REPEATS, SECONDS = 3, 20, 6.0
 RESULTS = Path(__file__).parent / "results"
 
@@ -71,9 +75,16 @@ def export_component(model: str, name: str, folder: Path) -> None:
     module, backend = make(specs[name], folder, "cpu"), engines.load("onnxruntime")
     started = time.perf_counter()
     path = export.capture(specs[name], module, [profile], backend.opset, folder / "work" / name)
-    graph.optimise(path, backend.passes)
+    graph.optimise(path, [p for p in backend.passes if p != FUSION])
+    written_out = folder / "engines" / f"{name}.ort_written_out"
+    shutil.rmtree(written_out, ignore_errors=True)  # an export that was interrupted
+    written_out.mkdir(parents=True)
+    shutil.copy(path, written_out / MODEL)
+    if path.with_name(WEIGHTS).exists():
+        os.link(path.with_name(WEIGHTS), written_out / WEIGHTS)
+    graph.optimise(path, [FUSION])
     target = folder / "engines" / name
-    target.mkdir(parents=True)
+    target.mkdir(exist_ok=True)
     backend.build(Source(specs[name], module, (profile,), path), backend.check_options({}), target)
     (target / "seconds").write_text(str(time.perf_counter() - started), encoding="utf-8")
 
@@ -181,7 +192,9 @@ def open_peer(
         return lambda **inputs: list(compiled(**inputs)), []
     backend = engines.load("onnxruntime")
     options = backend.check_options({**CUDA, "cuda_graphs": peer == "ort_graphs"})
-    engine = backend.load(folder, EngineContext(spec, (profile,), options))
+    written_out = folder.with_name(f"{folder.name}.{peer}")
+    path = written_out if written_out.exists() else folder
+    engine = backend.load(path, EngineContext(spec, (profile,), options))
     return lambda **inputs: list(engine(**inputs).values()), list(engine.notes())
 
 

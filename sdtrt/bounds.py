@@ -15,9 +15,10 @@ Bound = Literal["at least", "at most", "about"]
 def at_size(memory: Memory | None, sizes: Mapping[str, int]) -> tuple[Bound, float] | None:
     """Bytes of activations at other sizes than were recorded, and how they bound the true ones; None when unknown.
 
-    They grow with the images, and with the pixels at least in proportion: attention grows with their square. So bytes
-    per pixel are a convex function of the pixels, which lies above the line through two known points outside of them,
-    and below it between them.
+    They grow with the images. Of each image some do not depend on the pixels, some grow with them, and some, of
+    attention that is written out, with their square. So bytes, and bytes per pixel, are convex functions of the pixels,
+    which lie above the line through two known points outside of them, and below it between them. One known point is
+    taken for proportion.
     """
     rates = dict(sorted(_per_pixel(memory, sizes.get("T"))))
     pixels, known = sizes["H"] * sizes["W"], list(rates)
@@ -26,11 +27,13 @@ def at_size(memory: Memory | None, sizes: Mapping[str, int]) -> tuple[Bound, flo
     place = bisect_left(known, pixels)
     low = max(min(place - 1, len(known) - 2), 0)  # the two nearest, or the only one
     one, other = known[low], known[min(low + 1, len(known) - 1)]
-    slope = max((rates[other] - rates[one]) / (other - one), 0.0) if other != one else 0.0
-    rate = rates[pixels] if pixels in rates else rates[one] + slope * (pixels - one)
     between = known[0] < pixels < known[-1] or (len(known) == 1 and pixels < one)
     bound: Bound = "about" if pixels in rates else "at most" if between else "at least"
-    return (bound, rate * pixels * sizes["B"]) if rate > 0 else None
+    along = (pixels - one) / (other - one) if other != one else 0.0
+    by_rate = (rates[one] + along * (rates[other] - rates[one])) * pixels
+    by_bytes = rates[one] * one + along * (rates[other] * other - rates[one] * one) if other != one else by_rate
+    found = (min if bound == "at most" else max)(by_rate, by_bytes)
+    return (bound, found * sizes["B"]) if found > 0 else None
 
 
 def _per_pixel(memory: Memory | None, tokens: int | None) -> Iterator[tuple[int, float]]:

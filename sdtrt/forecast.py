@@ -96,7 +96,7 @@ def forecast(config: BuildConfig, out: Path, force: bool = False, *, look: engin
     folder, family, specs, profiles = resolve(config)
     wanted = _wanted(config, specs)
     loras = lora.baked(config.lora, specs, folder)
-    passes = config.passes if config.passes is not None else backend.passes
+    passes = config.passes if config.passes is not None else backend.passes_for(options)
     shared = {
         "precision": config.precision,
         "opset": str(config.opset or backend.opset),

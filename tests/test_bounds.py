@@ -1,6 +1,7 @@
 """Activations at a size that was not built, from those that were recorded: a bound, and only where one follows."""
 
 import pytest
+from backends import usable
 
 from sdtrt import bounds, memory, outside
 from sdtrt.engines import load as load_backend
@@ -42,6 +43,13 @@ def test_between_two_recorded_sizes_it_is_at_most_that():
     assert (bound, found) == ("at most", pytest.approx(part(224**2, 3)))
 
 
+def test_what_does_not_grow_with_the_pixels_counts_once():
+    grows = recorded((MORE, 5_000_000, 5_000_000), (MORE.replace("256", "128"), 2_000_000, 2_000_000))
+    # Three in four of the pixels of 256x256 take 3,000,000 bytes more, and the rest takes a million.
+    assert bounds.at_size(grows, at(2, 512, 256)) == ("at least", pytest.approx(2 * 9_000_000))
+    assert bounds.at_size(grows, at(2, 192, 256)) == ("at most", pytest.approx(2 * 4_000_000))
+
+
 def test_at_a_recorded_area_only_the_batch_counts():
     assert bounds.at_size(REAL, at(3, 128, 128)) == ("about", pytest.approx(part(128**2, 3)))
 
@@ -61,12 +69,14 @@ def test_what_does_not_follow_is_unknown(known, size):
     assert bounds.at_size(known, size) is None
 
 
-def test_a_real_graph_takes_what_was_said(bundles):
-    """At the double of the largest height; a U-Net's attention grows with the square of the pixels."""
-    bundle = bundles("sd1", "onnxruntime")
+@pytest.mark.parametrize("name", ["onnxruntime", "tensorrt"])
+def test_a_real_graph_takes_what_was_said(bundles, cache, name):
+    """At the double of the largest height: attention that is written out, for TensorRT, grows with the square."""
+    with usable(name, cache):
+        bundle = bundles("sd1", name)
     manifest = bundle.manifest
     spec = load_family(manifest.family).components(bundle.pipeline_folder, manifest.precision)["unet"]
-    graph = next(bundle.folder("unet").glob("*.onnx"))
+    graph = next(bundle.folder("unet").rglob("*.onnx"))
     (found,) = memory.of_graph(graph, spec, manifest.shape_profiles)
     (asked,) = memory.of_graph(graph, spec, [ShapeProfile.parse("B=2,H=384,W=192,T=77")])
     bound, estimate = bounds.at_size(Memory(profiles=(found,)), at(2, 384, 192))

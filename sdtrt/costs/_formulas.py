@@ -91,6 +91,7 @@ _FORMULAS: dict[str, Callable[[onnx.NodeProto, Mapping[str, Fact]], int]] = {
     "MatMul": _matmul,
     "Gemm": _matmul,
     "Attention": _attention,
+    "MultiHeadAttention": _attention,
 }
 
 

@@ -23,8 +23,9 @@ from sdtrt.errors import GraphError
 VALUE_ELEMENTS = 1024
 _BITS = {"INT4": 4, "UINT4": 4, "FLOAT4E2M1": 4, "INT2": 2, "UINT2": 2}
 _INT64 = int(onnx.TensorProto.INT64)
-# The one operator in use for which onnx has no inference: its output is shaped as its input.
-_UNINFERRED = "GroupNormalization"
+# Operators in use for which onnx has no inference, and the input that their output has the last size of; the other
+# sizes are the first input's.
+_UNINFERRED = {"GroupNormalization": 0, "MultiHeadAttention": 2}
 
 
 @dataclass(frozen=True)
@@ -109,9 +110,9 @@ def _outputs(node: onnx.NodeProto, facts: Mapping[str, Fact], opsets: list[onnx.
     if node.op_type in ("Shape", "Size"):
         size = _measured(node, feeding[node.input[0]].shape)
         return {node.output[0]: Fact(size.shape, _INT64, constant, size)}
-    if node.op_type == _UNINFERRED:
-        like = feeding[node.input[0]]
-        return {node.output[0]: Fact(like.shape, like.dtype, constant)}
+    if node.op_type in _UNINFERRED:
+        like, last = (feeding[node.input[i]] for i in (0, _UNINFERRED[node.op_type]))
+        return {node.output[0]: Fact((*like.shape[:-1], last.shape[-1]), like.dtype, constant)}
     types = _infer(node, feeding, opsets)
     computable = all(f.value is not None for f in feeding.values())
     if computable and all(t is None or t.elements <= VALUE_ELEMENTS for t in types.values()):

@@ -342,6 +342,10 @@ class Backend(ABC):
         """Whether a build to one of `rounds` may round this linear or convolutional layer."""
         return True
 
+    def passes_for(self, options: Mapping[str, Any]) -> tuple[str, ...]:
+        """Graph passes of an engine with these options: all of `passes`, unless an option rules one out."""
+        return self.passes
+
     def check_options(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """Fill in defaults; ConfigError for an option that does not exist or has a wrong value."""
         try:

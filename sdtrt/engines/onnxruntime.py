@@ -1,7 +1,7 @@
 """ONNX Runtime: the exported graph as it is, optimised by the runtime when it is loaded. CPU by default.
 
-Opset 20 with decomposed attention: on the CPU its MatMul, Softmax, MatMul beat the `Attention` operator of opset 23,
-and GELU is one node. Tensors are bound by address on the CPU and on CUDA alike, so nothing is copied.
+Opset 20, in which GELU is one node, and the runtime's own operator for attention: that of opset 23 writes all scores to
+memory, as the operators of opset 20 do. Tensors are bound by address on the CPU and on CUDA alike: nothing is copied.
 """
 
 from __future__ import annotations
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 MODEL = "engine.onnx"
 # The name inside the model file: external data is found by it.
 WEIGHTS = "model.onnx.data"
+# The pass that brings in an operator of the runtime's own, and the providers that have a kernel for it.
+FUSION = "fuse_attention"
+FUSING = {"CPUExecutionProvider", "CUDAExecutionProvider"}
 
 
 class OrtOptions(Record):
@@ -184,7 +187,7 @@ class OnnxRuntime(Backend):
 
     name = "onnxruntime"
     consumes = "onnx"
-    passes = ("fold_constants", "drop_nan_guards", "argmax_in_float")
+    passes = ("fold_constants", "drop_nan_guards", "argmax_in_float", FUSION)
     options = OrtOptions
 
     def unavailable(self) -> Unavailable | None:
@@ -214,6 +217,11 @@ class OnnxRuntime(Backend):
         if first == "CPUExecutionProvider" or not env.gpus():
             return None
         return env.gpus()[0].name, env.gpus()[0].sm
+
+    def passes_for(self, options: Mapping[str, Any]) -> tuple[str, ...]:
+        """All, but attention stays written out for a provider that fuses it itself, such as TensorRT's."""
+        fuses = FUSING.issuperset(OrtOptions.model_validate(dict(options)).providers)
+        return tuple(p for p in self.passes if fuses or p != FUSION)
 
     def check_options(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """Validate; BackendUnavailable when a provider is not in the installed build."""

@@ -34,7 +34,7 @@ HALF, FLOAT, INT64, BOOL, INT4 = (
     TensorProto.BOOL,
     TensorProto.INT4,
 )
-PRODUCTS = ("Conv", "ConvTranspose", "MatMul", "Gemm", "Attention")
+PRODUCTS = ("Conv", "ConvTranspose", "MatMul", "Gemm", "MultiHeadAttention")
 SIZES = {"B": 1, "H": 128, "W": 128, "T": 77}
 
 
