@@ -13,14 +13,16 @@ channels_last, fused QKV, mode="reduce-overhead", U-Net and VAE decoder.
 from __future__ import annotations
 
 import argparse
+import cProfile
 import json
 import os
+import pstats
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +46,8 @@ OURS: dict[str, tuple[dict[str, Any], bool]] = {
     "ours fp16": ({}, False),
     "ours fp8": ({"bf16_vae": True}, True),
 }
+# Fresh processes that load an engine: with as many compilers as Inductor starts, with none beside it, and looked into.
+FRESH = ("default", "one compiler", "profiled")
 Job = tuple[str, str, tuple[int, ...]]  # component, variant, rows
 PACKAGES = ("torch", "triton", "diffusers", "transformers")
 RESULTS = Path(__file__).parent / "results"
@@ -180,7 +184,7 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
     parser.add_argument("--build", nargs="+", help=argparse.SUPPRESS)
-    parser.add_argument("--first", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--first", choices=FRESH, help=argparse.SUPPRESS)
     parser.add_argument("--turns", type=int, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.build:
@@ -188,7 +192,7 @@ def main() -> int:
         build(args.models[0], component, variant, tuple(map(int, rows)), args.folder)
         return 0
     if args.first:
-        print(json.dumps(first_call(args.models[0], args.folder)))
+        print(json.dumps(first_call(args.models[0], args.folder, args.first == "profiled")))
         return 0
     with tempfile.TemporaryDirectory() as temporary:
         folder = args.folder or Path(temporary)
@@ -199,15 +203,26 @@ def main() -> int:
     return 0 if all(row["error_to_module"] < 0.1 for row in record["engines"].values()) else 1
 
 
-def first_call(model: str, folder: Path) -> dict[str, float]:
-    """In a fresh process: seconds until a U-Net for one image in fp8 has been loaded, and of its first call."""
+def first_call(model: str, folder: Path, profiled: bool) -> dict[str, Any]:
+    """In a fresh process: seconds until a U-Net for one image in fp8 has been loaded, and of its first call.
+
+    Profiled, also what the loading spent its time in: seconds, those of callees included, and calls of each function.
+    """
     specs, profile = specs_of(model, folder)
     inputs = buckets.example(specs["unet"], buckets.of(specs["unet"], (profile,), (2,))[0])
     given = {n: t.to(DEVICE) for n, t in inputs.items()}  # a CUDA context
-    engine, loaded = load(model, "unet", "ours fp8", (2,), folder)
+    profile = cProfile.Profile()
+    with profile if profiled else nullcontext():
+        engine, loaded = load(model, "unet", "ours fp8", (2,), folder)
     began = time.perf_counter()
     next(iter(engine(**given).values())).cpu()
-    return {"load_s": loaded, "first_call_s": time.perf_counter() - began}
+    found: dict[str, Any] = {"load_s": loaded, "first_call_s": time.perf_counter() - began}
+    if profiled:
+        rows = sorted(pstats.Stats(profile).stats.items(), key=lambda row: -row[1][2])[:30]
+        found["spent"] = {
+            f"{Path(f).name}:{line} {name}": (own, all_, n) for (f, line, name), (_, n, own, all_, _) in rows
+        }
+    return found
 
 
 def all_models(args: argparse.Namespace, folder: Path) -> int:
@@ -300,15 +315,15 @@ def measure(
         if all(job in wanted for job in jobs(specs_of(model, folder)[0]) if job[:2] == ("unet", variant)):
             peers[variant] = images_of(parts.accelerated(loaded, variant))
     record["images"] = timed_runs(peers, BATCHES, runs, report)
-    record["fresh"] = {threads: fresh(model, folder, threads) for threads in ("default", "1")}
+    record["fresh"] = {how: fresh(model, folder, how) for how in FRESH}
     record["ceilings"] = measure_ceilings("cuda").model_dump(mode="json")
     record["memory_bytes"] = torch.cuda.max_memory_allocated()
 
 
-def fresh(model: str, folder: Path, threads: str) -> dict[str, float]:
-    """`first_call` in a process of its own, where Inductor may start so many compilers; and all of that process."""
-    own = {} if threads == "default" else {"TORCHINDUCTOR_COMPILE_THREADS": threads}
-    command = [sys.executable, __file__, model, "--folder", str(folder), "--first"]
+def fresh(model: str, folder: Path, how: str) -> dict[str, Any]:
+    """`first_call` in a process of its own; and all of that process."""
+    own = {"TORCHINDUCTOR_COMPILE_THREADS": "1"} if how == "one compiler" else {}
+    command = [sys.executable, __file__, model, "--folder", str(folder), "--first", how]
     began = time.perf_counter()
     done = subprocess.run(command, env=os.environ | own, capture_output=True, text=True, check=True)
     return {**json.loads(done.stdout.splitlines()[-1]), "process_s": time.perf_counter() - began}
