@@ -157,3 +157,15 @@ def test_every_node_of_a_rewritten_graph_has_a_cost_and_products_keep_theirs(une
     theirs = launches.priced(whole, placed(whole, inputs(torch.float32)))
     assert ours[0].notes == ()
     assert sum(map(heavy, ours)) == pytest.approx(heavy(theirs), rel=0.01)
+
+
+@pytest.mark.parametrize("rows", [1, 24])
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float8_e4m3fn])
+def test_products_of_these_tests_are_those_of_torch(rows, bias, dtype):
+    a, b = (torch.randn(*size).to(torch.float8_e4m3fn) for size in ((24, 32), (16, 32)))
+    scales = (torch.rand(rows, 1), torch.rand(1, 16)) if rows > 1 else (torch.tensor(0.5), torch.tensor(0.25))
+    given = (a, b.t(), *scales, torch.randn(16).half() if bias else None, None, dtype, True)
+    made, expected = traced_graphs.scaled_product(*given), torch.ops.aten._scaled_mm.default(*given)
+    assert made.dtype == expected.dtype
+    torch.testing.assert_close(made.float(), expected.float(), rtol=0.13 if dtype.itemsize == 1 else 2e-3, atol=2e-3)
