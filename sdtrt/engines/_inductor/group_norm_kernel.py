@@ -17,7 +17,7 @@ import triton.language as tl
 from torch import Tensor
 from torch.library import triton_op, wrap_triton
 
-from sdtrt.engines._inductor.output_kernel import new_image, put
+from sdtrt.engines._inductor.output_kernel import factor_of, new_image, put
 
 # Tiles, programs and warps are the fastest of 54 combinations at ten shapes of SD and SDXL on an H200.
 _LANES, _DEEP = 64, 32  # channels and pixels of a tile that is summed
@@ -84,11 +84,11 @@ def _factors(
 
 
 @triton.jit
-def _put(y, where, values, round_by, known, SILU: tl.constexpr, ROUND: tl.constexpr):
+def _put(y, where, values, by, known, SILU: tl.constexpr, ROUND: tl.constexpr):
     """The end of both ways: SiLU, rounding, writing."""
     if SILU:
         values = values * tl.sigmoid(values)
-    put(y, where, values, round_by, known, ROUND)
+    put(y, where, values, by, known, ROUND)
 
 
 @triton.jit
@@ -97,6 +97,7 @@ def _apply(
     ROUND: tl.constexpr, BORDER: tl.constexpr,
 ):  # fmt: skip
     """Some channels of some pixels; with a border, which is zero, the pixels are those of the result."""
+    by = factor_of(round_by, ROUND)
     image = tl.program_id(1)
     channels = tl.program_id(2) * BC + tl.arange(0, BC)
     inside = channels < C
@@ -111,52 +112,76 @@ def _apply(
     values = tl.load(source, mask=known & real[:, None], other=0.0).to(tl.float32)
     values = tl.where(real[:, None], values * factor[None, :] + offset[None, :], 0.0)
     where = image.to(tl.int64) * tall * wide * C + at[:, None] * C + channels[None, :]
-    _put(y, where, values, round_by, known, SILU, ROUND)
+    _put(y, where, values, by, known, SILU, ROUND)
+
+
+@triton.jit
+def _added(a, b, c, d):
+    """Two sums at once: threads wait for each other half as often."""
+    return a + c, b + d
 
 
 @triton.jit
 def _group(
     x, add, weight, bias, round_by, y, height, width, EPS: tl.constexpr, C: tl.constexpr, G: tl.constexpr,
-    BG: tl.constexpr, BP: tl.constexpr, ADD: tl.constexpr, SILU: tl.constexpr, ROUND: tl.constexpr,
-    BORDER: tl.constexpr,
+    BG: tl.constexpr, BP: tl.constexpr, BE: tl.constexpr, ADD: tl.constexpr, SILU: tl.constexpr, ROUND: tl.constexpr,
+    BORDER: tl.constexpr, WHOLE: tl.constexpr,
 ):  # fmt: skip
-    """All of one group of one image."""
+    """All of one group of one image; where that is WHOLE in one tile, of BP pixels, it is read once."""
     image, group = tl.program_id(0), tl.program_id(1)
     size: tl.constexpr = C // G
+    elements: tl.constexpr = BP * BG
     lanes = tl.arange(0, BG)
     inside = lanes < size
     channels = group * size + lanes
+    # Read before the sums: threads wait for each other there, and whatever is read behind them is waited for again.
+    by = factor_of(round_by, ROUND)
+    gamma = tl.load(weight + channels, mask=inside, other=0.0).to(tl.float32)
+    beta = tl.load(bias + channels, mask=inside, other=0.0).to(tl.float32)
     offset = tl.zeros([BG], tl.float32)
     if ADD:
         offset = tl.load(add + image * C + channels, mask=inside, other=0.0).to(tl.float32)
     pixels = height * width
-    x += image.to(tl.int64) * pixels * C
-    total = tl.zeros([BP, BG], tl.float32)
-    squares = tl.zeros([BP, BG], tl.float32)
-    for start in range(0, pixels, BP):
-        at = start + tl.arange(0, BP)
-        known = (at < pixels)[:, None] & inside[None, :]
-        values = tl.load(x + at[:, None] * C + channels[None, :], mask=known, other=0.0).to(tl.float32)
-        values = tl.where(known, values + offset[None, :], 0.0)
-        total += values
-        squares += values * values
-    count = pixels * size
-    mean = tl.sum(tl.sum(total, 1), 0) / count
-    variance = tl.sum(tl.sum(squares, 1), 0) / count - mean * mean
-    scale = tl.rsqrt(tl.maximum(variance, 0.0) + EPS)
-    factor = tl.load(weight + channels, mask=inside, other=0.0).to(tl.float32) * scale
-    shift = tl.load(bias + channels, mask=inside, other=0.0).to(tl.float32) + (offset - mean) * factor
     wide, tall = width + BORDER, height + BORDER
+    x += image.to(tl.int64) * pixels * C
     y += image.to(tl.int64) * tall * wide * C
-    for start in range(0, tall * wide, BP):
-        at = start + tl.arange(0, BP)
-        row, column = at // wide, at % wide
-        real = (row < height) & (column < width)
-        known = (at < tall * wide)[:, None] & inside[None, :]
-        source = x + (row * width + column)[:, None] * C + channels[None, :]
-        values = tl.load(source, mask=known & real[:, None], other=0.0).to(tl.float32)
-        values = tl.where(real[:, None], values * factor[None, :] + shift[None, :], 0.0)
-        _put(y, at[:, None] * C + channels[None, :], values, round_by, known, SILU, ROUND)
+    at = tl.arange(0, BP)
+    known = (at < pixels)[:, None] & inside[None, :]
+    values = tl.load(x + at[:, None] * C + channels[None, :], mask=known, other=0.0).to(tl.float32)
+    values = tl.where(known, values + offset[None, :], 0.0)
+    total, squares = values, values * values
+    if not WHOLE:
+        for start in range(BP, pixels, BP):
+            more = (start + at < pixels)[:, None] & inside[None, :]
+            part = tl.load(x + (start + at)[:, None] * C + channels[None, :], mask=more, other=0.0).to(tl.float32)
+            part = tl.where(more, part + offset[None, :], 0.0)
+            total += part
+            squares += part * part
+    both = (tl.reshape(total, [elements], can_reorder=True), tl.reshape(squares, [elements], can_reorder=True))
+    sums = tl.reduce(both, 0, _added)
+    count = pixels * size
+    mean = sums[0] / count
+    factor = gamma * tl.rsqrt(tl.maximum(sums[1] / count - mean * mean, 0.0) + EPS)
+    if WHOLE:
+        values = values * factor[None, :] + (beta - mean * factor)[None, :]
+        where = (at // width * wide + at % width)[:, None] * C + channels[None, :]
+        _put(y, where, values, by, known, SILU, ROUND)
+        if BORDER:
+            edge = tl.arange(0, BE)  # the last row, then the last column
+            place = tl.where(edge < wide, height * wide + edge, (edge - wide) * wide + width)
+            where = place[:, None] * C + channels[None, :]
+            put(y, where, tl.zeros([BE, BG], tl.float32), by, (edge < wide + height)[:, None] & inside[None, :], ROUND)
+    else:
+        shift = beta + (offset - mean) * factor
+        for start in range(0, tall * wide, BP):
+            place = start + at
+            row, column = place // wide, place % wide
+            real = (row < height) & (column < width)
+            known = (place < tall * wide)[:, None] & inside[None, :]
+            source = x + (row * width + column)[:, None] * C + channels[None, :]
+            values = tl.load(source, mask=known & real[:, None], other=0.0).to(tl.float32)
+            values = tl.where(real[:, None], values * factor[None, :] + shift[None, :], 0.0)
+            _put(y, place[:, None] * C + channels[None, :], values, by, known, SILU, ROUND)
 
 
 @triton_op("sdtrt::group_norm", mutates_args={})
@@ -201,7 +226,7 @@ def group_norm(
         deep = min(triton.next_power_of_2(pixels), max(16, _GROUP_TILE // lanes))
         wrap_triton(_group)[(images, groups)](
             x, added, weight, bias, factor, y, height, width, EPS=eps, C=channels, G=groups, BG=lanes, BP=deep,
-            ADD=add is not None, **flags, num_warps=16,
+            BE=triton.next_power_of_2(height + wide), ADD=add is not None, WHOLE=pixels <= deep, **flags, num_warps=16,
         )  # fmt: skip
         return y
     blocks = triton.cdiv(channels, _LANES)

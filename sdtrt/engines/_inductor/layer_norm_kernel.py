@@ -16,7 +16,7 @@ import triton.language as tl
 from torch import Tensor
 from torch.library import triton_op, wrap_triton
 
-from sdtrt.engines._inductor.output_kernel import put
+from sdtrt.engines._inductor.output_kernel import factor_of, put
 
 LONGEST_ROW = 2048
 _ROWS = 4  # of a program: within 2 % of the fastest for rows of 320 to 1280 numbers on an H200
@@ -27,6 +27,7 @@ def _layer_norm(
     x, shift, residual, weight, bias, factor, total, y, rows, EPS: tl.constexpr, C: tl.constexpr, BC: tl.constexpr,
     BM: tl.constexpr, SHIFT: tl.constexpr, RESIDUAL: tl.constexpr, ROUND: tl.constexpr,
 ):  # fmt: skip
+    by = factor_of(factor, ROUND)
     row = tl.program_id(0) * BM + tl.arange(0, BM)
     column = tl.arange(0, BC)
     inside = column < C
@@ -44,7 +45,7 @@ def _layer_norm(
     scale = tl.rsqrt(tl.sum(values * values, 1) / C + EPS)
     values *= scale[:, None] * tl.load(weight + column, mask=inside, other=0.0).to(tl.float32)[None, :]
     values += tl.load(bias + column, mask=inside, other=0.0).to(tl.float32)[None, :]
-    put(y, where, values, factor, known, ROUND)
+    put(y, where, values, by, known, ROUND)
 
 
 @triton_op("sdtrt::layer_norm", mutates_args={})

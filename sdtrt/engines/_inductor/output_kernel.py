@@ -12,10 +12,16 @@ from torch import Tensor
 
 
 @triton.jit
+def factor_of(factor, ROUND: tl.constexpr):
+    """What `put` multiplies with, to be read at a kernel's beginning: no compiler moves it ahead of a reduction."""
+    return tl.load(factor) if ROUND else 1.0
+
+
+@triton.jit
 def put(y, where, values, factor, known, ROUND: tl.constexpr):
     """Write `values`, in float32, to `y + where`: in the type of `y`, or times `factor` as the bits of FP8."""
     if ROUND:
-        values = tl.clamp(values * tl.load(factor), -448.0, 448.0).to(tl.float8e4nv)
+        values = tl.clamp(values * factor, -448.0, 448.0).to(tl.float8e4nv)
         tl.store(y + where, values.to(tl.uint8, bitcast=True), mask=known)
     else:
         tl.store(y + where, values.to(y.dtype.element_ty), mask=known)

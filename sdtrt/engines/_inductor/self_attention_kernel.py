@@ -22,7 +22,7 @@ import triton.language as tl
 from torch import Tensor
 from torch.library import triton_op, wrap_triton
 
-from sdtrt.engines._inductor.output_kernel import put
+from sdtrt.engines._inductor.output_kernel import factor_of, put
 
 SIZES = (64, 128)  # of a head
 PER_OCTAVE = 8  # by so much the bits of FP8 (E4M3) grow when the number doubles
@@ -106,7 +106,7 @@ def _self_attention(
     made *= (tl.load(unit) / tl.max(total, 1))[:, None]
     at = m + tl.arange(0, BM)
     where = (first + at).to(tl.int64)[:, None] * width + head * D + tl.arange(0, D)[None, :]
-    put(y, where, made, factor, (at < keys)[:, None], ROUND)
+    put(y, where, made, factor_of(factor, ROUND), (at < keys)[:, None], ROUND)
 
 
 @triton_op("sdtrt::self_attention", mutates_args={})

@@ -15,7 +15,7 @@ import triton.language as tl
 from torch import Tensor
 from torch.library import triton_op, wrap_triton
 
-from sdtrt.engines._inductor.output_kernel import new_image, put
+from sdtrt.engines._inductor.output_kernel import factor_of, new_image, put
 
 _LANES, _DEEP = 64, 64  # channels and pixels of a tile
 
@@ -26,6 +26,7 @@ def _upsample(
     BORDER: tl.constexpr,
 ):  # fmt: skip
     """Some channels of some pixels of the result."""
+    by = factor_of(factor, ROUND)
     image = tl.program_id(1)
     channels = tl.program_id(2) * BC + tl.arange(0, BC)
     inside = channels < C
@@ -37,7 +38,7 @@ def _upsample(
     source = x + image.to(tl.int64) * height * width * C + (row // 2 * width + column // 2)[:, None] * C
     values = tl.load(source + channels[None, :], mask=known & real[:, None], other=0.0)
     where = image.to(tl.int64) * tall * wide * C + at[:, None] * C + channels[None, :]
-    put(y, where, values.to(tl.float32), factor, known, ROUND)
+    put(y, where, values.to(tl.float32), by, known, ROUND)
 
 
 @triton_op("sdtrt::upsample", mutates_args={})
