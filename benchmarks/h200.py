@@ -211,14 +211,14 @@ def first_call(model: str, folder: Path, profiled: bool) -> dict[str, Any]:
     specs, profile = specs_of(model, folder)
     inputs = buckets.example(specs["unet"], buckets.of(specs["unet"], (profile,), (2,))[0])
     given = {n: t.to(DEVICE) for n, t in inputs.items()}  # a CUDA context
-    profile = cProfile.Profile()
-    with profile if profiled else nullcontext():
+    profiler = cProfile.Profile()
+    with profiler if profiled else nullcontext():
         engine, loaded = load(model, "unet", "ours fp8", (2,), folder)
     began = time.perf_counter()
     next(iter(engine(**given).values())).cpu()
     found: dict[str, Any] = {"load_s": loaded, "first_call_s": time.perf_counter() - began}
     if profiled:
-        rows = sorted(pstats.Stats(profile).stats.items(), key=lambda row: -row[1][2])[:30]
+        rows = sorted(pstats.Stats(profiler).stats.items(), key=lambda row: -row[1][2])[:30]
         found["spent"] = {
             f"{Path(f).name}:{line} {name}": (own, all_, n) for (f, line, name), (_, n, own, all_, _) in rows
         }

@@ -257,7 +257,8 @@ def run(model: str, wanted: list[str], folder: Path) -> dict[str, Any]:
         configs.write(model, folder)
     names = list(specs_of(model, folder)[0])
     wanted = sorted(wanted or names, key=lambda n: n == "unet")
-    missing = [n for n in wanted if not (folder / "engines" / n / "seconds").exists()]
+    finished = ("{}/seconds", "{}.ort_written_out/" + MODEL)
+    missing = [n for n in wanted if not all((folder / "engines" / f.format(n)).exists() for f in finished)]
     command = [sys.executable, __file__, model, "--folder", str(folder), "--export"]
     workers = {n: subprocess.Popen([*command, n]) for n in missing}
     record: dict[str, Any] = {"model": model, "profile": PROFILES[model], "machine": gpu.machine(PACKAGES)}

@@ -4,7 +4,7 @@
 
 The true-size U-Net, random float32 weights, is exported once and optimised with and without the pass `fuse_attention`.
 Both engines run on the two rows of one image, taking turns, each time in a fresh process: two would hold all weights
-twice. Memory is what the first call at a size adds at its peak. --folder keeps the exported engines.
+twice. Memory is what the first call adds at its peak. --folder keeps the exported engines.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from spreads import spread
 import configs
 from sdtrt import engines, env, export, graph, memory, models
 from sdtrt.engines import EngineContext
-from sdtrt.engines.onnxruntime import FUSION
+from sdtrt.engines.onnxruntime import FUSION, WEIGHTS
 from sdtrt.samples import sample_inputs
 from sdtrt.spec import ComponentSpec, ShapeProfile
 
@@ -41,9 +42,10 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--folder", type=Path)
     parser.add_argument("--form", choices=FORMS, help=argparse.SUPPRESS)
+    parser.add_argument("--size", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.form:
-        print(json.dumps(measure_one(arguments.folder, arguments.form)))
+        print(json.dumps(measure_one(arguments.folder, arguments.form, arguments.size)))
         return
     with tempfile.TemporaryDirectory() as name:
         folder = arguments.folder or Path(name)
@@ -65,7 +67,9 @@ def prepare(folder: Path) -> tuple[ComponentSpec, ShapeProfile, dict[str, Path]]
     )
     spec = family.components(folder / "model", "fp32")["unet"]
     backend, paths = engines.load("onnxruntime"), {form: folder / form.replace(" ", "-") for form in FORMS}
-    if not all(path.exists() for path in paths.values()):
+    if not all((path / WEIGHTS).exists() for path in paths.values()):
+        for left in (folder / "exported", folder / "work", *paths.values()):
+            shutil.rmtree(left, ignore_errors=True)
         module: Any = _on_meta(spec, family.configs(folder / "model")["unet"])
         _fill(module)
         exported = export.capture(spec, module, [profile], backend.opset, folder / "exported")
@@ -83,39 +87,37 @@ def prepare(folder: Path) -> tuple[ComponentSpec, ShapeProfile, dict[str, Path]]
 def measure(folder: Path, runs: int) -> dict[str, Any]:
     """Seconds and added memory of both forms at each size, and how far apart their results are."""
     found: dict[str, list[dict[str, Any]]] = {form: [] for form in FORMS}
-    for _ in range(runs):
-        for form in FORMS:
-            command = [sys.executable, __file__, "--folder", str(folder), "--form", form]
-            found[form].append(json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout))
-            print(f"{form}: {json.dumps(found[form][-1])}", flush=True)
+    for _, size, form in product(range(runs), SIZES, FORMS):
+        command = [sys.executable, __file__, "--folder", str(folder), "--form", form, "--size", str(size)]
+        found[form].append(json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout))
+        print(f"{form}: {json.dumps(found[form][-1])}", flush=True)
     rows = {}
-    for size in map(str, SIZES):
+    for size in SIZES:
         plain, fused = (np.load(folder / f"{form}-{size}.npy") for form in FORMS)
         rows[size] = {
-            "seconds": {form: spread([run[size]["seconds"] for run in all_]) for form, all_ in found.items()},
-            "added_gb": {form: spread([run[size]["added_gb"] for run in all_]) for form, all_ in found.items()},
+            what: {form: spread([run[what] for run in of if run["size"] == size]) for form, of in found.items()}
+            for what in ("seconds", "added_gb")
+        } | {
             "difference": float(np.linalg.norm(fused - plain) / np.linalg.norm(plain)),
         }
     return rows
 
 
-def measure_one(folder: Path, form: str) -> dict[str, Any]:
-    """In a process of its own: the second call at each size is timed, the first one's memory is what is said."""
+def measure_one(folder: Path, form: str, size: int) -> dict[str, Any]:
+    """In a process of its own: the second call is timed, what the first one adds is what is said of memory."""
     spec, profile, paths = prepare(folder)
     backend = engines.load("onnxruntime")
     engine = backend.load(paths[form], EngineContext(spec, (profile,), backend.check_options({})))
-    rows: dict[str, Any] = {}
-    for size in SIZES:
-        inputs = sample_inputs(spec, profile.sizes("opt") | {"B": 1, "H": size, "W": size})
-        memory.reset_peak()
-        before = memory.peak_bytes() or 0
-        (output,) = engine(**inputs).values()
-        added_gb = ((memory.peak_bytes() or 0) - before) / 1e9
-        started = time.perf_counter()
-        engine(**inputs)
-        rows[str(size)] = {"seconds": time.perf_counter() - started, "added_gb": added_gb}
-        np.save(folder / f"{form}-{size}.npy", output.numpy())
-    return rows
+    inputs = sample_inputs(spec, profile.sizes("opt") | {"B": 1, "H": size, "W": size})
+    memory.reset_peak()
+    before = memory.peak_bytes() or 0
+    (output,) = engine(**inputs).values()
+    added_gb = ((memory.peak_bytes() or 0) - before) / 1e9
+    started = time.perf_counter()
+    engine(**inputs)
+    seconds = time.perf_counter() - started
+    np.save(folder / f"{form}-{size}.npy", output.numpy())
+    return {"size": size, "seconds": seconds, "added_gb": added_gb}
 
 
 if __name__ == "__main__":

@@ -17,8 +17,8 @@ def at_size(memory: Memory | None, sizes: Mapping[str, int]) -> tuple[Bound, flo
 
     They grow with the images. Of each image some do not depend on the pixels, some grow with them, and some, of
     attention that is written out, with their square. So bytes, and bytes per pixel, are convex functions of the pixels,
-    which lie above the line through two known points outside of them, and below it between them. One known point is
-    taken for proportion.
+    which lie above the line through two known points outside of them, and below it between them. From one known
+    point they are about in proportion.
     """
     rates = dict(sorted(_per_pixel(memory, sizes.get("T"))))
     pixels, known = sizes["H"] * sizes["W"], list(rates)
@@ -27,9 +27,9 @@ def at_size(memory: Memory | None, sizes: Mapping[str, int]) -> tuple[Bound, flo
     place = bisect_left(known, pixels)
     low = max(min(place - 1, len(known) - 2), 0)  # the two nearest, or the only one
     one, other = known[low], known[min(low + 1, len(known) - 1)]
-    between = known[0] < pixels < known[-1] or (len(known) == 1 and pixels < one)
-    bound: Bound = "about" if pixels in rates else "at most" if between else "at least"
-    along = (pixels - one) / (other - one) if other != one else 0.0
+    exact = pixels in rates or len(known) == 1
+    bound: Bound = "about" if exact else "at most" if known[0] < pixels < known[-1] else "at least"
+    along = (pixels - one) / (other - one) if other != one else 0.0  # share of the way from the one to the other
     by_rate = (rates[one] + along * (rates[other] - rates[one])) * pixels
     by_bytes = rates[one] * one + along * (rates[other] * other - rates[one] * one) if other != one else by_rate
     found = (min if bound == "at most" else max)(by_rate, by_bytes)

@@ -16,22 +16,32 @@ FUSION = "fuse_attention"
 
 
 def attention(
-    path, *, keys="one turn", exchanged=(0, 2, 1, 3), masked=False, shown=None, axis=-1, views="known", half=False
+    path,
+    *,
+    keys="one turn",
+    exchanged=(0, 2, 1, 3),
+    masked=False,
+    shown=None,
+    axis=-1,
+    views="known",
+    images="B",
+    half=False,
+    name="Softmax",
 ):
     """Write softmax(q k^T / sqrt(D)) v over (B, S, 16), and (B, L, 16) of keys, to `path`, in one of several forms."""
     node = helper.make_node
     split = ["B", "S", HEADS, SIZE]
     nodes = []
-    for name, source in (("q", "x"), ("k", "context"), ("v", "context")):
-        nodes.append(node("Reshape", [source, "split"], [f"{name}.view"], f"/attn/Reshape_{name}"))
-        nodes.append(node("Transpose", [f"{name}.view"], [name], f"/attn/Transpose_{name}", perm=[0, 2, 1, 3]))
+    for part, source in (("q", "x"), ("k", "context"), ("v", "context")):
+        nodes.append(node("Reshape", [source, "split"], [f"{part}.view"], f"/attn/Reshape_{part}"))
+        nodes.append(node("Transpose", [f"{part}.view"], [part], f"/attn/Transpose_{part}", perm=[0, 2, 1, 3]))
     nodes.append(node("Mul", ["q", "factor"], ["q.scaled"], "/attn/sdpa/Mul"))
     nodes += turned(keys)
     nodes.append(node("Mul", ["factor", "k.turned"], ["k.scaled"], "/attn/sdpa/Mul_1"))
     nodes.append(node("MatMul", ["q.scaled", "k.scaled"], ["scores"], "/attn/sdpa/MatMul"))
     if masked:
         nodes.append(node("Add", ["scores", "mask"], ["masked"], "/attn/sdpa/Add"))
-    nodes.append(node("Softmax", ["masked" if masked else "scores"], ["p"], "/attn/sdpa/Softmax", axis=axis))
+    nodes.append(node("Softmax", ["masked" if masked else "scores"], ["p"], f"/attn/sdpa/{name}", axis=axis))
     nodes.append(node("MatMul", ["p", "v"], ["heads"], "/attn/sdpa/MatMul_1"))
     nodes.append(node("Transpose", ["heads"], ["tokens"], "/attn/Transpose_o", perm=exchanged))
     nodes.append(node("Reshape", ["tokens", "join"], ["y"], "/attn/Reshape_o"))
@@ -43,10 +53,10 @@ def attention(
     constants |= {"minus": np.array([-1]), "third": np.array([-2]), "size": np.array([SIZE]), "start": np.array([0])}
     constants |= {"second": np.array([-3])}
     info = helper.make_tensor_value_info
-    inputs = [info("x", number, ["B", "S", WIDTH]), info("context", number, ["B", "L", WIDTH])]
+    inputs = [info("x", number, ["B", "S", WIDTH]), info("context", number, [images, "L", WIDTH])]
     outputs = [info("z", number, None)] + ([info(shown, number, None)] if shown else [])
-    noted = [info(f"{n}.view", number, ["B", s, *split[2:]]) for n, s in zip("qkv", "SLL", strict=True)]
-    noted += [info("tokens", number, split), info("y", number, ["B", "S", WIDTH])]
+    noted = [info("q.view", number, split), *(info(f"{n}.view", number, [images, "L", *split[2:]]) for n in "kv")]
+    noted += [info("tokens", number, split)] * (views != "result unknown") + [info("y", number, ["B", "S", WIDTH])]
     if views == "unnamed":
         for size in (d for each in noted for d in each.type.tensor_type.shape.dim if d.dim_param):
             size.ClearField("dim_param")
@@ -110,6 +120,9 @@ OTHER_FORMS = {
     "keys in views of another axis": ({"keys": "views of another axis"}, "keys are laid out in another way"),
     "shares that the graph gives out": ({"shown": "p"}, "p does not go to one MatMul alone"),
     "heads of unknown number": ({"views": "unknown"}, "is not a view of heads"),
+    "a result of unknown shape": ({"views": "result unknown"}, "the shape of its result"),
+    "axes in reverse": ({"exchanged": None}, "laid out in another way"),
+    "one image's keys for all": ({"images": 1}, "a product broadcasts them"),
 }
 
 
@@ -123,6 +136,29 @@ def test_any_other_form_stays_and_the_pass_says_why(tmp_path, form, why):
     (note,) = change.notes
     assert note.startswith("/attn/sdpa/Softmax: ")
     assert why in note
+
+
+OTHER_USES = {
+    "a mask of tokens": ([(2, 4, WIDTH), (2, 5, WIDTH), (2, 5, WIDTH), None, (2, 5)], ["y"], 2560),
+    "all in one tensor": ([(2, 4, HEADS, 3, SIZE)], ["y"], None),
+    "keys by heads": ([(2, 4, WIDTH), (2, HEADS, 5, SIZE), (2, HEADS, 5, SIZE)], ["y"], None),
+    "keys that grow": ([(2, 4, WIDTH), (2, 5, WIDTH), (2, 5, WIDTH)], ["y", "keys", "values"], None),
+}
+
+
+@pytest.mark.parametrize(("shapes", "outputs", "flops"), OTHER_USES.values(), ids=OTHER_USES)
+def test_other_uses_of_the_operator_are_priced_or_not_known(tmp_path, shapes, outputs, flops):
+    names = [f"x{i}" if shape else "" for i, shape in enumerate(shapes)]
+    given = {n: s for n, s in zip(names, shapes, strict=True) if s}
+    info = helper.make_tensor_value_info
+    inputs = [info(n, TensorProto.INT32 if len(s) == 2 else TensorProto.FLOAT, s) for n, s in given.items()]
+    node = helper.make_node("MultiHeadAttention", names, outputs, "/attn", domain="com.microsoft", num_heads=HEADS)
+    made = helper.make_graph([node], "g", inputs, [info("y", TensorProto.FLOAT, None)])
+    opsets = [helper.make_opsetid("", 20), helper.make_opsetid("com.microsoft", 1)]
+    onnx.save(helper.make_model(made, opset_imports=opsets), tmp_path / "m.onnx")
+    costs = graph_costs(tmp_path / "m.onnx", given, strict=False)
+    assert costs.nodes["/attn"].flops == flops
+    assert bool(costs.notes) == (flops is None)
 
 
 def test_what_is_said_of_another_exporters_graph_is_said_of_the_fused_one(tmp_path):
@@ -139,14 +175,19 @@ def test_what_is_said_of_another_exporters_graph_is_said_of_the_fused_one(tmp_pa
 def test_a_fused_attention_can_be_kept_in_float32(tmp_path):
     path = attention(tmp_path / "m.onnx", half=True)
     (expected,) = results(path, np.float16)
-    graph.optimise(path, [FUSION], float32=["attn.sdpa"])
-    model = onnx.load(path)
-    (fused,) = [n for n in model.graph.node if n.op_type == "MultiHeadAttention"]
-    assert all(name.endswith("/float32") for name in (*fused.input, *fused.output))
-    assert not any(node.name == "/attn/Reshape_q" and node.output[0].endswith("float32") for node in model.graph.node)
+    graph.optimise(path, [FUSION])
+    np.testing.assert_allclose(results(path, np.float16)[0], expected, atol=2e-3)
+    graph.optimise(path, [], float32=["attn.sdpa"])
+    assert operators(path) == ["Cast", "Cast", "MultiHeadAttention", "Cast", "Mul"]
     (got,) = results(path, np.float16)
     assert got.dtype == np.float16
     np.testing.assert_allclose(got, expected, atol=2e-3)
+
+
+def test_a_second_attention_of_a_module_has_a_name_of_its_own(tmp_path):
+    path = attention(tmp_path / "m.onnx", name="Softmax_1")
+    graph.optimise(path, [FUSION])
+    assert "/attn/sdpa/MultiHeadAttention_1" in [node.name for node in onnx.load(path).graph.node]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,7 @@
-"""How much work a call does, counted instead of timed: the same on every machine, however busy."""
+"""How much a call does, counted instead of timed: the same on every machine, however busy.
+
+What is counted are calls of functions; what a loop does without one, or C does inside of one, is not seen.
+"""
 
 import cProfile
 import pstats

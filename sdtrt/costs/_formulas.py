@@ -85,13 +85,18 @@ def _attention(node: onnx.NodeProto, facts: Mapping[str, Fact]) -> int:
     return 2 * (key.shape[-2] + sum(past)) * (query.elements + facts[node.output[0]].elements)
 
 
+def _multi_head_attention(node: onnx.NodeProto, facts: Mapping[str, Fact]) -> int:
+    query, key = (facts[name] for name in node.input[:2])
+    return 2 * key.shape[-2] * (query.elements + facts[node.output[0]].elements)
+
+
 _FORMULAS: dict[str, Callable[[onnx.NodeProto, Mapping[str, Fact]], int]] = {
     "Conv": _conv,
     "ConvTranspose": _conv,
     "MatMul": _matmul,
     "Gemm": _matmul,
     "Attention": _attention,
-    "MultiHeadAttention": _attention,
+    "MultiHeadAttention": _multi_head_attention,
 }
 
 

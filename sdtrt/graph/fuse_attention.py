@@ -1,8 +1,7 @@
 """Put one `MultiHeadAttention` of ONNX Runtime in the place of product, softmax, product.
 
 Its kernels keep a tile of scores at a time: on CUDA flash attention, on the CPU the same idea. Written out, the scores
-of 16 images of 9,216 pixels and five heads are 6.8e9 numbers, more than 32 bits count, and with so many ONNX Runtime's
-CUDA provider gave a wrong result without a word (H200, SD 2.1).
+of 16 images of 9,216 pixels and five heads are 6.8e9 numbers, which take 14 GB in half precision.
 
 The operator is ONNX Runtime's own: TensorRT fuses the written-out form, and its parser does not know this one. Masked
 attentions stay: they are a text encoder's, of 77 tokens.
@@ -56,7 +55,8 @@ def apply(model: onnx.ModelProto) -> Result:
         except _OtherForm as exc:
             notes.append(f"{softmax.name}: {exc}")
             continue
-        _replace(graph, found, f"{softmax.name.rpartition('/')[0]}/MultiHeadAttention")
+        folder, _, last = softmax.name.rpartition("/")
+        _replace(graph, found, f"{folder}/{last.replace('Softmax', 'MultiHeadAttention')}")
         fused += 1
     if not fused:
         return Result(model, 0, tuple(notes))
@@ -72,13 +72,18 @@ def _match(graph: gs.Graph, softmax: gs.Node) -> _Attention:
     exchanged = _only_user(graph, product.outputs[0], "Transpose")
     if softmax.attrs.get("axis", -1) not in (-1, 3) or product.inputs[0] is not softmax.outputs[0]:
         raise _OtherForm("not a softmax over keys")
-    if exchanged.attrs["perm"] != [0, 2, 1, 3]:
+    if exchanged.attrs.get("perm") != [0, 2, 1, 3]:
         raise _OtherForm("its result is laid out in another way")
     (queries, by), (keys, again) = (_unscaled(t) for t in scores.inputs)
     queries, keys, values = (_tokens_first(t) for t in (queries, _turned_back(keys), product.inputs[1]))
+    batches = [part.shape[0] for part in (queries, keys, values)]
+    if len(set(batches)) > 1 and any(isinstance(size, int) for size in batches):
+        raise _OtherForm(f"batches of {batches}: a product broadcasts them")
     heads = [part.shape[2:] for part in (queries, keys, values)]
     if heads[0] != heads[1] or heads[0] != heads[2] or queries.dtype not in _TYPES:
         raise _OtherForm(f"heads of {heads} in {queries.dtype}")
+    if len(exchanged.outputs[0].shape or ()) != 4:
+        raise _OtherForm("the shape of its result is not known")
     return _Attention(queries, keys, values, by * again, product, exchanged.outputs[0])
 
 
@@ -111,14 +116,14 @@ def _unscaled(tensor: Tensor) -> tuple[Tensor, float]:
 def _turned_back(tensor: Tensor) -> Tensor:
     """Keys (B, H, K, D) of (B, H, D, K), which torch writes as a transposition of three axes between two views."""
     if tensor.inputs and tensor.inputs[0].op == "Transpose":
-        if tensor.inputs[0].attrs["perm"] != [0, 1, 3, 2]:
+        if tensor.inputs[0].attrs.get("perm") != [0, 1, 3, 2]:
             raise _OtherForm("its keys are laid out in another way")
         return tensor.inputs[0].inputs[0]
     turn = _made_by(_made_by(tensor, "Reshape").inputs[0], "Transpose")
     view = _made_by(turn.inputs[0], "Reshape")
     keys = view.inputs[0]
     # With (-1, K, D) for a view of all heads the last view can only be (B, H, D, K): the product with queries needs D.
-    if turn.attrs["perm"] != [0, 2, 1] or not _is_view_of_heads(view.inputs[1], keys):
+    if turn.attrs.get("perm") != [0, 2, 1] or not _is_view_of_heads(view.inputs[1], keys):
         raise _OtherForm("its keys are laid out in another way")
     return keys
 
@@ -150,7 +155,7 @@ def _tokens_first(tensor: Tensor) -> Tensor:
     """(B, S, H, D) of (B, H, S, D), with H and D known."""
     exchange = _made_by(tensor, "Transpose")
     whole = exchange.inputs[0]
-    if exchange.attrs["perm"] != [0, 2, 1, 3] or len(whole.shape or ()) != 4:
+    if exchange.attrs.get("perm") != [0, 2, 1, 3] or len(whole.shape or ()) != 4:
         raise _OtherForm(f"{tensor.name} is not a view of heads")
     if not all(isinstance(size, int) for size in whole.shape[2:]):
         raise _OtherForm(f"the heads of {tensor.name} have no fixed size")
