@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from lora_switch import _fill, _on_meta
+from export_full_size import _fill, _on_meta
 from spreads import spread
 
 import configs

@@ -24,16 +24,20 @@ def at_size(memory: Memory | None, sizes: Mapping[str, int]) -> tuple[Bound, flo
     pixels, known = sizes["H"] * sizes["W"], list(rates)
     if not known:
         return None
-    place = bisect_left(known, pixels)
-    low = max(min(place - 1, len(known) - 2), 0)  # the two nearest, or the only one
-    one, other = known[low], known[min(low + 1, len(known) - 1)]
-    exact = pixels in rates or len(known) == 1
-    bound: Bound = "about" if exact else "at most" if known[0] < pixels < known[-1] else "at least"
-    along = (pixels - one) / (other - one) if other != one else 0.0  # share of the way from the one to the other
+    if pixels in rates or len(known) == 1:
+        return _if_any("about", rates.get(pixels, rates[known[0]]) * pixels * sizes["B"])
+    low = max(min(bisect_left(known, pixels) - 1, len(known) - 2), 0)
+    one, other = known[low : low + 2]  # the two nearest
+    along = (pixels - one) / (other - one)  # share of the way from the one to the other
     by_rate = (rates[one] + along * (rates[other] - rates[one])) * pixels
-    by_bytes = rates[one] * one + along * (rates[other] * other - rates[one] * one) if other != one else by_rate
-    found = (min if bound == "at most" else max)(by_rate, by_bytes)
-    return (bound, found * sizes["B"]) if found > 0 else None
+    by_bytes = rates[one] * one + along * (rates[other] * other - rates[one] * one)
+    if known[0] < pixels < known[-1]:
+        return _if_any("at most", min(by_rate, by_bytes) * sizes["B"])
+    return _if_any("at least", max(by_rate, by_bytes) * sizes["B"])
+
+
+def _if_any(bound: Bound, count: float) -> tuple[Bound, float] | None:
+    return (bound, count) if count > 0 else None
 
 
 def _per_pixel(memory: Memory | None, tokens: int | None) -> Iterator[tuple[int, float]]:

@@ -8,11 +8,11 @@ from onnx import TensorProto, helper, numpy_helper
 
 from sdtrt import engines, graph
 from sdtrt.costs import graph_costs
+from sdtrt.engines.onnxruntime import FUSION
 
 HEADS, SIZE, WIDTH = 2, 8, 16
 SIZES = {"x": 8, "context": 5}
 FACTOR = SIZE**-0.25
-FUSION = "fuse_attention"
 
 
 def attention(
@@ -49,9 +49,8 @@ def attention(
     number, dtype = (TensorProto.FLOAT16, np.float16) if half else (TensorProto.FLOAT, np.float32)
     constants = {"factor": dtype(FACTOR), "mask": np.zeros((1, 1), dtype)}
     constants |= {"split": np.array([0, 0, HEADS, SIZE]), "join": np.array([0, 0, -1])}
-    constants |= {"inner": np.array([-1, 5, SIZE]), "sides": np.array([0, 0, 0, 0])}
-    constants |= {"minus": np.array([-1]), "third": np.array([-2]), "size": np.array([SIZE]), "start": np.array([0])}
-    constants |= {"second": np.array([-3])}
+    numbers = {"minus": -1, "second": -3, "third": -2, "size": SIZE, "start": 0}
+    constants |= {each: np.array([value]) for each, value in numbers.items()}
     info = helper.make_tensor_value_info
     inputs = [info("x", number, ["B", "S", WIDTH]), info("context", number, [images, "L", WIDTH])]
     outputs = [info("z", number, None)] + ([info(shown, number, None)] if shown else [])

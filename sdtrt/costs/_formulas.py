@@ -81,13 +81,9 @@ def _matmul(node: onnx.NodeProto, facts: Mapping[str, Fact]) -> int:
 
 def _attention(node: onnx.NodeProto, facts: Mapping[str, Fact]) -> int:
     query, key = (facts[name] for name in node.input[:2])
-    past = [facts[name].shape[-2] for name in node.input[4:5] if name]
+    # The fifth input of MultiHeadAttention is a mask; what has a past there is not known, see `_shapes`.
+    past = [facts[name].shape[-2] for name in node.input[4:5] if name and node.op_type == "Attention"]
     return 2 * (key.shape[-2] + sum(past)) * (query.elements + facts[node.output[0]].elements)
-
-
-def _multi_head_attention(node: onnx.NodeProto, facts: Mapping[str, Fact]) -> int:
-    query, key = (facts[name] for name in node.input[:2])
-    return 2 * key.shape[-2] * (query.elements + facts[node.output[0]].elements)
 
 
 _FORMULAS: dict[str, Callable[[onnx.NodeProto, Mapping[str, Fact]], int]] = {
@@ -96,7 +92,7 @@ _FORMULAS: dict[str, Callable[[onnx.NodeProto, Mapping[str, Fact]], int]] = {
     "MatMul": _matmul,
     "Gemm": _matmul,
     "Attention": _attention,
-    "MultiHeadAttention": _multi_head_attention,
+    "MultiHeadAttention": _attention,
 }
 
 

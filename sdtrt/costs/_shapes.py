@@ -111,7 +111,8 @@ def _outputs(node: onnx.NodeProto, facts: Mapping[str, Fact], opsets: list[onnx.
         size = _measured(node, feeding[node.input[0]].shape)
         return {node.output[0]: Fact(size.shape, _INT64, constant, size)}
     if node.op_type in _UNINFERRED:
-        if node.op_type == "MultiHeadAttention" and (len(node.output), _axes(node, feeding)) != (1, [3, 3, 3]):
+        axes = [len(feeding[name].shape) for name in node.input[:3] if name]
+        if node.op_type == "MultiHeadAttention" and (axes != [3, 3, 3] or len(node.output) > 1):
             raise ValueError("queries, keys and values in one tensor, of other axes, or with those of a past")
         like, last = (feeding[node.input[i]] for i in (0, _UNINFERRED[node.op_type]))
         return {node.output[0]: Fact((*like.shape[:-1], last.shape[-1]), like.dtype, constant)}
@@ -126,11 +127,6 @@ def _outputs(node: onnx.NodeProto, facts: Mapping[str, Fact], opsets: list[onnx.
     if unknown:
         raise ValueError(f"{unknown} cannot be inferred")
     return {n: Fact(t.shape, t.dtype, constant) for n, t in types.items() if t is not None}
-
-
-def _axes(node: onnx.NodeProto, feeding: Mapping[str, Fact]) -> list[int]:
-    """Numbers of axes of the first three inputs."""
-    return [len(feeding[name].shape) for name in node.input[:3] if name]
 
 
 def _measured(node: onnx.NodeProto, shape: tuple[int, ...]) -> np.ndarray[Any, Any]:

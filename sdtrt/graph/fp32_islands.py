@@ -17,14 +17,13 @@ from pathlib import Path
 import onnx
 
 from sdtrt.graph._result import Result
+from sdtrt.kinds import kind_of
 from sdtrt.store import Change
 
 VERSION = 1
 NAME = "fp32_islands"
 # What stands between the product of an attention and its softmax.
 _BETWEEN = {"Add", "Cast", "Div", "Mul", "Reshape", "Where"}
-# One operator for a whole attention.
-_WHOLE = {"Attention", "MultiHeadAttention"}
 # Operators that state their type themselves, or whose other operands follow from it.
 _UNFIT = {"Constant", "ConstantOfShape", "DequantizeLinear", "QuantizeLinear", "CastLike"}
 
@@ -118,7 +117,7 @@ def score_nodes(model: onnx.ModelProto) -> Iterator[str]:
     """Names of the nodes from the product of queries and keys to the softmax, of every attention."""
     producers = {name: node for node in model.graph.node for name in node.output}
     for node in model.graph.node:
-        if node.op_type in _WHOLE:
+        if kind_of(node.op_type) == "attention":  # one operator for all of it
             yield node.name
         if node.op_type != "Softmax":
             continue
