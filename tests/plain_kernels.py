@@ -110,7 +110,7 @@ def conv3x3(
 def gated(x: Tensor, weight: Tensor, scale: Tensor, scales: Tensor, bias: Tensor | None, factor: Tensor) -> Tensor:
     product = x.view(FP8).float() @ weight.float().T * (scales * scale)
     product = product if bias is None else product + bias.float()
-    value, gate = product.reshape(len(x), -1, 2, 128).transpose(1, 2).reshape(len(x), 2, -1).unbind(1)
+    value, gate = product.reshape(len(x), -1, 2, 64).transpose(1, 2).reshape(len(x), 2, -1).unbind(1)
     return rounded(value * functional.gelu(gate, approximate="tanh"), factor, torch.float16)
 
 
@@ -132,7 +132,7 @@ def install(patch) -> None:
         "self_attention_kernel": ({"self_attention": self_attention}, {"SIZES": (64, 128), "PER_OCTAVE": 8}),
         "upsample_kernel": ({"upsample": upsample}, {}),
         "conv_kernel": ({"conv3x3": conv3x3}, {}),
-        "gated_kernel": ({"gated": gated}, {"TILE": 128}),
+        "gated_kernel": ({"gated": gated}, {"TILE": 64}),
     }
     for name, (operations, constants) in modules.items():
         module = ModuleType(name)

@@ -42,7 +42,8 @@ def check(made, expected, most=0.002):
 
 
 # (images, channels, height, width): few pixels and many, groups that are no power of two, sides that are odd.
-IMAGES = [(2, 64, 5, 6), (1, 320, 8, 8), (2, 640, 32, 32), (2, 320, 64, 64), (16, 960, 40, 33), (1, 128, 96, 64)]
+IMAGES = [(2, 64, 5, 6), (1, 320, 8, 8), (2, 2560, 16, 16), (2, 640, 32, 32), (2, 320, 64, 64), (16, 960, 40, 33)]
+IMAGES += [(1, 128, 96, 64)]
 
 
 @pytest.mark.parametrize("shape", IMAGES, ids=str)
@@ -102,7 +103,7 @@ def test_short_attention(shape, size, factor):
 
 
 # (images, heads, pixels, size of a head): a last tile of keys and queries that is full and one that is not.
-SELF = [(2, 20, 1024, 64), (1, 5, 1040, 64), (2, 10, 2304, 64), (16, 10, 1200, 64), (1, 3, 1024, 128)]
+SELF = [(2, 20, 1024, 64), (1, 5, 1040, 64), (2, 5, 1096, 64), (2, 10, 2304, 64), (16, 10, 1200, 64), (1, 3, 1024, 128)]
 
 
 @needs_hopper
@@ -149,8 +150,12 @@ def test_conv3x3(size, biased, added):
     assert made.is_contiguous(memory_format=torch.channels_last)
 
 
+# Few rows, which threads copy, and many; the last two sizes are no whole tiles.
+GATES = [(2048, 1280, 5120), (16384, 640, 2560), (8192, 320, 1280), (100, 320, 1280), (64, 96, 128)]
+
+
 @needs_hopper
-@pytest.mark.parametrize("size", [(2048, 1280, 5120), (100, 320, 1280), (8192, 640, 2560), (64, 96, 128)], ids=str)
+@pytest.mark.parametrize("size", GATES, ids=str)
 @pytest.mark.parametrize("biased", [True, False])
 def test_gated(size, biased):
     from sdtrt.engines._inductor.gated_kernel import gated

@@ -43,12 +43,11 @@ class Tile(NamedTuple):
     end_us: float
 
 
-# Steps of 64 are for 320 and 960 input channels, which fill no whole number of larger ones. Of broad tiles shared
-# memory is read less often than of tall ones (see gated_kernel.py); their time is a guess, and not yet measured.
+# Steps of 64 are for 320 and 960 input channels, which fill no whole number of larger ones.
 _TALL, _SHORT = Tile(256, 128, 128, 8, 3, 0.66, 6.0), Tile(256, 128, 64, 8, 5, 0.345, 6.0)
-_BROAD, _SQUARE = Tile(128, 256, 128, 8, 3, 0.62, 6.0), Tile(128, 128, 128, 8, 4, 0.36, 4.5)
+_SQUARE = Tile(128, 128, 128, 8, 4, 0.36, 4.5)
 # Of a sum that is cut into parts, two at a time on a multiprocessor; for few pixels one.
-_PART, _SMALL_PART = Tile(128, 128, 128, 8, 3, 0, 0), Tile(64, 128, 128, 4, 4, 0, 0)
+_PART, _SMALL_PART = Tile(128, 128, 128, 8, 3, 0, 0), Tile(64, 128, 128, 4, 6, 0, 0)
 _FEW_PIXELS, _MOST_PARTS = 512, 8
 
 
@@ -85,17 +84,21 @@ def _conv3x3(
         inner = tile % (GROUP * tiles_n)
         m = (first + inner % tall) * BM
         n = (inner // tall) * BN
+        columns = n + tl.arange(0, BN)
+        known = columns < K
+        # Read ahead of the product, which whoever reads behind it waits for.
+        units = tl.load(scales + columns, mask=known, other=0.0) * by
+        if BIAS:
+            more = tl.load(bias + columns, mask=known, other=0.0)
         total = tl.zeros((BM, BN), tl.float32)
         for i in range(9 * steps):
             shift, channel = _shifted(i, steps, wide, BK)
             a = pixels.load([m + shift, channel])
             b = weights.load([n, i // steps * C + channel])
             total = tl.dot(a, b.T, total)
-        columns = n + tl.arange(0, BN)
-        known = columns < K
-        total *= (tl.load(scales + columns, mask=known, other=0.0) * by)[None, :]
+        total *= units[None, :]
         if BIAS:
-            total += tl.load(bias + columns, mask=known, other=0.0).to(tl.float32)[None, :]
+            total += more.to(tl.float32)[None, :]
         at = m + tl.arange(0, BM)
         row, column = at // wide, at % wide
         image, row = row // (height + 1), row % (height + 1)
@@ -116,10 +119,10 @@ def _conv3x3(
 
 @triton.jit
 def _conv3x3_parts(
-    x, w, parts, images, height, width, tiles_m, C: tl.constexpr, K: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
-    BK: tl.constexpr, PARTS: tl.constexpr,
+    x, w, scale, scales, parts, images, height, width, tiles_m, C: tl.constexpr, K: tl.constexpr, BM: tl.constexpr,
+    BN: tl.constexpr, BK: tl.constexpr, PARTS: tl.constexpr,
 ):  # fmt: skip
-    """One part of the sum of one tile, border and all."""
+    """One part of the sum of one tile, border and all, in half precision: half the memory to write and read again."""
     wide = width + 1
     count = images * (height + 1) * wide
     x = x.to(tl.pointer_type(tl.float8e4nv), bitcast=True)
@@ -130,6 +133,8 @@ def _conv3x3_parts(
     part = tl.program_id(1)
     m = tl.program_id(0) % tiles_m * BM
     n = tl.program_id(0) // tiles_m * BN
+    columns = n + tl.arange(0, BN)
+    units = tl.load(scales + columns, mask=columns < K, other=0.0) * tl.load(scale)
     total = tl.zeros((BM, BN), tl.float32)
     for i in range(part * each, min(part * each + each, 9 * steps)):
         shift, channel = _shifted(i, steps, wide, BK)
@@ -137,15 +142,15 @@ def _conv3x3_parts(
         b = weights.load([n, i // steps * C + channel])
         total = tl.dot(a, b.T, total)
     at = m + tl.arange(0, BM)
-    columns = n + tl.arange(0, BN)
     where = (part * count + at).to(tl.int64)[:, None] * K + columns[None, :]
+    total = (total * units[None, :]).to(parts.dtype.element_ty)
     tl.store(parts + where, total, mask=(at < count)[:, None] & (columns < K)[None, :])
 
 
 @triton.jit
 def _add_parts(
-    parts, scale, scales, bias, residual, y, images, height, width, K: tl.constexpr, BN: tl.constexpr,
-    PARTS: tl.constexpr, BIAS: tl.constexpr, ADD: tl.constexpr,
+    parts, bias, residual, y, images, height, width, K: tl.constexpr, BN: tl.constexpr, PARTS: tl.constexpr,
+    BIAS: tl.constexpr, ADD: tl.constexpr,
 ):  # fmt: skip
     """Some channels of one pixel that is not border."""
     wide = width + 1
@@ -157,8 +162,8 @@ def _add_parts(
     known = columns < K
     total = tl.zeros([BN], tl.float32)
     for part in tl.static_range(PARTS):
-        total += tl.load(parts + (part * count + at).to(tl.int64) * K + columns, mask=known, other=0.0)
-    total *= tl.load(scales + columns, mask=known, other=0.0) * tl.load(scale)
+        here = parts + (part * count + at).to(tl.int64) * K + columns
+        total += tl.load(here, mask=known, other=0.0).to(tl.float32)
     if BIAS:
         total += tl.load(bias + columns, mask=known, other=0.0).to(tl.float32)
     _write(y, residual, pixel.to(tl.int64) * K + columns, total, known, ADD)
@@ -199,14 +204,13 @@ def conv3x3(
     if tile in (_PART, _SMALL_PART):
         tiles_m, tiles_n = triton.cdiv(pixels, tile.pixels), triton.cdiv(columns, tile.channels)
         cut = max(2, min(_MOST_PARTS, (1 + (tile is _PART)) * programs // (tiles_m * tiles_n)))
-        parts = torch.empty((cut, pixels, columns), dtype=torch.float32, device=x.device)
+        parts = torch.empty((cut, pixels, columns), dtype=dtype, device=x.device)
         wrap_triton(_conv3x3_parts)[(tiles_m * tiles_n, cut)](
-            x, weight, parts, images, height, width, tiles_m, C=channels, K=columns, BM=tile.pixels, BN=tile.channels,
-            BK=tile.depth, PARTS=cut, num_warps=tile.warps, num_stages=tile.stages,
+            x, weight, scale, scales, parts, images, height, width, tiles_m, C=channels, K=columns, BM=tile.pixels,
+            BN=tile.channels, BK=tile.depth, PARTS=cut, num_warps=tile.warps, num_stages=tile.stages,
         )  # fmt: skip
         wrap_triton(_add_parts)[(images * height * width, triton.cdiv(columns, _LANES))](
-            parts, scale, scales, added, more, y, images, height, width, K=columns, BN=_LANES, PARTS=cut, **flags,
-            num_warps=2,
+            parts, added, more, y, images, height, width, K=columns, BN=_LANES, PARTS=cut, **flags, num_warps=2,
         )  # fmt: skip
         return y
     tiles_m, tiles_n = triton.cdiv(pixels, tile.pixels), triton.cdiv(columns, tile.channels)
@@ -230,7 +234,7 @@ def _choose(pixels: int, channels: int, columns: int, programs: int) -> Tile:
 
     if tiles(_SQUARE) <= programs // 2:
         return _PART if pixels > _FEW_PIXELS else _SMALL_PART
-    return min((_TALL, _SHORT, _BROAD, _SQUARE), key=time_us)
+    return min((_TALL, _SHORT, _SQUARE), key=time_us)
 
 
 def _multiprocessors(device: torch.device) -> int:

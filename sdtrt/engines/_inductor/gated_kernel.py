@@ -4,7 +4,11 @@ Apart, the product writes both halves in half precision and a second kernel read
 was 0.42 GB per layer. Here a program holds the same tile of both halves and writes a quarter of one of them.
 
 The rows of both halves that make a tile lie behind each other, so that one product makes both: as two, tensor cores
-would read the tile of inputs twice, and shared memory is what limits them.
+would read the tile of inputs twice. Two programs share a multiprocessor, with tiles of half the size: while one bends
+and rounds, which took a third of the time, the other multiplies.
+
+Many rows come by the memory engine, which has to be told first what to copy: 2 µs of every launch. Few rows are copied
+by the threads.
 """
 
 # mypy: ignore-errors
@@ -18,8 +22,10 @@ import triton.language as tl
 from torch import Tensor
 from torch.library import triton_op, wrap_triton
 
-TILE = 128
+TILE = 64  # columns of a half
+_ROWS, _AT_ONCE = 128, 2  # of a tile; programs on a multiprocessor
 _GROUP = 8  # tiles of rows that use the same weights one after another
+_FEW = 2**34  # products of two numbers: up to 1.3e10 threads copied as fast or faster on an H200, from 2.1e10 on slower
 
 
 @triton.jit
@@ -32,31 +38,42 @@ def _gelu(x):
 
 @triton.jit
 def _gated(
-    x, w, scale, scales, bias, factor, y, rows, tiles_m, tiles_n, D: tl.constexpr, F: tl.constexpr, B: tl.constexpr,
-    GROUP: tl.constexpr, PROGRAMS: tl.constexpr, BIAS: tl.constexpr,
+    x, w, scale, scales, bias, factor, y, rows, tiles_m, tiles_n, D: tl.constexpr, F: tl.constexpr, BM: tl.constexpr,
+    BN: tl.constexpr, BK: tl.constexpr, GROUP: tl.constexpr, PROGRAMS: tl.constexpr, BIAS: tl.constexpr,
+    ENGINE: tl.constexpr,
 ):  # fmt: skip
     x = x.to(tl.pointer_type(tl.float8e4nv), bitcast=True)
-    inputs = tl.make_tensor_descriptor(x, [rows, D], [D, 1], [B, B])
-    weights = tl.make_tensor_descriptor(w, [2 * F, D], [D, 1], [2 * B, B])
+    if ENGINE:
+        inputs = tl.make_tensor_descriptor(x, [rows, D], [D, 1], [BM, BK])
+        weights = tl.make_tensor_descriptor(w, [2 * F, D], [D, 1], [2 * BN, BK])
     by, narrow = tl.load(scale), tl.load(factor)
     for tile in tl.range(tl.program_id(0), tiles_m * tiles_n, PROGRAMS):
         first = tile // (GROUP * tiles_n) * GROUP
         tall = min(tiles_m - first, GROUP)
         inner = tile % (GROUP * tiles_n)
-        m = (first + inner % tall) * B
-        n = (inner // tall) * B
-        both = tl.zeros((B, 2 * B), tl.float32)
-        for k in range(0, D, B):
-            both = tl.dot(inputs.load([m, k]), weights.load([2 * n, k]).T, both)
-        rows_of_both = 2 * n + tl.arange(0, 2 * B)
-        both *= (tl.load(scales + rows_of_both) * by)[None, :]
+        m = (first + inner % tall) * BM
+        n = (inner // tall) * BN
+        at, rows_of_both = m + tl.arange(0, BM), 2 * n + tl.arange(0, 2 * BN)
+        # Read ahead of the product, which whoever reads behind it waits for.
+        units = tl.load(scales + rows_of_both) * by
         if BIAS:
-            both += tl.load(bias + rows_of_both).to(tl.float32)[None, :]
-        value, gate = tl.split(tl.permute(tl.reshape(both, (B, 2, B)), (0, 2, 1)))
-        columns = n + tl.arange(0, B)
+            shift = tl.load(bias + rows_of_both)
+        both = tl.zeros((BM, 2 * BN), tl.float32)
+        if ENGINE:
+            for k in range(0, D, BK):
+                both = tl.dot(inputs.load([m, k]), weights.load([2 * n, k]).T, both)
+        else:
+            step = tl.arange(0, BK)[None, :]
+            from_x = x + tl.minimum(at, rows - 1).to(tl.int64)[:, None] * D + step
+            from_w = w + (rows_of_both * D)[:, None] + step
+            for k in range(0, D, BK):
+                both = tl.dot(tl.load(from_x + k), tl.load(from_w + k).T, both)
+        both *= units[None, :]
+        if BIAS:
+            both += shift.to(tl.float32)[None, :]
+        value, gate = tl.split(tl.permute(tl.reshape(both, (BM, 2, BN)), (0, 2, 1)))
         made = tl.clamp(value * _gelu(gate) * narrow, -448.0, 448.0).to(tl.float8e4nv)
-        at = m + tl.arange(0, B)
-        where = y + at.to(tl.int64)[:, None] * F + columns[None, :]
+        where = y + at.to(tl.int64)[:, None] * F + (n + tl.arange(0, BN))[None, :]
         tl.store(where, made.to(tl.uint8, bitcast=True), mask=(at < rows)[:, None])
 
 
@@ -66,8 +83,8 @@ def gated(x: Tensor, weight: Tensor, scale: Tensor, scales: Tensor, bias: Tensor
 
     Args:
         x: (M, D), the bits of float8_e4m3fn as uint8.
-        weight: (2 * F, D), float8_e4m3fn; F is a multiple of 128. The rows of 128 values are followed by those of their
-            gates, and so on (`by_tiles`).
+        weight: (2 * F, D), float8_e4m3fn; F is a multiple of `TILE`. The rows of so many values are followed by those
+            of their gates, and so on (`by_tiles`).
         scale: (), float32: what one unit of `x` stands for.
         scales: (2 * F,), float32: the same of `weight`, by row.
         bias: (2 * F,), in the order of `weight`, or None.
@@ -78,10 +95,13 @@ def gated(x: Tensor, weight: Tensor, scale: Tensor, scales: Tensor, bias: Tensor
     """
     rows, inner, columns = x.shape[0], x.shape[1], weight.shape[0] // 2
     y = torch.empty((rows, columns), dtype=torch.uint8, device=x.device)
-    tiles_m, tiles_n = triton.cdiv(rows, TILE), columns // TILE
-    programs = torch.cuda.get_device_properties(x.device).multi_processor_count
+    tiles_m, tiles_n = triton.cdiv(rows, _ROWS), columns // TILE
+    programs = _AT_ONCE * torch.cuda.get_device_properties(x.device).multi_processor_count
+    engine = rows * inner * columns > _FEW or inner % 64 > 0
+    deep, stages = (128, 3) if engine or inner % 128 == 0 else (64, 4)
     wrap_triton(_gated)[(min(programs, tiles_m * tiles_n),)](
         x, weight, scale, scales, scales if bias is None else bias, factor, y, rows, tiles_m, tiles_n, D=inner,
-        F=columns, B=TILE, GROUP=_GROUP, PROGRAMS=programs, BIAS=bias is not None, num_warps=8, num_stages=3,
+        F=columns, BM=_ROWS, BN=TILE, BK=deep, GROUP=_GROUP, PROGRAMS=programs, BIAS=bias is not None, ENGINE=engine,
+        num_warps=4, num_stages=stages,
     )  # fmt: skip
     return y

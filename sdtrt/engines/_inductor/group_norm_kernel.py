@@ -23,8 +23,9 @@ from sdtrt.engines._inductor.output_kernel import factor_of, new_image, put
 _LANES, _DEEP = 64, 32  # channels and pixels of a tile that is summed
 _PROGRAMS = 528  # that sum: four on each of 132 multiprocessors
 _TILE = 4096  # elements of a tile that is written
-# Pixels of an image, and of all images, up to which one program does a group, and the elements of its tile.
-_FEW_PIXELS, _FEW_IN_ALL, _GROUP_TILE = 1024, 4096, 16384
+# Pixels of an image, and of all images, up to which one program does a group; the elements that it takes at once where
+# those are all of a group, and of a tile where not. Numbers and warps are the fastest of 16 pairs at 13 shapes.
+_FEW_PIXELS, _FEW_IN_ALL, _WHOLE_GROUP, _GROUP_TILE = 1024, 4096, 32768, 16384
 
 
 @triton.jit
@@ -223,10 +224,13 @@ def group_norm(
     flags = {"SILU": silu, "ROUND": round_by is not None, "BORDER": rim}
     if pixels <= _FEW_PIXELS and images * pixels <= _FEW_IN_ALL:
         lanes = triton.next_power_of_2(channels // groups)
-        deep = min(triton.next_power_of_2(pixels), max(16, _GROUP_TILE // lanes))
+        deep = triton.next_power_of_2(pixels)
+        whole = lanes * deep <= _WHOLE_GROUP
+        deep = deep if whole else max(16, _GROUP_TILE // lanes)
         wrap_triton(_group)[(images, groups)](
             x, added, weight, bias, factor, y, height, width, EPS=eps, C=channels, G=groups, BG=lanes, BP=deep,
-            BE=triton.next_power_of_2(height + wide), ADD=add is not None, WHOLE=pixels <= deep, **flags, num_warps=16,
+            BE=triton.next_power_of_2(height + wide), ADD=add is not None, WHOLE=whole, **flags,
+            num_warps=8 if whole and lanes * deep <= _GROUP_TILE else 16,
         )  # fmt: skip
         return y
     blocks = triton.cdiv(channels, _LANES)

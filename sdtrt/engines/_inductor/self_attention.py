@@ -65,12 +65,12 @@ def run(graph: Graph, amax: Mapping[str, float]) -> int:
 def _match(node: Node, result: Node) -> _Attention | None:
     if result.meta["val"].dim() != 4 or len(node.users) > 1:
         return None
-    images, _, pixels, size = shape = tuple(result.meta["val"].shape)
+    _, _, pixels, size = shape = tuple(result.meta["val"].shape)
     linears = {_part(a, i, shape) for i, a in enumerate(node.args[:3])}
     linear: Node = linears.pop()
     if linears or linear is None:
         return None
-    suits = pixels >= LEAST_PIXELS and images * pixels % 16 == 0 and len(linear.args) == 2
+    suits = pixels >= LEAST_PIXELS and pixels % 16 == 0 and len(linear.args) == 2
     return _Attention(result, linear, shape, node.kwargs.get("scale") or 1 / sqrt(size)) if suits else None
 
 

@@ -9,6 +9,8 @@ less than the rounding itself (2.6 %), and what all share is divided out, for th
 
 Adding 1024 in half precision makes the integer: there one is the unit of the last place, and the low byte is the bits.
 Sums of weights come from a product with ones, which costs less than adding them up.
+
+Threads copy the tiles: told to do it, the memory engine took as long for many keys and up to 6 µs more for 1,024.
 """
 
 # mypy: ignore-errors
@@ -26,8 +28,7 @@ from sdtrt.engines._inductor.output_kernel import factor_of, put
 
 SIZES = (64, 128)  # of a head
 PER_OCTAVE = 8  # by so much the bits of FP8 (E4M3) grow when the number doubles
-_KEYS = 128  # of a tile
-_MANY_HEADS = 160  # of 64, of all images: from here on tiles of 128 queries took 0.93 to 0.98 of the time on an H200
+_QUERIES, _KEYS = 64, 128  # of a tile
 
 
 @triton.jit
@@ -70,11 +71,13 @@ def _self_attention(
 ):  # fmt: skip
     head, image = tl.program_id(1), tl.program_id(2)
     width = heads * D
-    queried = tl.make_tensor_descriptor(qk, [count, 2 * width], [2 * width, 1], [BM, D])
-    keyed = tl.make_tensor_descriptor(qk, [count, 2 * width], [2 * width, 1], [BN, D])
-    valued = tl.make_tensor_descriptor(vt, [width, count], [count, 1], [D, BN])
-    first, m = image * keys, tl.program_id(0) * BM
-    q = queried.load([first + m, head * D])
+    first = (image * keys).to(tl.int64)
+    qk += first * 2 * width + head * D
+    vt += (head * D).to(tl.int64) * count + first
+    at, key, lane = tl.program_id(0) * BM + tl.arange(0, BM), tl.arange(0, BN), tl.arange(0, D)
+    q = tl.load(qk + (tl.minimum(at, keys - 1) * 2 * width)[:, None] + lane[None, :])
+    from_k = qk + width + (key * 2 * width)[:, None] + lane[None, :]
+    from_v = vt + (lane * count)[:, None] + key[None, :]
     by = tl.load(codes).to(tl.float16)
     step = by.to(tl.float32)
     ones = _ones((tl.arange(0, 16)[:, None] + tl.arange(0, BN)[None, :]).to(tl.uint8))
@@ -83,10 +86,12 @@ def _self_attention(
     made = tl.zeros([BM, D], tl.float32)
     total = tl.zeros([BM, 16], tl.float32)
     for n in tl.range(0, keys, BN):
-        k = keyed.load([first + n, width + head * D])
+        here = n + key < keys
+        start = from_k + n * 2 * width
+        k = tl.load(start, mask=here[:, None], other=0.0) if RAGGED else tl.load(start)
         scores = _halves(tl.dot(q, k.T))
         if RAGGED:
-            scores = tl.where((n + tl.arange(0, BN) < keys)[None, :], scores, float("-inf"))
+            scores = tl.where(here[None, :], scores, float("-inf"))
         top = tl.maximum(top, tl.max(scores, 1).to(tl.float32))
         # 119.7 are the bits of 256, less what the line is off in the mean. Six more would fit, so it is not rounded up.
         to = tl.clamp(1143.7 - top * step, -60000.0, 60000.0)
@@ -96,17 +101,13 @@ def _self_attention(
         after = to.to(tl.float32)
         shrunk = tl.exp2((after - before) / 8)[:, None]
         before = after
-        v = valued.load([head * D, first + n])
-        if BM == 64:  # the product that comes last runs on behind the next step's first; what pays was measured
-            total = tl.dot(weights, ones.T, total * shrunk)
-            made = tl.dot(weights, v.T, made * shrunk)
-        else:
-            made = tl.dot(weights, v.T, made * shrunk)
-            total = tl.dot(weights, ones.T, total * shrunk)
+        v = tl.load(from_v + n, mask=here[None, :], other=0.0) if RAGGED else tl.load(from_v + n)
+        # The product that comes last runs on behind the next step's first: what pays was measured.
+        total = tl.dot(weights, ones.T, total * shrunk)
+        made = tl.dot(weights, v.T, made * shrunk)
     made *= (tl.load(unit) / tl.max(total, 1))[:, None]
-    at = m + tl.arange(0, BM)
-    where = (first + at).to(tl.int64)[:, None] * width + head * D + tl.arange(0, D)[None, :]
-    put(y, where, made, factor_of(factor, ROUND), (at < keys)[:, None], ROUND)
+    where = (at * width)[:, None] + head * D + lane[None, :]
+    put(y + first * width, where, made, factor_of(factor, ROUND), (at < keys)[:, None], ROUND)
 
 
 @triton_op("sdtrt::self_attention", mutates_args={})
@@ -125,7 +126,8 @@ def self_attention(
     Args:
         qk: (images * pixels, 2 * heads * D), float8_e4m3fn: queries of all heads, then keys. D is 64 or 128. A product
             of more than 65504 counts as that: lengths of 250 are the most that can be told apart.
-        vt: (heads * D, images * pixels), float8_e4m3fn: values, turned; images * pixels is a multiple of 16.
+        vt: (heads * D, images * pixels), float8_e4m3fn: values, turned. Threads copy 16 numbers at once where
+            pixels are a multiple of 16, else one by one.
         codes: (), float32: factor of the products; a weight doubles where they have grown by `PER_OCTAVE`.
         unit: (), float32: what one unit of `vt` stands for.
         images: how many.
@@ -140,9 +142,8 @@ def self_attention(
     pixels = count // images
     kind = dtype if factor is None else torch.uint8
     y = torch.empty((images, pixels, heads, size), dtype=kind, device=qk.device)
-    tall = 128 if size == 64 and images * heads >= _MANY_HEADS else 64
-    wrap_triton(_self_attention)[(triton.cdiv(pixels, tall), heads, images)](
-        qk, vt, codes, unit, unit if factor is None else factor, y, count, pixels, heads, BM=tall, BN=_KEYS, D=size,
+    wrap_triton(_self_attention)[(triton.cdiv(pixels, _QUERIES), heads, images)](
+        qk, vt, codes, unit, unit if factor is None else factor, y, count, pixels, heads, BM=_QUERIES, BN=_KEYS, D=size,
         RAGGED=pixels % _KEYS > 0, ROUND=factor is not None, num_warps=4, num_stages=3,
     )  # fmt: skip
     return y
