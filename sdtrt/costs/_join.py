@@ -129,8 +129,8 @@ def _left_over(plan: Plan, costs: GraphCosts) -> tuple[str, ...]:
     if missing:
         work = sum(c.flops or 0 for c in missing)
         notes.append(
-            f"{len(missing)} ONNX nodes with {work / 1e9:.4g} GFLOP are in no layer, such as {missing[0].name}"
+            f"{len(missing)} nodes of the graph with {work / 1e9:.4g} GFLOP are in no layer, such as {missing[0].name}"
         )
     if unknown:
-        notes.append(f"{len(unknown)} names in layers are not in the ONNX file, such as {unknown[0][:120]}")
+        notes.append(f"{len(unknown)} names in layers are not in the graph, such as {unknown[0][:120]}")
     return tuple(notes)

@@ -61,7 +61,7 @@ def test_what_could_not_be_joined_is_said():
     joined = join(plan(Layer(name="x", kind="conv", op="?", nodes=("ghost",))), costs_of(cost("a", 2_000_000_000)))
     assert joined.layers[0].flops is None
     assert any("2 GFLOP are in no layer, such as a" in note for note in joined.notes)
-    assert any("not in the ONNX file, such as ghost" in note for note in joined.notes)
+    assert any("not in the graph, such as ghost" in note for note in joined.notes)
 
 
 @pytest.fixture

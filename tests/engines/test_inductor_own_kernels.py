@@ -72,3 +72,16 @@ def test_the_first_launch_of_a_product_computes_it(plan):
 
 def test_both_name_the_node(plan):
     assert {layer.nodes for layer in plan.layers} == {("conv3x3",)}
+
+
+def test_an_attention_that_nothing_reads_any_more_is_not_priced():
+    """Because of its dropout torch takes it for more than its result, and keeps it."""
+    nodes = torch.fx.Graph()
+    x = nodes.placeholder("x")
+    attention = torch.ops.aten._scaled_dot_product_cudnn_attention.default
+    nodes.call_function(attention, (x, x, x, None, False))
+    nodes.output((nodes.call_function(torch.ops.aten.neg.default, (x,)),))
+    graph = Graph(torch.fx.GraphModule(torch.nn.Module(), nodes), {}, {"x": "x"})
+    graph.finish()
+    assert not graph.nodes.find_nodes(op="call_function", target=attention)
+    assert len(graph.nodes.find_nodes(op="call_function", target=torch.ops.aten.neg.default)) == 1

@@ -66,6 +66,22 @@ def test_kernels_go_to_the_operator_that_launched_them():
     assert [x.kernel for x in timed] == ["second", "triton_a", "third"]
 
 
+def test_a_kernel_written_by_hand_is_known_by_its_name_on_the_device():
+    """Inductor launches it inside of a record that has the name of its own variable."""
+    events = [
+        Event("sdtrt.run", 0, 100, id=1),
+        Event("_b_34", 10, 20, id=2),
+        Event("aten::mm", 21, 25, id=3),
+        Event("_b_7", 26, 29, id=4),
+        Event("_b", 30, 40, linked=2, on_device=True),
+        Event("sgemm", 41, 42, linked=3, on_device=True),
+        Event("_b", 50, 55, linked=4, on_device=True),
+    ]
+    (ran,) = runs_of(events, on_gpu=True)
+    assert [r.key for r in ran] == ["_b", "aten::mm", "_b"]
+    assert [r.kernel for r in ran] == ["_b", "sgemm", "_b"]
+
+
 def test_on_the_cpu_the_outermost_operators_count():
     events = [
         Event("sdtrt.run", 0, 9_000_000, id=1),

@@ -49,7 +49,7 @@ class Graph:
 
     def finish(self) -> None:
         """Drop what nothing uses, weights too, and make the module callable again."""
-        self.nodes.eliminate_dead_code()
+        self.nodes.eliminate_dead_code(_acts)
         for node in list(self.nodes.find_nodes(op="placeholder")):
             if node.name in self.weights and not node.users:
                 del self.weights[node.name]
@@ -57,6 +57,14 @@ class Graph:
                 self.nodes.erase_node(node)
         self.nodes.lint()
         self.module.recompile()
+
+
+def _acts(node: Any) -> bool:
+    """Whether a node does more than give a result. torch itself says so of all that may draw random numbers, too.
+
+    cuDNN's attention may, for dropout: replaced by a kernel of ours, it stayed in the graph and was priced once more.
+    """
+    return node.op in ("placeholder", "output") or getattr(getattr(node.target, "_schema", None), "is_mutable", False)
 
 
 def terms(node: Any) -> tuple[Any, Any] | None:

@@ -166,11 +166,16 @@ def _owners(operators: Sequence[Event]) -> dict[int, Event]:
 
 
 def _kernels(kernels: Sequence[Event], owners: Mapping[int, Event]) -> list[Ran]:
-    """Kernels summed by the operator that launched them; one that none launched, which is Triton's, is alone."""
+    """Kernels summed by the operator that launched them; one that none launched, which is Triton's, is alone.
+
+    Around those, too, Inductor opens a record, of the kernel's name in its module: on the device one written by hand
+    has another. Operators are known by their namespace.
+    """
     places: dict[tuple[str, int], list[Event]] = {}
     for e in kernels:
         owner = owners.get(e.linked)
-        places.setdefault((owner.name, owner.id) if owner else (e.name, -e.start_ns), []).append(e)
+        known = owner is not None and "::" in owner.name
+        places.setdefault((owner.name, owner.id) if owner and known else (e.name, -e.start_ns), []).append(e)
     return [
         Ran(
             name,
