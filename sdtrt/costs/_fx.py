@@ -73,11 +73,15 @@ def fx_costs(module: torch.fx.GraphModule, given: Mapping[str, Tensor], weights:
     values = _values(module, given)
     claimed: set[str] = set()
     nodes, reads = {}, {}
+    behind: dict[str, str] = {}  # a weight, or a view of one, to the weight
     unknown: list[str] = []
     for node in _calls(module):
         sources = [s.name for s in node.all_input_nodes]
-        own = dict.fromkeys(n for n in sources if n in weights and n not in claimed)
+        behind |= {n: n for n in sources if n in weights}
+        own = dict.fromkeys(behind[n] for n in sources if n in behind and behind[n] not in claimed)
         op, cost = _op(node), _cost(node, values)
+        if op in _VIEWS and len(sources) == 1 and sources[0] in behind:
+            behind[node.name] = behind[sources[0]]
         if cost[0] is None:
             unknown.append(op)
         if op not in _VIEWS:
@@ -91,7 +95,7 @@ def fx_costs(module: torch.fx.GraphModule, given: Mapping[str, Tensor], weights:
             bytes_moved=cost[1],
             weight_bytes=0 if op in _VIEWS else sum(_bytes(values[n]) for n in own),
         )
-        reads[node.name] = tuple(n for n in dict.fromkeys(sources) if n not in weights)
+        reads[node.name] = tuple(n for n in dict.fromkeys(sources) if n not in behind)
     tensors = {n: _info(n, v) for n, v in values.items() if n not in weights}
     (output,) = module.graph.find_nodes(op="output")
     return GraphCosts(

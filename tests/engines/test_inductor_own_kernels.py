@@ -4,8 +4,8 @@ import plain_kernels
 import pytest
 import torch
 
-from sdtrt.engines._inductor import launches
-from sdtrt.engines._inductor.capture import Graph
+from sdtrt.engines._inductor import fp8, launches, layer_norm, package, provenance
+from sdtrt.engines._inductor.capture import Graph, _flatten
 
 CODE = """
 async_compile = AsyncCompile()
@@ -70,8 +70,45 @@ def test_the_first_launch_of_a_product_computes_it(plan):
     assert (rest.kernel, rest.kind, rest.flops) == ("_add_parts", "pointwise", 0)
 
 
+def test_bits_that_a_kernel_of_ours_reads_are_fp8(plan):
+    product, _ = plan.layers
+    assert product.precision == "float8_e4m3fn"
+    assert [(t.name, t.dtype) for t in product.inputs] == [("x", "float8_e4m3fn")]
+
+
 def test_both_name_the_node(plan):
     assert {layer.nodes for layer in plan.layers} == {("conv3x3",)}
+
+
+class Normed(torch.nn.Module):
+    """A norm that a kernel of ours computes and rounds, and a layer behind it in FP8."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm, self.layer = torch.nn.LayerNorm(64), torch.nn.Linear(64, 96)
+
+    def forward(self, x):
+        return self.layer(self.norm(x))
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_a_product_of_bits_reads_them_and_its_turned_weight(monkeypatch, tmp_path):
+    plain_kernels.install(monkeypatch)
+    x = torch.randn(128, 64).half()
+    with torch.no_grad():
+        graph = _flatten(torch.export.export(Normed().half(), (), kwargs={"x": x}, strict=False), {"x": x})
+    assert layer_norm.run(graph) == fp8.run(graph, {"layer": 4.0}) == 1
+    given = {graph.inputs["x"]: x}
+    arguments, priced = package.arguments(graph), launches.priced(graph, given)
+    with provenance.commented():
+        call = package.compile_to(graph, given, tmp_path / "normed.inductor", {})
+    plan = launches.plan_of(provenance.code_of(call), graph, priced, arguments, given, "normed")
+    norm, product = plan.layers
+    assert [t.name for t in product.inputs] == [norm.outputs[-1].name]
+    assert product.precision == "float8_e4m3fn"
+    assert product.weight_bytes == 64 * 96 + 2 * 96 + 4 + 4  # the matrix, its bias, and the two scales
+    assert product.bytes_moved == product.weight_bytes + 128 * 64 + 2 * 128 * 96
+    assert plan.total_weight_bytes == sum(layer.weight_bytes for layer in plan.layers)
 
 
 def test_an_attention_that_nothing_reads_any_more_is_not_priced():

@@ -87,6 +87,8 @@ class _Described:
         inputs = tuple(found for t in launch.reads if (found := self._read(t, launch)) is not None)
         made = self._priced.tensors.get(main.name) if main else None
         outputs = tuple(t.model_copy(update={"dtype": t.dtype or (made and made.dtype)}) for t in launch.writes)
+        if by_hand:
+            inputs, outputs = tuple(map(_as_fp8, inputs)), tuple(map(_as_fp8, outputs))
         self._types |= {t.name: t.dtype for t in outputs}
         # Beside its result a kernel may write a few sums.
         deciding = inputs if kind in _MATRIX else sorted(outputs, key=lambda t: -(t.nbytes or 0))
@@ -127,6 +129,11 @@ class _Described:
     def _unique(self, name: str) -> str:
         self._names[name] += 1
         return name if self._names[name] == 1 else f"{name} #{self._names[name]}"
+
+
+def _as_fp8(tensor: TensorInfo) -> TensorInfo:
+    """Kernels of ours hand FP8 on as its bits."""
+    return tensor.model_copy(update={"dtype": "float8_e4m3fn"}) if tensor.dtype == "uint8" else tensor
 
 
 def _moving(layer: Layer) -> Layer:

@@ -21,6 +21,7 @@ from sdtrt.plan import TensorInfo
 _SOURCES = re.compile(r"^\s*# (?:Topologically Sorted|Unsorted) Source Nodes: \[(.*?)\], Original ATen: \[(.*?)\]")
 _EXTERN = ("extern_kernels.", "torch.ops.", "aten.", "inductor_ops.")
 _VIEWS = frozenset({"reinterpret_tensor", "torch.ops.aten.reshape.default"})
+_RETYPED = "aten.view.dtype"  # a view of the same bits as another type
 
 
 @dataclass(frozen=True)
@@ -176,10 +177,12 @@ class _Reader:
             return self._buffers.get(value.id)
         if isinstance(value, ast.Subscript) and (whole := self._buffer(value.value)) is not None:
             return replace(whole, shape=None)
-        if isinstance(value, ast.Call) and ast.unparse(value.func) in _VIEWS:
-            base = self._buffer(value.args[0])
-            return base and replace(base, shape=ast.literal_eval(value.args[1]))
-        return None
+        if not isinstance(value, ast.Call) or not value.args or (base := self._buffer(value.args[0])) is None:
+            return None
+        function = ast.unparse(value.func)
+        if function == _RETYPED:
+            return replace(base, dtype=_dtype(value.args[1]))
+        return replace(base, shape=ast.literal_eval(value.args[1])) if function in _VIEWS else None
 
     def _assert(self, call: ast.Call) -> None:
         """Shapes of arguments and of what library calls returned, under all names that the content has."""
