@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from statistics import median
-from typing import Any
 
 from sdtrt import env
 from sdtrt.analysis.ceilings import GPU_LAUNCH_US, Ceilings
@@ -20,6 +19,8 @@ GPU_SIDE, GPU_BYTES = 8192, 1 << 30
 RUNS = 9
 # float32 units in a multiprocessor of every GPU since Ampere's consumer parts and Hopper; each does two operations.
 FP32_UNITS = 128
+# Compute capability from which matrix units multiply float8: Ada's.
+FLOAT8_SINCE = (8, 9)
 
 
 def measure_ceilings(device: str | None = None) -> Ceilings:
@@ -29,8 +30,10 @@ def measure_ceilings(device: str | None = None) -> Ceilings:
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     gpu = device.startswith("cuda")
     side, nbytes = (GPU_SIDE, GPU_BYTES) if gpu else (CPU_SIDE, CPU_BYTES)
-    dtypes = ("float32", "float16", "bfloat16") if gpu else ("float32",)
-    products = {name: _product_tflops(getattr(torch, name), side, device) for name in dtypes}
+    dtypes: tuple[str, ...] = ("float32", "float16", "bfloat16") if gpu else ("float32",)
+    if gpu and torch.cuda.get_device_capability(device) >= FLOAT8_SINCE:
+        dtypes += ("float8",)
+    products = {name: _product_tflops(name, side, device) for name in dtypes}
     name = torch.cuda.get_device_name(device) if gpu else env.cpu_name()
     return Ceilings(
         device=name,
@@ -42,14 +45,21 @@ def measure_ceilings(device: str | None = None) -> Ceilings:
     )
 
 
-def _product_tflops(dtype: Any, side: int, device: str) -> float:
+def _product_tflops(dtype: str, side: int, device: str) -> float:
     import torch
 
-    a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
+    narrow = dtype == "float8"
+    kind = torch.float8_e4m3fn if narrow else getattr(torch, dtype)
+    a, b = (torch.randn(side, side, device=device).to(kind) for _ in range(2))
+    one = torch.ones((), device=device)
+
+    def multiply() -> object:
+        return torch._scaled_mm(a, b.t(), one, one, None, None, torch.float16, True) if narrow else a @ b
+
     before = torch.backends.cuda.matmul.allow_tf32
     torch.backends.cuda.matmul.allow_tf32 = True  # as TensorRT and most users run float32
     try:
-        return 2 * side**3 / _seconds(lambda: a @ b, device) / 1e12
+        return 2 * side**3 / _seconds(multiply, device) / 1e12
     finally:
         torch.backends.cuda.matmul.allow_tf32 = before
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from sdtrt import cli, measure
 from sdtrt.analysis.ceilings import Ceilings
@@ -21,6 +22,23 @@ def test_rates_follow_from_the_seconds(small, monkeypatch):
     assert found.gb_per_s == pytest.approx(2 * (1 << 20) / 1e-3 / 1e9)
     assert found.tflops("norm", "float32") == found.tflops("conv", "float32")
     assert found.launch_us is None
+
+
+@pytest.mark.parametrize(("capability", "rates"), [((8, 0), 3), ((8, 9), 4), ((9, 0), 4)])
+def test_gpus_that_multiply_float8_are_measured_in_it(capability, rates, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "GPU")
+    monkeypatch.setattr(measure, "_product_tflops", lambda dtype, side, device: float(len(dtype)))
+    monkeypatch.setattr(measure, "_plain_tflops", lambda device: None)
+    monkeypatch.setattr(measure, "_copy_gb_per_s", lambda nbytes, device: 1.0)
+    found = measure.measure_ceilings("cuda")
+    assert list(found.matrix_tflops) == ["float32", "float16", "bfloat16", "float8"][:rates]
+    assert (found.tflops("gemm", "float8_e4m3fn") is not None) == (rates == 4)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "float8"])
+def test_a_product_of_each_type_runs(dtype):
+    assert measure._product_tflops(dtype, 64, "cpu") > 0
 
 
 def test_doctor_writes_what_analyze_reads(small, tmp_path, capsys):

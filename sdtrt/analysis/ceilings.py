@@ -45,7 +45,7 @@ class Ceilings(Record):
     def tflops(self, kind: str, precision: str | None) -> float | None:
         """Peak for a layer of this kind: that of matrix units for products in its type, else of plain arithmetic."""
         if kind in MATRIX_KINDS:
-            return self.matrix_tflops.get(precision or "")
+            return self.matrix_tflops.get(matrix_type(precision))
         return self.vector_tflops
 
     def save(self, path: Path) -> None:
@@ -56,6 +56,11 @@ class Ceilings(Record):
     def load(cls, path: Path) -> Ceilings:
         """Read a JSON file; CeilingsError names what is wrong with it."""
         return read(path, cls, FORMAT_VERSION, CeilingsError, "write one with: sdtrt doctor --ceilings FILE")
+
+
+def matrix_type(precision: str | None) -> str:
+    """The name under which a type's rate is kept: its variants ("float8_e4m3fn", "float8_e5m2") are as fast."""
+    return (precision or "").partition("_")[0]
 
 
 def ceilings_of(device: str | None, metadata: Mapping[str, Mapping[str, object]] | None = None) -> Ceilings | None:

@@ -147,6 +147,17 @@ def test_the_roofline_has_the_ceilings_of_the_device(detailed):
     assert "5 layers, 25.0 % of the time" in figure.layout.xaxis.title.text, "which compute nothing or are not known"
 
 
+@pytest.mark.parametrize("precision", ["float8", "float8_e4m3fn"])
+def test_a_variant_of_a_type_has_the_ceiling_of_the_type(precision, detailed):
+    layers = [x.model_copy(update={"precision": precision}) for x in detailed.layers]
+    plan = detailed.model_copy(update={"layers": tuple(layers)})
+    texts = [text for line in draw("roofline", [plan]).data if line.mode == "lines+text" for text in line.text]
+    assert "float8 matrix 1,979 TFLOP/s" in texts
+    frame = Analysis((plan,)).frame
+    conv = frame[(frame["kind"] == "conv") & frame["flops"].gt(0) & frame["time_ms"].gt(0)].iloc[0]
+    assert conv["pct_peak_compute"] == pytest.approx(100 * conv["tflops_per_s"] / 1978.9)
+
+
 def test_the_roofline_of_an_unknown_device_has_layers_only(unet):
     figure = draw("roofline", [unet.model_copy(update={"device": "abacus"})])
     assert {trace.mode for trace in figure.data} == {"markers"}
