@@ -261,9 +261,7 @@ def run(model: str, wanted: list[str], folder: Path) -> dict[str, Any]:
     missing = [n for n in wanted if not all((folder / "engines" / f.format(n)).exists() for f in finished)]
     command = [sys.executable, __file__, model, "--folder", str(folder), "--export"]
     workers = {n: subprocess.Popen([*command, n]) for n in missing}
-    record: dict[str, Any] = {"model": model, "profile": PROFILES[model], "machine": gpu.machine(PACKAGES)}
-    record["product_tflops"] = product_tflops()
-    record["components"] = {}
+    record: dict[str, Any] = {"model": model, "profile": PROFILES[model], "components": {}}
     for worker in workers.values():  # before any clock runs: they would take turns with what is measured
         if worker.wait() != 0:
             raise SystemExit("an export failed")
@@ -271,7 +269,9 @@ def run(model: str, wanted: list[str], folder: Path) -> dict[str, Any]:
     for name in wanted:
         kept = folder / f"{name}.json"
         if not kept.exists():
-            kept.write_text(json.dumps(measure(model, name, folder, report)), encoding="utf-8")
+            found: dict[str, Any] = {"machine": gpu.machine(PACKAGES), "product_tflops": product_tflops()}
+            found |= measure(model, name, folder, report)
+            kept.write_text(json.dumps(found), encoding="utf-8")
         gc.collect()
         torch.cuda.empty_cache()
     for name in names:
