@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from sdtrt.analysis._devices import DEVICES, MATRIX_DTYPES
 from sdtrt.errors import ConfigError
@@ -41,6 +41,11 @@ class Ceilings(Record):
     vector_tflops: Positive | None = None
     gb_per_s: Positive | None = None
     launch_us: Positive | None = None
+
+    @field_validator("matrix_tflops")
+    @classmethod
+    def _by_type(cls, rates: dict[str, float]) -> dict[str, float]:
+        return {matrix_type(name): rate for name, rate in rates.items()}
 
     def tflops(self, kind: str, precision: str | None) -> float | None:
         """Peak for a layer of this kind: that of matrix units for products in its type, else of plain arithmetic."""

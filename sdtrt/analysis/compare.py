@@ -80,7 +80,8 @@ class Group(Change):
     @property
     def precision_changed(self) -> bool:
         """Whether both sides have known precisions and they differ."""
-        return _differ(*self.precisions)
+        # Float8 without more is E4M3 to TensorRT; torch says so.
+        return _differ(*(tuple(p.removesuffix("_e4m3fn") for p in side) for side in self.precisions))
 
     @property
     def kernel_changed(self) -> bool:

@@ -71,21 +71,23 @@ _INNER = "inner"  # the wrappers of `models` keep the checkpoint's module under 
 def fx_costs(module: torch.fx.GraphModule, given: Mapping[str, Tensor], weights: frozenset[str]) -> GraphCosts:
     """Price a flat graph whose placeholders are `given`, real or fake; those called `weights` are no activations."""
     values = _values(module, given)
-    claimed: set[str] = set()
     nodes, reads = {}, {}
-    behind: dict[str, str] = {}  # a weight, or a view of one, to the weight
+    behind = {n: n for n in weights}  # a weight, or a view of one, to the weight
+    unread = {n: _bytes(values[n]) for n in weights}  # of a weight, read once by whoever comes first
     unknown: list[str] = []
     for node in _calls(module):
         sources = [s.name for s in node.all_input_nodes]
-        behind |= {n: n for n in sources if n in weights}
-        own = dict.fromkeys(behind[n] for n in sources if n in behind and behind[n] not in claimed)
         op, cost = _op(node), _cost(node, values)
-        if op in _VIEWS and len(sources) == 1 and sources[0] in behind:
+        taken = 0
+        if op not in _VIEWS:
+            for place in dict.fromkeys(n for n in sources if n in behind):
+                part = min(_bytes(values[place]), unread[behind[place]])
+                unread[behind[place]] -= part
+                taken += part
+        elif op != "Range" and len(sources) == 1 and sources[0] in behind:
             behind[node.name] = behind[sources[0]]
         if cost[0] is None:
             unknown.append(op)
-        if op not in _VIEWS:
-            claimed |= own.keys()
         nodes[node.name] = NodeCost(
             name=node.name,
             op=op,
@@ -93,7 +95,7 @@ def fx_costs(module: torch.fx.GraphModule, given: Mapping[str, Tensor], weights:
             module=_module(node),
             flops=cost[0],
             bytes_moved=cost[1],
-            weight_bytes=0 if op in _VIEWS else sum(_bytes(values[n]) for n in own),
+            weight_bytes=taken,
         )
         reads[node.name] = tuple(n for n in dict.fromkeys(sources) if n not in behind)
     tensors = {n: _info(n, v) for n, v in values.items() if n not in weights}

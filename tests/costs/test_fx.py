@@ -51,6 +51,23 @@ def test_every_weight_is_paid_once_and_views_move_nothing():
     assert [n.bytes_moved for n in nodes.values() if n.op == "Transpose"] == [0]
 
 
+def test_who_reads_a_view_of_a_weight_pays_for_that_part_and_nobody_pays_twice():
+    class Halves(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.randn(8, 4))
+
+        def forward(self, x):
+            first, second = self.weight.split([2, 6])
+            zeros = torch.zeros_like(self.weight)
+            return x @ first.t(), x @ second.t(), x @ self.weight.t(), x.sum() + zeros
+
+    paid = [n.weight_bytes for n in priced(Halves(), x=torch.randn(3, 4)).nodes.values() if n.kind == "gemm"]
+    assert paid == [4 * 2 * 4, 4 * 6 * 4, 0]
+    nodes = priced(Halves(), x=torch.randn(3, 4)).nodes
+    assert sum(n.weight_bytes for n in nodes.values()) == 4 * 8 * 4
+
+
 def test_an_operator_that_is_not_known_has_no_cost_and_is_told():
     class Odd(nn.Module):
         def forward(self, x):

@@ -10,7 +10,7 @@ from torch.nn import functional
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")]
 FP8 = torch.float8_e4m3fn
 HOPPER = torch.cuda.is_available() and torch.cuda.get_device_capability()[0] >= 9
-needs_hopper = pytest.mark.skipif(not HOPPER, reason="needs the memory engine of Hopper")
+needs_hopper = pytest.mark.skipif(not HOPPER, reason="needs a Hopper GPU")
 
 
 @pytest.fixture(autouse=True)
@@ -43,7 +43,7 @@ def check(made, expected, most=0.002):
 
 # (images, channels, height, width): few pixels and many, groups that are no power of two, sides that are odd.
 IMAGES = [(2, 64, 5, 6), (1, 320, 8, 8), (2, 2560, 16, 16), (2, 640, 32, 32), (2, 320, 64, 64), (16, 960, 40, 33)]
-IMAGES += [(1, 128, 96, 64)]
+IMAGES += [(1, 128, 96, 64), (2, 1280, 32, 32)]
 
 
 @pytest.mark.parametrize("shape", IMAGES, ids=str)
@@ -151,7 +151,7 @@ def test_conv3x3(size, biased, added):
 
 
 # Few rows, which threads copy, and many; the last two sizes are no whole tiles.
-GATES = [(2048, 1280, 5120), (16384, 640, 2560), (8192, 320, 1280), (100, 320, 1280), (64, 96, 128)]
+GATES = [(2048, 1280, 5120), (16384, 640, 2560), (8192, 320, 1280), (100, 320, 1280), (64, 96, 192)]
 
 
 @needs_hopper

@@ -4,7 +4,7 @@ import plain_kernels
 import pytest
 import torch
 
-from sdtrt.engines._inductor import fp8, launches, layer_norm, package, provenance
+from sdtrt.engines._inductor import fp8, launches, layer_norm, package, provenance, self_attention
 from sdtrt.engines._inductor.capture import Graph, _flatten
 
 CODE = """
@@ -12,13 +12,13 @@ async_compile = AsyncCompile()
 
 _conv3x3_parts_0 = async_compile.triton('_conv3x3_parts', '''
 @triton.jit
-def _conv3x3_parts(x, w, parts, BLOCK: tl.constexpr):
+def _conv3x3_parts(x, w, scale, scales, parts, BLOCK: tl.constexpr):
     tl.store(parts, tl.load(x))
 ''', device_str='cuda')
 
 _add_parts_1 = async_compile.triton('_add_parts', '''
 @triton.jit
-def _add_parts(parts, scale, scales, y, BLOCK: tl.constexpr):
+def _add_parts(parts, y, BLOCK: tl.constexpr):
     tl.store(y, tl.load(parts))
 ''', device_str='cuda')
 
@@ -30,14 +30,14 @@ class Runner:
         args.clear()
         with torch.cuda._DeviceGuard(0):
             torch.cuda.set_device(0)
-            buf0 = empty_strided_cuda((2, 162, 64), (10368, 64, 1), torch.float32)
+            buf0 = empty_strided_cuda((2, 162, 64), (10368, 64, 1), torch.float16)
             # Unsorted Source Nodes: [conv3x3], Original ATen: []
             stream0 = get_raw_stream(0)
-            _conv3x3_parts_0.run(x_1, weight_1, buf0, 3, stream=stream0)
+            _conv3x3_parts_0.run(x_1, weight_1, scale_1, scales_1, buf0, 3, stream=stream0)
             buf1 = empty_strided_cuda((2, 64, 8, 8), (4096, 1, 512, 64), torch.float16)
             # Unsorted Source Nodes: [conv3x3], Original ATen: []
             stream0 = get_raw_stream(0)
-            _add_parts_1.run(buf0, scale_1, scales_1, buf1, 3, stream=stream0)
+            _add_parts_1.run(buf0, buf1, 3, stream=stream0)
         return (buf1, )
 """
 
@@ -109,6 +109,28 @@ def test_a_product_of_bits_reads_them_and_its_turned_weight(monkeypatch, tmp_pat
     assert product.weight_bytes == 64 * 96 + 2 * 96 + 4 + 4  # the matrix, its bias, and the two scales
     assert product.bytes_moved == product.weight_bytes + 128 * 64 + 2 * 128 * 96
     assert plan.total_weight_bytes == sum(layer.weight_bytes for layer in plan.layers)
+
+
+class Attending(torch.nn.Module):
+    """Pixels to each other, two heads of 64."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(128, 384, bias=False)
+
+    def forward(self, x):
+        parts = (p.view(len(x), -1, 2, 64).transpose(1, 2) for p in self.layer(x).split_with_sizes([128] * 3, -1))
+        return torch.nn.functional.scaled_dot_product_attention(*parts)
+
+
+@pytest.mark.parametrize(("pixels", "applied"), [(64, 1), (80, 1), (72, 0), (48, 0)])
+def test_attention_in_fp8_is_for_pixels_that_threads_copy_16_at_once(pixels, applied, monkeypatch):
+    """Of two images: 144 pixels in all are a multiple of 16, but the second image does not begin at one."""
+    plain_kernels.install_as_on_hopper(monkeypatch)
+    x = torch.randn(2, pixels, 128).half()
+    with torch.no_grad():
+        graph = _flatten(torch.export.export(Attending().half(), (), kwargs={"x": x}, strict=False), {"x": x})
+    assert self_attention.run(graph, {"layer": 4.0}) == applied
 
 
 def test_an_attention_that_nothing_reads_any_more_is_not_priced():

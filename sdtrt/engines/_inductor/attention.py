@@ -1,6 +1,6 @@
 """Which kernel computes an attention: ours for a few keys, cuDNN's for many, by measurement on an H200.
 
-cuDNN was the fastest for every shape of SD and SDXL that libraries compute: self-attention took 0.54 to 0.92 of the
+cuDNN was the fastest for every shape of SD and SDXL that libraries compute: self-attention took 0.60 to 0.92 of the
 time of the flash kernel, which torch prefers. To the 77 tokens of a prompt our kernel took 0.6 of cuDNN's time, and it
 rounds to FP8 as it writes (benchmarks/results/h200_kernels.json).
 """

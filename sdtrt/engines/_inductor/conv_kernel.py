@@ -191,7 +191,8 @@ def conv3x3(
         residual: (N, K, H, W), channels_last, which is added, or None.
 
     Returns:
-        (N, K, H, W), channels_last.
+        (N, K, H, W), channels_last. Where the sum is cut into parts, a part above the largest number of `dtype` is
+        infinite, as a result would be.
     """
     images, channels, height, width = x.shape[0], x.shape[1], x.shape[2] - 1, x.shape[3] - 1
     columns, pixels = weight.shape[0], x.shape[0] * x.shape[2] * x.shape[3]

@@ -1,6 +1,6 @@
 """3x3 convolutions in FP8, by our kernel: it was faster than cuDNN in half precision at all sizes of SD and SDXL.
 
-On an H200 it reached 770 to 1350 TFLOP/s with 16 rows, where cuDNN reached 460 to 740
+On an H200 it reached 800 to 1340 TFLOP/s with 16 rows, where cuDNN reached 480 to 730
 (benchmarks/results/h200_kernels.json). What is in front, GroupNorm or upsampling, rounds as it writes, border of zeros
 and all.
 """
