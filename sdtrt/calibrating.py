@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sdtrt import lora, models, parity, tasks
+from sdtrt import env, lora, models, parity, tasks
 from sdtrt.config import BuildConfig, Calibration
 from sdtrt.errors import BackendUnavailable, BuildError
 
@@ -16,18 +16,19 @@ if TYPE_CHECKING:
     from torch import nn
 
 COMPONENTS = ("unet",)
-# Ada and Hopper are the first GPUs that multiply float8; all that TensorRT runs on multiply int8.
-LEAST_SM_FP8 = (8, 9)
 
 
 def check_fp8(gpu: tuple[str, str] | None) -> None:
-    """BackendUnavailable when the GPU, a name and a compute capability such as "8.9", does not compute in fp8."""
-    if gpu is not None and tuple(int(part) for part in gpu[1].split(".")) < LEAST_SM_FP8:
+    """BackendUnavailable when the GPU, a name and a compute capability such as "8.9", does not compute in fp8.
+
+    All GPUs that TensorRT runs on multiply int8.
+    """
+    if gpu is not None and tuple(int(part) for part in gpu[1].split(".")) < env.LEAST_SM_FP8:
         raise BackendUnavailable(
             "this GPU does not compute in fp8",
             slug="fp8-gpu",
             received=f"{gpu[0]}, compute capability {gpu[1]}",
-            expected="compute capability {}.{} or higher: Ada, Hopper or newer".format(*LEAST_SM_FP8),
+            expected="compute capability {}.{} or higher: Ada, Hopper or newer".format(*env.LEAST_SM_FP8),
             hint="build with --precision int8 or fp16",
         )
 

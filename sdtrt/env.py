@@ -21,6 +21,10 @@ PACKAGES = (
 )
 
 
+# Compute capability of the first GPUs that multiply float8: Ada's; Hopper's is higher.
+LEAST_SM_FP8 = (8, 9)
+
+
 @dataclass(frozen=True)
 class Gpu:
     """One NVIDIA GPU as NVML describes it; `sm` is the compute capability, such as "9.0"."""

@@ -19,8 +19,6 @@ GPU_SIDE, GPU_BYTES = 8192, 1 << 30
 RUNS = 9
 # float32 units in a multiprocessor of every GPU since Ampere's consumer parts and Hopper; each does two operations.
 FP32_UNITS = 128
-# Compute capability from which matrix units multiply float8: Ada's.
-FLOAT8_SINCE = (8, 9)
 
 
 def measure_ceilings(device: str | None = None) -> Ceilings:
@@ -31,7 +29,7 @@ def measure_ceilings(device: str | None = None) -> Ceilings:
     gpu = device.startswith("cuda")
     side, nbytes = (GPU_SIDE, GPU_BYTES) if gpu else (CPU_SIDE, CPU_BYTES)
     dtypes: tuple[str, ...] = ("float32", "float16", "bfloat16") if gpu else ("float32",)
-    if gpu and torch.cuda.get_device_capability(device) >= FLOAT8_SINCE:
+    if gpu and torch.cuda.get_device_capability(device) >= env.LEAST_SM_FP8:
         dtypes += ("float8",)
     products = {name: _product_tflops(name, side, device) for name in dtypes}
     name = torch.cuda.get_device_name(device) if gpu else env.cpu_name()

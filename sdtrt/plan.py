@@ -38,6 +38,11 @@ DTYPE_BITS: dict[str, int] = {
 }
 
 
+def base_type(name: str | None) -> str:
+    """The type of which this is a variant: "float8" of "float8_e4m3fn", most types of themselves, "" of None."""
+    return (name or "").partition("_")[0]
+
+
 class NodeCost(Record):
     """What one ONNX node does at one shape; FLOPs count a multiply-add as two, None is not known."""
 

@@ -10,9 +10,8 @@ import traced_graphs
 from torch import nn
 
 from sdtrt import builder, config, engines, forecast, observe
-from sdtrt.engines._inductor import fp8, package
+from sdtrt.engines._inductor import fp8
 from sdtrt.engines._inductor.build import _added
-from sdtrt.engines._inductor.capture import _flatten
 from sdtrt.errors import BackendUnavailable, ConfigError, EngineError
 
 PROFILE = "B=1:1:2,H=64,W=64"
@@ -184,7 +183,7 @@ def test_calibrated_layers_are_rounded_and_others_are_exact():
     exact = net(x)
 
     def rounded(*layers):
-        graph = _flatten(torch.export.export(copy.deepcopy(net), (x,), strict=False), {"input": x})
+        graph = traced_graphs.traced(copy.deepcopy(net), input=x)
         ranges = {"0": float(x.abs().max()), "2": float(net[:2](x).abs().max())}
         changed = fp8.run(graph, {n: ranges[n] for n in layers})
         (out,) = traced_graphs.run(graph, {"input": x})
@@ -212,12 +211,10 @@ def test_the_pixels_of_a_single_image_are_rounded_too(tmp_path):
     """Its channels lie apart, and rounding leaves them so unless it is told."""
     net = Rows().requires_grad_(False)
     x = torch.randn(1, 32, 8, 8)
-    graph = _flatten(torch.export.export(net, (x,), strict=False), {"input": x})
+    graph = traced_graphs.traced(net, x=x)
     assert fp8.run(graph, {"proj": float(x.abs().max())}) == 1
-    given = {**graph.weights, graph.inputs["input"]: x}
-    order = package.arguments(graph)
-    call = package.compile_to(graph, {graph.inputs["input"]: x}, tmp_path / "rows.inductor", {})
-    (out,) = call(*[given[n] for n in order])
+    _, run = traced_graphs.planned(graph, {"x": x}, tmp_path / "rows.inductor")
+    (out,) = run()
     exact = net(x)
     assert float((out - exact).norm() / exact.norm()) < 0.1
 

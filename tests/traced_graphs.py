@@ -5,8 +5,8 @@ import copy
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from sdtrt.engines._inductor import package
-from sdtrt.engines._inductor.capture import Graph
+from sdtrt.engines._inductor import launches, package, provenance
+from sdtrt.engines._inductor.capture import Graph, _flatten
 
 
 class Flat(torch.nn.Module):
@@ -18,6 +18,22 @@ class Flat(torch.nn.Module):
 
     def forward(self, sample, timestep, encoder_hidden_states):
         return self.inner(sample, timestep, encoder_hidden_states, return_dict=False)
+
+
+def traced(module, **inputs):
+    """The graph of a module called with these tensors, by the names of its arguments."""
+    with torch.no_grad():
+        return _flatten(torch.export.export(module, (), kwargs=inputs, strict=False), inputs)
+
+
+def planned(graph, tensors, path):
+    """Compile a graph to `path`: the plan of its launches, and a function without arguments that runs them."""
+    given = placed(graph, tensors)
+    arguments, priced = package.arguments(graph), launches.priced(graph, given)
+    with provenance.commented():
+        call = package.compile_to(graph, given, path, {})
+    plan = launches.plan_of(provenance.code_of(call), graph, priced, arguments, given, path.stem)
+    return plan, lambda: call(*[{**graph.weights, **given}[name] for name in arguments])
 
 
 def copied(graph):

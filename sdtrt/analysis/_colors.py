@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from sdtrt.plan import base_type
+
 # Okabe and Ito's set, with a brown and a grey: apart from each other (CIELAB distance 16 or more) also for protanopia,
 # deuteranopia and tritanopia, and visible on white and on black.
 KIND_COLORS: dict[str, str] = {
@@ -41,5 +43,5 @@ _UNSIGNED = str.maketrans({"u": ""})
 
 def precision_color(name: str) -> str:
     """Colour of a type; the variants of a type share one, and what is not listed is grey."""
-    plain = name.translate(_UNSIGNED) if name.startswith("uint") else name.partition("_")[0]
+    plain = name.translate(_UNSIGNED) if name.startswith("uint") else base_type(name)
     return PRECISION_COLORS.get(plain, PRECISION_COLORS["unknown"])

@@ -14,7 +14,7 @@ from pydantic import Field, field_validator
 
 from sdtrt.analysis._devices import DEVICES, MATRIX_DTYPES
 from sdtrt.errors import ConfigError
-from sdtrt.plan import Kind
+from sdtrt.plan import Kind, base_type
 from sdtrt.records import Record, read
 from sdtrt.store import write_text
 
@@ -32,7 +32,10 @@ class CeilingsError(ConfigError):
 
 
 class Ceilings(Record):
-    """Peak rates of one device. `matrix_tflops` by type ("float16"); `vector_tflops` is that of plain float32."""
+    """Peak rates of one device. `matrix_tflops` by type ("float16"); `vector_tflops` is that of plain float32.
+
+    Variants of a type ("float8_e4m3fn", "float8_e5m2") are as fast as it.
+    """
 
     format: int = FORMAT_VERSION
     device: str
@@ -45,12 +48,12 @@ class Ceilings(Record):
     @field_validator("matrix_tflops")
     @classmethod
     def _by_type(cls, rates: dict[str, float]) -> dict[str, float]:
-        return {matrix_type(name): rate for name, rate in rates.items()}
+        return {base_type(name): rate for name, rate in rates.items()}
 
     def tflops(self, kind: str, precision: str | None) -> float | None:
         """Peak for a layer of this kind: that of matrix units for products in its type, else of plain arithmetic."""
         if kind in MATRIX_KINDS:
-            return self.matrix_tflops.get(matrix_type(precision))
+            return self.matrix_tflops.get(base_type(precision))
         return self.vector_tflops
 
     def save(self, path: Path) -> None:
@@ -61,11 +64,6 @@ class Ceilings(Record):
     def load(cls, path: Path) -> Ceilings:
         """Read a JSON file; CeilingsError names what is wrong with it."""
         return read(path, cls, FORMAT_VERSION, CeilingsError, "write one with: sdtrt doctor --ceilings FILE")
-
-
-def matrix_type(precision: str | None) -> str:
-    """The name under which a type's rate is kept: its variants ("float8_e4m3fn", "float8_e5m2") are as fast."""
-    return (precision or "").partition("_")[0]
 
 
 def ceilings_of(device: str | None, metadata: Mapping[str, Mapping[str, object]] | None = None) -> Ceilings | None:

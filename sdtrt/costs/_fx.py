@@ -80,7 +80,7 @@ def fx_costs(module: torch.fx.GraphModule, given: Mapping[str, Tensor], weights:
         op, cost = _op(node), _cost(node, values)
         taken = 0
         if op not in _VIEWS:
-            for place in dict.fromkeys(n for n in sources if n in behind):
+            for place in filter(behind.__contains__, sources):
                 part = min(_bytes(values[place]), unread[behind[place]])
                 unread[behind[place]] -= part
                 taken += part
@@ -97,7 +97,7 @@ def fx_costs(module: torch.fx.GraphModule, given: Mapping[str, Tensor], weights:
             bytes_moved=cost[1],
             weight_bytes=taken,
         )
-        reads[node.name] = tuple(n for n in dict.fromkeys(sources) if n not in behind)
+        reads[node.name] = tuple(n for n in sources if n not in behind)
     tensors = {n: _info(n, v) for n, v in values.items() if n not in weights}
     (output,) = module.graph.find_nodes(op="output")
     return GraphCosts(

@@ -3,9 +3,10 @@
 import plain_kernels
 import pytest
 import torch
+from traced_graphs import planned, traced
 
-from sdtrt.engines._inductor import fp8, launches, layer_norm, package, provenance, self_attention
-from sdtrt.engines._inductor.capture import Graph, _flatten
+from sdtrt.engines._inductor import fp8, launches, layer_norm, self_attention
+from sdtrt.engines._inductor.capture import Graph
 
 CODE = """
 async_compile = AsyncCompile()
@@ -95,14 +96,9 @@ class Normed(torch.nn.Module):
 def test_a_product_of_bits_reads_them_and_its_turned_weight(monkeypatch, tmp_path):
     plain_kernels.install(monkeypatch)
     x = torch.randn(128, 64).half()
-    with torch.no_grad():
-        graph = _flatten(torch.export.export(Normed().half(), (), kwargs={"x": x}, strict=False), {"x": x})
+    graph = traced(Normed().half(), x=x)
     assert layer_norm.run(graph) == fp8.run(graph, {"layer": 4.0}) == 1
-    given = {graph.inputs["x"]: x}
-    arguments, priced = package.arguments(graph), launches.priced(graph, given)
-    with provenance.commented():
-        call = package.compile_to(graph, given, tmp_path / "normed.inductor", {})
-    plan = launches.plan_of(provenance.code_of(call), graph, priced, arguments, given, "normed")
+    plan, _ = planned(graph, {"x": x}, tmp_path / "normed.inductor")
     norm, product = plan.layers
     assert [t.name for t in product.inputs] == [norm.outputs[-1].name]
     assert product.precision == "float8_e4m3fn"
@@ -127,9 +123,7 @@ class Attending(torch.nn.Module):
 def test_attention_in_fp8_is_for_pixels_that_threads_copy_16_at_once(pixels, applied, monkeypatch):
     """Of two images: 144 pixels in all are a multiple of 16, but the second image does not begin at one."""
     plain_kernels.install_as_on_hopper(monkeypatch)
-    x = torch.randn(2, pixels, 128).half()
-    with torch.no_grad():
-        graph = _flatten(torch.export.export(Attending().half(), (), kwargs={"x": x}, strict=False), {"x": x})
+    graph = traced(Attending().half(), x=torch.randn(2, pixels, 128).half())
     assert self_attention.run(graph, {"layer": 4.0}) == applied
 
 

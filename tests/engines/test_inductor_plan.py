@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 from torch.nn.functional import scaled_dot_product_attention
+from traced_graphs import planned, traced
 
-from sdtrt.engines._inductor import launches, package, provenance, timing
-from sdtrt.engines._inductor.capture import _flatten
+from sdtrt.engines._inductor import timing
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -26,16 +26,7 @@ class Tiny(nn.Module):
 def compiled(tmp_path_factory):
     """(plan, function without arguments that runs the code)."""
     x = torch.randn(2, 4, 16, 32)
-    with torch.no_grad():
-        program = torch.export.export(Tiny(), (), kwargs={"x": x}, strict=False)
-    graph = _flatten(program, {"x": x})
-    given = {graph.inputs["x"]: x}
-    arguments, priced = package.arguments(graph), launches.priced(graph, given)
-    with provenance.commented():
-        call = package.compile_to(graph, given, tmp_path_factory.mktemp("tiny") / "tiny.inductor", {})
-    values = [{**graph.weights, **given}[a] for a in arguments]
-    plan = launches.plan_of(provenance.code_of(call), graph, priced, arguments, given, "tiny")
-    return plan, lambda: call(*values)
+    return planned(traced(Tiny(), x=x), {"x": x}, tmp_path_factory.mktemp("tiny") / "tiny.inductor")
 
 
 def test_launches_name_nodes_and_modules(compiled):

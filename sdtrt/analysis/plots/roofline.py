@@ -7,9 +7,10 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from sdtrt.analysis._colors import LINE
-from sdtrt.analysis.ceilings import MATRIX_KINDS, Ceilings, matrix_type
+from sdtrt.analysis.ceilings import MATRIX_KINDS, Ceilings
 from sdtrt.analysis.plots._layout import LAYERS, by_kind, finish, label, names_of, small
 from sdtrt.analysis.session import Analysis
+from sdtrt.plan import base_type
 
 TITLE = "Roofline"
 CAPTION = (
@@ -84,7 +85,7 @@ def _ceilings(analysis: Analysis) -> list[Ceilings]:
 
 def _lines(figure: go.Figure, ceilings: Ceilings, shown: pd.DataFrame) -> None:
     """The slope of the memory, and a level for each type that the layers shown compute in."""
-    products = set(shown["precision"][shown["kind"].isin(MATRIX_KINDS)].dropna().map(matrix_type))
+    products = set(shown["precision"][shown["kind"].isin(MATRIX_KINDS)].dropna().map(base_type))
     used = [p for p in ceilings.matrix_tflops if p in products]
     levels = {f"{name} matrix": ceilings.matrix_tflops[name] for name in used}
     if ceilings.vector_tflops:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 
-from sdtrt.analysis.ceilings import matrix_type
 from sdtrt.analysis.rules._view import Part, View
+from sdtrt.plan import base_type
 
 # Plain multiply-adds, products with a vector, and kernels for GPUs that had no tensor cores (Maxwell, Pascal).
 _PLAIN = re.compile(
@@ -52,7 +52,7 @@ def without_tensor_cores(view: View, wanted: Callable[[Part], bool]) -> Iterator
 def _has_units(view: View, precision: str | None) -> bool:
     if precision in (None, "float32"):
         return bool(view.ceilings and view.ceilings.matrix_tflops.get("float32")) and not view.is_half
-    return view.ceilings is None or matrix_type(precision) in view.ceilings.matrix_tflops
+    return view.ceilings is None or base_type(precision) in view.ceilings.matrix_tflops
 
 
 def _is_depthwise(part: Part) -> bool:

@@ -174,8 +174,8 @@ def _kernels(kernels: Sequence[Event], owners: Mapping[int, Event]) -> list[Ran]
     places: dict[tuple[str, int], list[Event]] = {}
     for e in kernels:
         owner = owners.get(e.linked)
-        known = owner is not None and "::" in owner.name
-        places.setdefault((owner.name, owner.id) if owner and known else (e.name, -e.start_ns), []).append(e)
+        place = (owner.name, owner.id) if owner and "::" in owner.name else (e.name, -e.start_ns)
+        places.setdefault(place, []).append(e)
     return [
         Ran(
             name,
