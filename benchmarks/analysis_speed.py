@@ -18,9 +18,9 @@ from typing import Any
 
 from spreads import spread
 
-from sdtrt import env
 from sdtrt.analysis.load import load
 from sdtrt.analysis.report import render
+from sdtrt.system import env
 
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results"

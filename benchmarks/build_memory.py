@@ -22,7 +22,8 @@ import torch
 
 import configs
 import sdtrt
-from sdtrt import demo, env, memory, models
+from sdtrt import demo, models
+from sdtrt.system import env, process_memory
 
 BOUND_GB = 20.0
 RESULTS = Path(__file__).parent / "results"
@@ -48,11 +49,11 @@ class Stages:
         """Be told of progress."""
         if label == self._label:
             return
-        peak_gb = (memory.peak_bytes() or 0) / 1e9
+        peak_gb = (process_memory.peak_bytes() or 0) / 1e9
         print(f"{time.perf_counter() - self._started:7.1f} s  {peak_gb:6.2f} GB  {self._label}", flush=True)
         self.peaks_gb[self._label] = max(peak_gb, self.peaks_gb.get(self._label, 0.0))
         self._label = label
-        memory.reset_peak()
+        process_memory.reset_peak()
 
 
 def write_weights(folder: Path, components: list[str]) -> None:

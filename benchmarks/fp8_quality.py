@@ -28,12 +28,13 @@ import numpy as np
 from parts import Parts
 
 import sdtrt
-from sdtrt import demo, env, images, sensitivity
+from sdtrt import demo, images, sensitivity
 from sdtrt.cli.console import hush
 from sdtrt.config import Calibration
 from sdtrt.engines.inductor import InductorOptions
 from sdtrt.errors import VerifyError
 from sdtrt.store import Bundle
+from sdtrt.system import env
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "scripts"))

@@ -27,10 +27,10 @@ from h200_pipes import DEVICE
 from parts import Parts
 
 import configs
-from sdtrt import env
 from sdtrt.engines import Engine
 from sdtrt.engines._inductor import buckets
 from sdtrt.engines.inductor import InductorOptions
+from sdtrt.system import env
 
 BASE, HALF = "ours fp8", "ours fp16"
 TURNS, TURN_MS, LEAST_CALLS = 8, 120.0, 3

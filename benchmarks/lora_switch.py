@@ -31,13 +31,14 @@ from spreads import spread
 
 import configs
 import sdtrt
-from sdtrt import demo, engines, env, export, graph, models, parity
+from sdtrt import demo, engines, export, graph, models, parity
 from sdtrt.cli.console import hush
 from sdtrt.cli.demo import PROFILE
 from sdtrt.engines import EngineContext
 from sdtrt.lora import LoraSwitch
 from sdtrt.samples import sample_inputs
 from sdtrt.spec import ShapeProfile
+from sdtrt.system import env
 
 RESULTS = Path(__file__).parent / "results"
 RANK = 16

@@ -26,11 +26,12 @@ from export_full_size import _fill, _on_meta
 from spreads import spread
 
 import configs
-from sdtrt import engines, env, export, graph, memory, models
+from sdtrt import engines, export, graph, models
 from sdtrt.engines import EngineContext
 from sdtrt.engines.onnxruntime import FUSION, WEIGHTS
 from sdtrt.samples import sample_inputs
 from sdtrt.spec import ComponentSpec, ShapeProfile
+from sdtrt.system import env, process_memory
 
 RESULTS = Path(__file__).parent / "results"
 SIZES = (512, 768)
@@ -115,10 +116,10 @@ def measure_one(folder: Path, form: str, size: int) -> dict[str, float]:
     backend = engines.load("onnxruntime")
     engine = backend.load(paths[form], EngineContext(spec, (profile,), backend.check_options({})))
     inputs = sample_inputs(spec, profile.sizes("opt") | {"B": 1, "H": size, "W": size})
-    memory.reset_peak()
-    before = memory.peak_bytes() or 0
+    process_memory.reset_peak()
+    before = process_memory.peak_bytes() or 0
     (output,) = engine(**inputs).values()
-    added_gb = ((memory.peak_bytes() or 0) - before) / 1e9
+    added_gb = ((process_memory.peak_bytes() or 0) - before) / 1e9
     started = time.perf_counter()
     engine(**inputs)
     seconds = time.perf_counter() - started

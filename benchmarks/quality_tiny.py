@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import sdtrt
-from sdtrt import demo, engines, env, parity
+from sdtrt import demo, engines, parity
 from sdtrt.cli.console import hush
 from sdtrt.cli.demo import PROFILE
+from sdtrt.system import env
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "scripts"))

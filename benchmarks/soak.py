@@ -23,10 +23,11 @@ import torch
 from diffusers import DiffusionPipeline
 
 import sdtrt
-from sdtrt import demo, env
+from sdtrt import demo
 from sdtrt.cli.console import hush
 from sdtrt.cli.demo import PROFILE
 from sdtrt.engines import Engine
+from sdtrt.system import env
 
 RESULTS = Path(__file__).parent / "results"
 # (images, height, width, guidance scale): twelve calls of eighteen images, over and over.

@@ -19,9 +19,10 @@ import torch
 from spreads import spread
 
 import sdtrt
-from sdtrt import demo, env, parity
+from sdtrt import demo, parity
 from sdtrt.cli.console import hush
 from sdtrt.cli.demo import PROFILE
+from sdtrt.system import env
 
 RESULTS = Path(__file__).parent / "results"
 

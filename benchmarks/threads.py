@@ -22,9 +22,10 @@ import torch
 from spreads import spread
 
 import sdtrt
-from sdtrt import demo, env
+from sdtrt import demo
 from sdtrt.cli.console import hush
 from sdtrt.cli.demo import PROFILE
+from sdtrt.system import env
 
 RESULTS = Path(__file__).parent / "results"
 STEPS = (12, 4, 4, 4, 12, 4, 4, 4)

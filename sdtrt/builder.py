@@ -22,10 +22,8 @@ from sdtrt import (
     calibrating,
     compare,
     costs,
-    env,
     export,
     graph,
-    heap,
     history,
     lora,
     memory,
@@ -50,6 +48,7 @@ from sdtrt.run import FILE as RUN
 from sdtrt.samples import sample_inputs
 from sdtrt.spec import ComponentSpec
 from sdtrt.store import Bundle, Change, Component, Manifest, Memory, Quantisation, Staging
+from sdtrt.system import env, files, malloc, process_memory
 
 if TYPE_CHECKING:
     from torch import nn
@@ -159,7 +158,7 @@ def _component(
         return step.present
     with stage.component(step.spec.name) as folder:
         component = _build(plan, step, folder, report, made)
-        store.write_text(folder / store.RECORD, component.model_dump_json(indent=1))
+        files.write_text(folder / store.RECORD, component.model_dump_json(indent=1))
     history.add(plan.entry(component.name, step.weight_bytes, component.seconds))
     return component
 
@@ -198,7 +197,7 @@ def _build(plan: Forecast, step: Step, folder: Path, report: Progress, made: Ref
     changes: tuple[Change, ...] = ()
     onnx, priced = None, None
     with stage("load", "loading weights"):
-        memory.reset_peak()
+        process_memory.reset_peak()
         if backend.consumes != "nothing":
             module = _module(plan, spec)
     with stage("eager", "running eager"):
@@ -233,7 +232,7 @@ def _build(plan: Forecast, step: Step, folder: Path, report: Progress, made: Ref
         (backend.join(profiled, priced) if priced else profiled).save(folder / "plan.json")
         contexts = engine.context_bytes()
         engine.close()
-        heap.give_back()
+        malloc.give_back()
     taken = (m.model_copy(update={"context_bytes": size}) for m, size in zip(needs, contexts, strict=True))
     return Component(
         name=spec.name,
@@ -244,7 +243,7 @@ def _build(plan: Forecast, step: Step, folder: Path, report: Progress, made: Ref
         notes=checked.verdict.notes,
         seconds=seconds,
         weight_bytes=step.weight_bytes,
-        memory=Memory(profiles=tuple(taken), build_peak_bytes=memory.peak_bytes()),
+        memory=Memory(profiles=tuple(taken), build_peak_bytes=process_memory.peak_bytes()),
         quantisation=quantisation,
     )
 
@@ -272,7 +271,7 @@ def _free(module: nn.Module | None) -> None:
     """Give back the memory of a module's weights, whoever still holds it: the graph or the engine has them now."""
     if module is not None:
         module.to("meta")
-        heap.give_back()  # tracing leaves the weights in cycles
+        malloc.give_back()  # tracing leaves the weights in cycles
 
 
 def _save_norm(module: Any, folder: Path) -> None:

@@ -8,9 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sdtrt import env, lora, models, parity, tasks
+from sdtrt import lora, models, parity, tasks
 from sdtrt.config import BuildConfig, Calibration
 from sdtrt.errors import BackendUnavailable, BuildError
+from sdtrt.system import env
 
 if TYPE_CHECKING:
     from torch import nn

@@ -9,8 +9,8 @@ import yaml
 from pydantic import Field, ValidationError, field_validator
 
 from sdtrt.errors import ConfigError
-from sdtrt.records import Record, config_error
 from sdtrt.spec import ShapeProfile
+from sdtrt.system.json_records import Record, config_error
 
 
 class LoraEntry(Record):

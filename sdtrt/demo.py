@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sdtrt import store
+from sdtrt.system import files
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -35,7 +35,7 @@ def copy(folder: Path) -> Path:
         work = folder.with_name(f".{folder.name}.tmp")
         shutil.rmtree(work, ignore_errors=True)
         shutil.copytree(MODEL, work)
-        store.replace_folder(work, folder)
+        files.replace_folder(work, folder)
     return folder
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from sdtrt import env
+from sdtrt.system import env
 
 if TYPE_CHECKING:
     from torch import nn

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from sdtrt import builder, compare, heap, lora, sizes, store
+from sdtrt import builder, compare, lora, sizes, store
 from sdtrt import config as configs
 from sdtrt.engines import EngineContext
 from sdtrt.errors import VerifyError
@@ -15,6 +15,7 @@ from sdtrt.forecast import Forecast, Step, forecast
 from sdtrt.samples import sample_inputs
 from sdtrt.spec import ShapeProfile
 from sdtrt.store import Bundle
+from sdtrt.system import files, malloc
 
 Progress = Callable[[str, float], None]
 
@@ -60,7 +61,7 @@ def run(plan: Forecast, bundle: Path, progress: Progress = lambda label, done: N
         now = Bundle.open(bundle).manifest  # another process may have added sizes meanwhile
         every = tuple(dict.fromkeys((*now.profiles, *map(str, plan.profiles))))
         made = now.model_copy(update={"profiles": every, "config": {**now.config, "profiles": list(every)}})
-        store.write_text(bundle / store.MANIFEST, made.model_dump_json(indent=1) + "\n")
+        files.write_text(bundle / store.MANIFEST, made.model_dump_json(indent=1) + "\n")
     progress("done", 1.0)
     return Bundle.open(bundle)
 
@@ -88,7 +89,7 @@ def _check_kept(plan: Forecast, bundle: Path, built: Sequence[ShapeProfile], pro
         lora.bake(module, spec, plan.loras, plan.folder)
         wanted = [compare.expected(module.float(), given) for given in inputs]
         del module
-        heap.give_back()
+        malloc.give_back()
         engine = plan.backend.load(bundle / spec.name, EngineContext(spec, plan.profiles, plan.options))
         for profile, given, expected in zip(new, inputs, wanted, strict=True):
             error = compare.worst_error(compare.run(engine, given), expected)

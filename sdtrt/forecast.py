@@ -9,11 +9,12 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
-from sdtrt import calibrating, engines, env, graph, history, lora, models, observe, quantize, source, store
+from sdtrt import calibrating, engines, graph, history, lora, models, observe, quantize, source, store
 from sdtrt.config import BuildConfig
 from sdtrt.errors import BundleError, ConfigError
 from sdtrt.spec import ComponentSpec, ShapeProfile
 from sdtrt.store import Bundle, Component, Staging
+from sdtrt.system import env
 
 # What the comparison of an image is called in the history.
 IMAGE = "image"

@@ -13,10 +13,10 @@ from statistics import median
 from filelock import FileLock, Timeout
 from pydantic import Field
 
-from sdtrt import env
 from sdtrt.errors import SdtrtError
-from sdtrt.records import Record, read
-from sdtrt.store import write_text
+from sdtrt.system import env
+from sdtrt.system.files import write_text
+from sdtrt.system.json_records import Record, read
 
 FORMAT_VERSION = 1
 KEPT = 300

@@ -15,10 +15,11 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sdtrt import env, origin, store
+from sdtrt import origin, store
 from sdtrt.errors import BundleError
 from sdtrt.origin import Origin
 from sdtrt.store import MANIFEST, PIPELINE, Bundle
+from sdtrt.system import env, files
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -68,8 +69,8 @@ def pull(repo: str, out: str | os.PathLike[str]) -> Bundle:
         api.snapshot_download(name, revision=commit, local_dir=work, allow_patterns=_patterns(bundle))
         _check(bundle, repo)
         now = datetime.now(timezone.utc).isoformat(timespec="seconds")
-        store.write_text(work / origin.FILE, Origin(repo=name, commit=commit, pulled=now).model_dump_json() + "\n")
-        store.replace_folder(work, target)
+        files.write_text(work / origin.FILE, Origin(repo=name, commit=commit, pulled=now).model_dump_json() + "\n")
+        files.replace_folder(work, target)
     return Bundle.open(target)
 
 

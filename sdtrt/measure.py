@@ -10,8 +10,8 @@ import time
 from collections.abc import Callable
 from statistics import median
 
-from sdtrt import env
 from sdtrt.analysis.ceilings import GPU_LAUNCH_US, Ceilings
+from sdtrt.system import env
 
 # Side of the matrices and bytes of the copy: well beyond the caches, and a second or two in all.
 CPU_SIDE, CPU_BYTES = 1024, 1 << 28

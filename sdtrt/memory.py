@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,8 +13,6 @@ from sdtrt.store import Bundle, ProfileMemory
 
 if TYPE_CHECKING:
     from sdtrt.costs import GraphCosts
-
-_STATUS, _RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 def of_graph(
@@ -44,21 +41,6 @@ def expected(spec: ComponentSpec, profiles: Sequence[ShapeProfile], bundle: Bund
     if built.memory is not None and [m.profile for m in built.memory.profiles] == wanted:
         return built.memory.profiles
     return of_graph(next(bundle.folder(spec.name).glob("*.onnx"), None), spec, profiles)
-
-
-def reset_peak() -> None:
-    """Count the peak from now on, where the system can."""
-    with suppress(OSError):
-        _RESET.write_text("5", encoding="ascii")
-
-
-def peak_bytes() -> int | None:
-    """The most memory that this process had resident since `reset_peak`; None where the system does not say."""
-    with suppress(OSError):
-        for line in _STATUS.read_text(encoding="ascii").splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    return None
 
 
 def _activations(onnx: Path | None, spec: ComponentSpec, profile: ShapeProfile, point: str) -> int | None:

@@ -17,10 +17,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sdtrt import calibrating, engines, env, lora, sensitivity
+from sdtrt import calibrating, engines, lora, sensitivity
 from sdtrt.config import BuildConfig
 from sdtrt.errors import ConfigError
 from sdtrt.store import Quantisation
+from sdtrt.system import env
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

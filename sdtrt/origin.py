@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from sdtrt.engines import Backend
 from sdtrt.errors import BundleError
-from sdtrt.records import Record, read
 from sdtrt.store import Bundle
+from sdtrt.system.json_records import Record, read
 
 FORMAT_VERSION = 1
 FILE = "origin.json"

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sdtrt import answers, gate, heap, images, lora, models, reference, source
+from sdtrt import answers, gate, images, lora, models, reference, source
 from sdtrt import config as configs
 from sdtrt.compare import LIMITS
 from sdtrt.errors import NonFiniteError, VerifyError
@@ -19,6 +19,7 @@ from sdtrt.pipeline import Loading, engines_of, load, load_engines, timed
 from sdtrt.reference import Reference, eager, image
 from sdtrt.run import ImageRun
 from sdtrt.store import Bundle
+from sdtrt.system import malloc
 
 if TYPE_CHECKING:
     pass
@@ -119,7 +120,7 @@ def verify(
         given, profiles = made.inputs.get(name), manifest.shape_profiles
         asked = answers.ask(module, engine.spec, profiles, full=full, given=given, report=report)
         del module
-        heap.give_back()
+        malloc.give_back()
         rows += _rows(name, gate.judge(engine, asked, LIMITS[manifest.precision].error, report))
         engine.close()
     progress("image: comparing", len(loaded) / (len(loaded) + 1))

@@ -16,7 +16,7 @@ from typing import Annotated, Literal, get_args
 from pydantic import Field, JsonValue, NonNegativeInt
 
 from sdtrt.errors import PlanError
-from sdtrt.records import Record, read
+from sdtrt.system.json_records import Record, read
 
 # 1: first version. 2: tensors with shape and type, node costs, recorded timings, metadata and notes.
 FORMAT_VERSION = 2

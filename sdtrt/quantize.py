@@ -18,10 +18,11 @@ from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sdtrt import calibrating, env, lora
+from sdtrt import calibrating, lora
 from sdtrt.config import BuildConfig, Calibration
 from sdtrt.errors import BackendUnavailable, ConfigError
 from sdtrt.store import Quantisation
+from sdtrt.system import env
 
 if TYPE_CHECKING:
     from torch import nn

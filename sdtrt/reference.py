@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sdtrt import config, heap, lora, models, tasks
+from sdtrt import config, lora, models, tasks
+from sdtrt.system import malloc
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -55,7 +56,7 @@ def make(
         if time.perf_counter() - started > REPEAT_S:
             break
     del pipe
-    heap.give_back()
+    malloc.give_back()
     return Reference(tuple(made), kept)
 
 

@@ -17,6 +17,7 @@ from sdtrt.answers import Answer, Answers
 from sdtrt.errors import BuildError, EngineError, VerifyError
 from sdtrt.graph import fp32_islands
 from sdtrt.spec import ComponentSpec
+from sdtrt.system import files
 
 if TYPE_CHECKING:
     from sdtrt.engines import Engine
@@ -141,5 +142,5 @@ def _linked(path: Path, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     for name in (path.name, export.WEIGHTS):
         if (source := path.with_name(name)).exists():
-            store.link(source, folder / name)
+            files.link(source, folder / name)
     return folder / path.name

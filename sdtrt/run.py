@@ -12,8 +12,8 @@ from pydantic import Field, PositiveInt
 
 from sdtrt.errors import SdtrtError
 from sdtrt.plan import Milliseconds
-from sdtrt.records import Record, read
-from sdtrt.store import write_text
+from sdtrt.system.files import write_text
+from sdtrt.system.json_records import Record, read
 
 FORMAT_VERSION = 1
 FILE = "image.json"

@@ -9,8 +9,8 @@ from contextlib import suppress
 from math import prod
 from pathlib import Path
 
-from sdtrt import store
 from sdtrt.errors import ModelError
+from sdtrt.system.files import replace_folder, sha256
 
 WANTED = ["*.json", "*.txt", "*.safetensors"]
 
@@ -97,7 +97,7 @@ def controlnet_at_hand(model: str) -> Path | None:
 def weights_digest(folder: Path, part: str) -> str:
     """Digest of one part's weights and config: the identity of what an engine is built from."""
     files = sorted(p for p in (folder / part).iterdir() if p.suffix in {".safetensors", ".json"})
-    text = "".join(f"{p.name} {store.sha256(p.resolve())}\n" for p in files)
+    text = "".join(f"{p.name} {sha256(p.resolve())}\n" for p in files)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -159,7 +159,7 @@ def _single_file(path: Path) -> Path:
         ) from exc
     work = folder.with_name(f".{folder.name}.tmp")
     pipe.save_pretrained(work)
-    store.replace_folder(work, folder)
+    replace_folder(work, folder)
     return folder
 
 

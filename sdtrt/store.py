@@ -7,7 +7,6 @@ The finished folder and the bundle that was there swap names, so that at every m
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -21,10 +20,9 @@ from pydantic import AfterValidator, Field, ValidationError
 
 from sdtrt.errors import BundleError
 from sdtrt.plan import Plan
-from sdtrt.records import Record, read
 from sdtrt.spec import ShapeProfile
-from sdtrt.swap import former
-from sdtrt.swap import replace_folder as replace_folder
+from sdtrt.system.files import former, link, replace_folder, sha256, write_text
+from sdtrt.system.json_records import Record, read
 
 # 1: first version.
 FORMAT_VERSION = 1
@@ -342,22 +340,6 @@ def tidy(target: Path) -> None:
             shutil.rmtree(stage.path, ignore_errors=True)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write beside and rename."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
-
-
-def sha256(path: Path) -> str:
-    """Digest of a file's content."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 22):
-            digest.update(block)
-    return digest.hexdigest()
-
-
 def describe_files(folder: Path, without: Collection[str] = (RECORD,)) -> dict[str, FileRecord]:
     """Size and digest of every file in a folder, but what in it is named in `without`: a component's record."""
     return {
@@ -375,11 +357,3 @@ def differences(built: Mapping[str, str], asked: Mapping[str, str]) -> tuple[str
     return tuple(
         f"{f}: {built.get(f, '(none)')} -> {asked.get(f, '(none)')}" for f in fields if built.get(f) != asked.get(f)
     )
-
-
-def link(source: str | Path, target: str | Path) -> None:
-    """A hard link where the disk allows, else a copy."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copy2(source, target)

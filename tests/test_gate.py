@@ -4,9 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from sdtrt import answers, env, gate
+from sdtrt import answers, gate
 from sdtrt.errors import ShapeError, VerifyError
 from sdtrt.spec import ComponentSpec, ShapeProfile, TensorSpec
+from sdtrt.system import env
 
 SHAPE = ("2B", 4, "H/8", "W/8")
 SPEC = ComponentSpec(

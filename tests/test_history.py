@@ -2,10 +2,11 @@
 
 import pytest
 
-from sdtrt import builder, config, engines, env, history, pace
+from sdtrt import builder, config, engines, history, pace
 from sdtrt.cli.console import Countdown
 from sdtrt.forecast import forecast
 from sdtrt.history import Entry
+from sdtrt.system import env
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from sdtrt import models as families
 from sdtrt.engines.onnxruntime import OrtEngine
 from sdtrt.forecast import forecast
 from sdtrt.spec import ShapeProfile
+from sdtrt.system import process_memory
 
 FIXED = ShapeProfile.parse("B=1,H=64,W=64,T=77")
 
@@ -156,13 +157,13 @@ def test_the_manifest_says_what_was_found(watched):
 
 
 def test_the_peak_is_that_since_the_reset():
-    if memory.peak_bytes() is None:
+    if process_memory.peak_bytes() is None:
         pytest.skip("this system does not say")
     block = torch.ones(50_000_000)
-    high = memory.peak_bytes()
+    high = process_memory.peak_bytes()
     del block
-    memory.reset_peak()
-    assert memory.peak_bytes() <= high - 150_000_000
+    process_memory.reset_peak()
+    assert process_memory.peak_bytes() <= high - 150_000_000
 
 
 FREED = """
@@ -183,7 +184,7 @@ with {context}:
 @pytest.mark.parametrize(("context", "comes_back"), [("heap.returning()", True), ("nullcontext()", False)])
 def test_large_blocks_go_back_as_soon_as_they_are_freed(context, comes_back):
     """In a process of its own: in this one there are holes in the heap, which blocks would come from."""
-    if memory.peak_bytes() is None or platform.libc_ver()[0] != "glibc":
+    if process_memory.peak_bytes() is None or platform.libc_ver()[0] != "glibc":
         pytest.skip("only of glibc's heap is it known")
     script = FREED.format(context=context)
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

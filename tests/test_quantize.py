@@ -10,8 +10,9 @@ import torch
 from torch import nn
 from trt import bindings, use
 
-from sdtrt import builder, config, engines, env, forecast, qdq, quantize
+from sdtrt import builder, config, engines, forecast, qdq, quantize
 from sdtrt.errors import BackendUnavailable, BuildError, ConfigError
+from sdtrt.system import env
 
 KEPT = config.Calibration().keep
 PROFILE = "B=1:1:2,H=64,W=64"

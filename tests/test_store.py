@@ -9,6 +9,7 @@ import pytest
 from sdtrt import store
 from sdtrt.errors import BundleError
 from sdtrt.store import Bundle, Component, FileRecord, Manifest, Staging
+from sdtrt.system.files import write_text
 
 
 def manifest(**changes):
@@ -25,7 +26,7 @@ def finish(stage, name="unet", text="engine"):
         (folder / "engine").write_text(text)
         files = store.describe_files(folder)
         made = Component(name=name, key={"weights": "1"}, files=files)
-        store.write_text(folder / store.RECORD, made.model_dump_json())
+        write_text(folder / store.RECORD, made.model_dump_json())
     return made
 
 

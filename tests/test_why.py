@@ -6,10 +6,11 @@ import shutil
 import pytest
 
 import sdtrt
-from sdtrt import cli, engines, env
+from sdtrt import cli, engines
 from sdtrt.config import LoraEntry
 from sdtrt.reasons import Difference
 from sdtrt.store import Bundle
+from sdtrt.system import env
 
 COMPONENTS = ("text_encoder", "unet", "vae_decoder", "vae_encoder")
 

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from sdtrt import store
+from sdtrt.system import files
 
 FAMILIES = ("sd1", "sd2", "sdxl")
 # sd1 has dynamic sizes in steps of 32; the others vary the batch only, which exports in half the time.
@@ -91,7 +91,7 @@ def make(folder: Path, family: str = "sd1", width: int = 64, seed: int = 0) -> P
     bare = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
     pipe = StableDiffusionXLPipeline(**parts) if xl else StableDiffusionPipeline(**parts, **bare)
     pipe.save_pretrained(work)
-    store.replace_folder(work, folder)
+    files.replace_folder(work, folder)
     return folder
 
 

@@ -15,8 +15,8 @@ from pydantic import Field, field_validator
 from sdtrt.analysis._devices import DEVICES, MATRIX_DTYPES
 from sdtrt.errors import ConfigError
 from sdtrt.plan import Kind, base_type
-from sdtrt.records import Record, read
-from sdtrt.store import write_text
+from sdtrt.system.files import write_text
+from sdtrt.system.json_records import Record, read
 
 FORMAT_VERSION = 1
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]

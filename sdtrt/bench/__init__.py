@@ -10,14 +10,15 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from sdtrt import engines, env, pipeline
+from sdtrt import engines, pipeline
 from sdtrt.bench import _fresh, _pipes
 from sdtrt.bench._pipes import Call, Settings, Shape
 from sdtrt.bench._record import Bench, BenchError, Case, Latency, Ratio, Served, Start
-from sdtrt.engines._trt_nvml import Clocks
 from sdtrt.errors import ConfigError
 from sdtrt.run import ImageRun
 from sdtrt.store import Bundle
+from sdtrt.system import env
+from sdtrt.system.nvml import Clocks
 
 __all__ = ["Bench", "BenchError", "Case", "Latency", "Ratio", "Served", "Start", "bench"]
 

@@ -16,12 +16,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any
 
-from sdtrt import env
 from sdtrt.bench._pipes import Settings, Shape, call_of, open_eager, open_engines
 from sdtrt.bench._record import BenchError, Start
 from sdtrt.errors import SdtrtError
-from sdtrt.records import Record
 from sdtrt.store import Bundle
+from sdtrt.system import env
+from sdtrt.system.json_records import Record
 
 MARK = "sdtrt-bench "
 

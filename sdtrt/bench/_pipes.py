@@ -11,8 +11,8 @@ from sdtrt import config, lora, models, parity, source
 from sdtrt.config import LoraEntry
 from sdtrt.errors import ModelError
 from sdtrt.pipeline import engines_of, load
-from sdtrt.records import Record
 from sdtrt.store import Bundle
+from sdtrt.system.json_records import Record
 
 Call = Callable[[int], Any]
 

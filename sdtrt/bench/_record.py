@@ -11,9 +11,9 @@ from typing import Any
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from sdtrt.errors import SdtrtError
-from sdtrt.records import Record, read
 from sdtrt.run import ImageRun
-from sdtrt.store import write_text
+from sdtrt.system.files import write_text
+from sdtrt.system.json_records import Record, read
 
 FORMAT_VERSION = 1
 
@@ -98,7 +98,7 @@ class Start(Record):
 
 
 class Bench(Record):
-    """One benchmark of a bundle. `machine` is `sdtrt.env.describe()`, `clocks` what NVML told meanwhile."""
+    """One benchmark of a bundle. `machine` is `sdtrt.system.env.describe()`, `clocks` what NVML told meanwhile."""
 
     format: int = FORMAT_VERSION
     bundle: str

@@ -169,7 +169,7 @@ def _check_suffixes(files: Sequence[tuple[str, Path]], graph: Path | None) -> No
 
 def _write(analysis: Analysis, files: Sequence[tuple[str, Path]], say: Say) -> list[Path]:
     from sdtrt import analysis as reports
-    from sdtrt.store import write_text
+    from sdtrt.system.files import write_text
 
     writers = {
         ".html": reports.render,
@@ -218,7 +218,7 @@ def _netron(plan: Plan, path: Path) -> Path:
 def _junit(analysis: Analysis, path: Path, severity: FailOn) -> Path:
     from sdtrt import registry
     from sdtrt.analysis.junit import finding_cases, to_junit
-    from sdtrt.store import write_text
+    from sdtrt.system.files import write_text
 
     path.parent.mkdir(parents=True, exist_ok=True)
     cases = finding_cases(analysis.findings, registry.names("sdtrt.analysis.rules"), severity)

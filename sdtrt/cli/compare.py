@@ -123,7 +123,7 @@ def _write(
 ) -> list[Path]:
     from sdtrt import analysis
     from sdtrt.analysis.junit import check_cases, to_junit
-    from sdtrt.store import write_text
+    from sdtrt.system.files import write_text
 
     writers = {
         ".html": analysis.render_comparison,

@@ -9,8 +9,9 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from sdtrt import engines, env
+from sdtrt import engines
 from sdtrt.cli.console import hush, out, progress, size, table
+from sdtrt.system import env
 
 EXAMPLES = (
     "Examples:\n\n[bold]sdtrt doctor[/]\n\nFor a bug report: [bold]sdtrt doctor --json[/]\n\n"

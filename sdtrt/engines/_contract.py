@@ -21,9 +21,9 @@ from sdtrt.engines._fallback import Fallback
 from sdtrt.engines._parts import Usage
 from sdtrt.errors import EngineError, ShapeError, Unsupported
 from sdtrt.plan import Layer, Plan
-from sdtrt.records import Record, config_error
 from sdtrt.sizes import Fit, Ranges, Sizes, concerning
 from sdtrt.spec import ComponentSpec, ShapeProfile
+from sdtrt.system.json_records import Record, config_error
 
 if TYPE_CHECKING:
     import torch

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
-from sdtrt import env
+from sdtrt.system import env
 
 if TYPE_CHECKING:
     import tensorrt as trt

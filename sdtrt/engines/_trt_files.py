@@ -19,7 +19,7 @@ from sdtrt.engines._trt_measure import Measured, Run
 from sdtrt.engines._trt_profiles import by_x
 from sdtrt.errors import PlanError
 from sdtrt.plan import Layer, Plan
-from sdtrt.store import write_text
+from sdtrt.system.files import write_text
 
 
 def to_plan(measured: Measured, device: Device, component: str, version: str, folder: Path | None, stem: str) -> Plan:

@@ -9,7 +9,7 @@ from typing import Literal
 
 from sdtrt.engines._trt_options import TrtOptions
 from sdtrt.engines._trt_plan_file import Shapes
-from sdtrt.records import Record
+from sdtrt.system.json_records import Record
 
 Stage = Literal["parse", "profile", "option", "build", "cancelled"]
 

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 from sdtrt.engines import _trt_device, _trt_errors, _trt_lane, _trt_profiles
 from sdtrt.engines._trt_clock import GpuClock
 from sdtrt.engines._trt_log import errors
-from sdtrt.engines._trt_nvml import Clocks
 from sdtrt.engines._trt_session import Session
 from sdtrt.errors import EngineError
+from sdtrt.system.nvml import Clocks
 
 if TYPE_CHECKING:
     import tensorrt as trt

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from sdtrt.records import Record
+from sdtrt.system.json_records import Record
 
 # Options of loading and measuring: an engine stays valid when they change, so they are no part of its key.
 RUN_OPTIONS = frozenset(

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from sdtrt.engines._trt_device import Device
 from sdtrt.errors import EngineError
-from sdtrt.records import Record, read
+from sdtrt.system.json_records import Record, read
 
 PLAN = "engine.plan"
 RECORD = "engine.json"

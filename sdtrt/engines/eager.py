@@ -7,13 +7,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sdtrt import env, sizes
+from sdtrt import sizes
 from sdtrt.engines import _fallback
 from sdtrt.engines._contract import Backend, Engine, EngineContext, Source, damaged
 from sdtrt.engines._tensor_weights import TensorWeights
 from sdtrt.errors import ModelError
 from sdtrt.plan import Kind, Layer
 from sdtrt.spec import ComponentSpec, ShapeProfile
+from sdtrt.system import env
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

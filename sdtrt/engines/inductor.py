@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from sdtrt import env
 from sdtrt.engines._contract import Backend, Engine, EngineContext, EngineWeights, Source, Unavailable, damaged
 from sdtrt.engines._inductor import buckets
 from sdtrt.engines._inductor.hopper import is_hopper
 from sdtrt.engines._inductor.record import BucketRecord, EngineRecord
 from sdtrt.errors import EngineError
 from sdtrt.plan import Layer, Plan
-from sdtrt.records import Record
+from sdtrt.system import env
+from sdtrt.system.json_records import Record
 
 if TYPE_CHECKING:
     import torch

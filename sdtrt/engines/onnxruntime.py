@@ -15,14 +15,15 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from sdtrt import env, heap, sizes
+from sdtrt import sizes
 from sdtrt.engines._contract import Backend, Engine, EngineContext, Source, Unavailable, damaged
 from sdtrt.engines._ort_cuda import CudaSession
 from sdtrt.engines._ort_weights import OrtWeights, Replaced
 from sdtrt.errors import BackendUnavailable, EngineError
 from sdtrt.plan import Layer
-from sdtrt.records import Record
 from sdtrt.spec import ComponentSpec, ShapeProfile
+from sdtrt.system import env, malloc
+from sdtrt.system.json_records import Record
 
 if TYPE_CHECKING:
     import torch
@@ -83,7 +84,7 @@ class OrtEngine(Engine):
             ort.preload_dlls()
         try:
             source = str(self._path) if replaced is None else replaced.source(settings)
-            with heap.returning():  # of what it casts or reorders it has two copies for a while
+            with malloc.returning():  # of what it casts or reorders it has two copies for a while
                 return ort.InferenceSession(source, settings, providers=self._providers())
         except Exception as exc:
             if self._cuda is not None and self._cuda.graphs and "graph capture" in str(exc):

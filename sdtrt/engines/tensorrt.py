@@ -18,7 +18,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sdtrt import env
 from sdtrt.engines import _trt_build, _trt_cache, _trt_command, _trt_device, _trt_lane, _trt_load, _trt_profiles
 from sdtrt.engines._contract import Backend, Engine, EngineContext, Source, Unavailable, damaged
 from sdtrt.engines._trt_device import Device
@@ -33,7 +32,8 @@ from sdtrt.errors import BackendUnavailable, ConfigError, EngineError, Unsupport
 from sdtrt.plan import Layer, Plan
 from sdtrt.sizes import Ranges
 from sdtrt.spec import ComponentSpec, ShapeProfile
-from sdtrt.store import sha256, write_text
+from sdtrt.system import env
+from sdtrt.system.files import sha256, write_text
 
 if TYPE_CHECKING:
     import torch

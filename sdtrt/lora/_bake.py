@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sdtrt import models, store
+from sdtrt import models
 from sdtrt.config import LoraEntry
 from sdtrt.lora._files import read, resolve
 from sdtrt.spec import ComponentSpec
+from sdtrt.system import files
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ def baked(entries: Sequence[LoraEntry], specs: Mapping[str, ComponentSpec], fold
         path = resolve(entry.path)
         file = read(path, folder, xl)
         shadow.targets(file)
-        found.append(BakedLora(path, entry.scale, store.sha256(path)[:16], file.parts))
+        found.append(BakedLora(path, entry.scale, files.sha256(path)[:16], file.parts))
     return tuple(found)
 
 

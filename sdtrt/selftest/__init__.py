@@ -13,10 +13,11 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from sdtrt import engines, env
+from sdtrt import engines
 from sdtrt.selftest._records import Check, SelfTest
 from sdtrt.selftest._runner import Runner
-from sdtrt.store import write_text
+from sdtrt.system import env
+from sdtrt.system.files import write_text
 
 __all__ = ["BACKENDS", "Check", "SelfTest", "run"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from sdtrt.records import Record
+from sdtrt.system.json_records import Record
 
 FORMAT_VERSION = 1
 Status = Literal["running", "passed", "failed", "skipped"]

@@ -14,9 +14,9 @@ import pytest
 import torch
 
 from sdtrt.engines import _trt_device, _trt_lane
-from sdtrt.engines._trt_nvml import Clocks
 from sdtrt.engines._trt_options import TrtOptions
 from sdtrt.engines._trt_session import Session
+from sdtrt.system.nvml import Clocks
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")]
 WIDTH, MOST = 4096, 64

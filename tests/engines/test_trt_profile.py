@@ -6,10 +6,11 @@ from statistics import median
 import pytest
 from trt import small
 
-from sdtrt.engines import _trt_files, _trt_measure, _trt_nvml, tensorrt
+from sdtrt.engines import _trt_files, _trt_measure, tensorrt
 from sdtrt.engines._trt_device import Device
 from sdtrt.errors import ConfigError, EngineError, ShapeError
 from sdtrt.plan import Plan
+from sdtrt.system.nvml import Clocks, env
 
 ROLES = ("graph", "profile", "profile.metadata", "timing")
 RUNS = 4
@@ -193,7 +194,7 @@ def nvml(monkeypatch):
     def put(**how):
         made = Nvml(**how)
         monkeypatch.setitem(__import__("sys").modules, "pynvml", made)
-        monkeypatch.setattr(_trt_nvml.env, "importable", lambda name: True)
+        monkeypatch.setattr(env, "importable", lambda name: True)
         return made
 
     return put
@@ -201,7 +202,7 @@ def nvml(monkeypatch):
 
 def test_clocks_are_sampled_while_it_runs(nvml):
     driver = nvml()
-    with _trt_nvml.Clocks("GPU-1") as clocks:
+    with Clocks("GPU-1") as clocks:
         while driver.samples < 3:
             pass
     facts = clocks.facts()
@@ -214,14 +215,14 @@ def test_clocks_are_sampled_while_it_runs(nvml):
 
 def test_a_gpu_that_does_not_tell_costs_no_profile(nvml):
     nvml(broken=True)
-    with _trt_nvml.Clocks("GPU-1") as clocks:
+    with Clocks("GPU-1") as clocks:
         pass
     assert clocks.facts() == {}
 
 
 @pytest.mark.parametrize("uuid", [None, "GPU-1"])
 def test_without_nvml_nothing_is_known(uuid, monkeypatch):
-    monkeypatch.setattr(_trt_nvml.env, "importable", lambda name: False)
-    with _trt_nvml.Clocks(uuid) as clocks:
+    monkeypatch.setattr(env, "importable", lambda name: False)
+    with Clocks(uuid) as clocks:
         pass
     assert clocks.facts() == {}

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sdtrt import env
+from sdtrt.system import env
 
 FOLDER = "kernels"
 _lock = threading.RLock()

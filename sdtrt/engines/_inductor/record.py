@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from sdtrt import store
 from sdtrt.errors import EngineError
-from sdtrt.records import Record, read
+from sdtrt.system import files
+from sdtrt.system.json_records import Record, read
 
 FILE = "engine.json"
 # 1: first version. 2: rows in shares. 3: no shares any more.
@@ -51,7 +51,7 @@ class EngineRecord(Record):
 
     def save(self, folder: Path) -> None:
         """Write it beside the packages."""
-        store.write_text(folder / FILE, self.model_dump_json(indent=1))
+        files.write_text(folder / FILE, self.model_dump_json(indent=1))
 
     @classmethod
     def load(cls, folder: Path) -> EngineRecord:

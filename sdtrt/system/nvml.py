@@ -6,7 +6,7 @@ import threading
 from statistics import median
 from typing import Any
 
-from sdtrt import env
+from sdtrt.system import env
 
 # Bits of NVML's reasons for clocks below their maximum; the first means no load.
 REASONS = {

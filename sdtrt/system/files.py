@@ -1,8 +1,9 @@
-"""replace_folder(): a folder in the place of another, with no moment at which the place is empty."""
+"""Files and folders: written beside and renamed, swapped in one step, linked, digested."""
 
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import os
 import shutil
 from pathlib import Path
@@ -42,3 +43,27 @@ def _exchange(one: Path, other: Path) -> bool:
     except (OSError, AttributeError):
         return False
     return bool(renameat2(_HERE, os.fsencode(one), _HERE, os.fsencode(other), _EXCHANGE) == 0)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write beside and rename."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+
+
+def sha256(path: Path) -> str:
+    """Digest of a file's content."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 22):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def link(source: str | Path, target: str | Path) -> None:
+    """A hard link where the disk allows, else a copy."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
