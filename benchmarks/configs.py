@@ -14,7 +14,7 @@ from typing import Any
 from torch import nn
 
 from sdtrt.models import _modules
-from sdtrt.spec import ComponentSpec
+from sdtrt.shapes.spec import ComponentSpec
 
 Config = dict[str, Any]
 

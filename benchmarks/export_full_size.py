@@ -31,7 +31,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import configs
 from sdtrt import engines, export, graph, models
 from sdtrt.costs import graph_costs
-from sdtrt.spec import ComponentSpec, ShapeProfile
+from sdtrt.shapes.spec import ComponentSpec, ShapeProfile
 
 PROFILES = {
     "sd21": "B=1:1:4,H=512:768:1024,W=512:768:1024",

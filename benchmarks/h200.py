@@ -37,7 +37,7 @@ from sdtrt import engines, models
 from sdtrt.engines import Engine, EngineContext, Source
 from sdtrt.engines._inductor import buckets
 from sdtrt.measure import measure_ceilings
-from sdtrt.spec import ComponentSpec, ShapeProfile
+from sdtrt.shapes.spec import ComponentSpec, ShapeProfile
 
 SIZES = {"sdxl": (1024, 20), "sd21": (512, 50), "sd15": (512, 50), "tiny": (64, 2)}
 BATCHES = (1, 8)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from sdtrt import modules as stand_ins
 from sdtrt.engines import Engine
 from sdtrt.engines._inductor import buckets
-from sdtrt.spec import ComponentSpec, ShapeProfile
+from sdtrt.shapes.spec import ComponentSpec, ShapeProfile
 
 # Without a GPU the "tiny" model shows whether these programs run at all.
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"

@@ -36,8 +36,8 @@ from sdtrt.cli.console import hush
 from sdtrt.cli.demo import PROFILE
 from sdtrt.engines import EngineContext
 from sdtrt.lora import LoraSwitch
-from sdtrt.samples import sample_inputs
-from sdtrt.spec import ShapeProfile
+from sdtrt.shapes.sample_inputs import sample_inputs
+from sdtrt.shapes.spec import ShapeProfile
 from sdtrt.system import env
 
 RESULTS = Path(__file__).parent / "results"

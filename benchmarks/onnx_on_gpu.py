@@ -36,8 +36,8 @@ import configs
 from sdtrt import engines, export, graph, models
 from sdtrt.engines import EngineContext, Source
 from sdtrt.engines.onnxruntime import FUSION, MODEL, WEIGHTS
-from sdtrt.samples import sample_inputs
-from sdtrt.spec import ComponentSpec, ShapeProfile
+from sdtrt.shapes.sample_inputs import sample_inputs
+from sdtrt.shapes.spec import ComponentSpec, ShapeProfile
 
 PROFILES = {
     "sd21": "B=1:1:8,H=512:512:768,W=512:512:768",

@@ -29,8 +29,8 @@ import configs
 from sdtrt import engines, export, graph, models
 from sdtrt.engines import EngineContext
 from sdtrt.engines.onnxruntime import FUSION, WEIGHTS
-from sdtrt.samples import sample_inputs
-from sdtrt.spec import ComponentSpec, ShapeProfile
+from sdtrt.shapes.sample_inputs import sample_inputs
+from sdtrt.shapes.spec import ComponentSpec, ShapeProfile
 from sdtrt.system import env, process_memory
 
 RESULTS = Path(__file__).parent / "results"

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from sdtrt import compare
 from sdtrt.effort import Effort
 from sdtrt.errors import VerifyError
-from sdtrt.samples import sample_inputs
-from sdtrt.spec import ComponentSpec, ShapeProfile
+from sdtrt.shapes.sample_inputs import sample_inputs
+from sdtrt.shapes.spec import ComponentSpec, ShapeProfile
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -6,7 +6,7 @@ from bisect import bisect_left
 from collections.abc import Iterator, Mapping
 from typing import Literal
 
-from sdtrt.spec import ShapeProfile
+from sdtrt.shapes.spec import ShapeProfile
 from sdtrt.store import Memory
 
 Bound = Literal["at least", "at most", "about"]

@@ -45,8 +45,8 @@ from sdtrt.forecast import IMAGE, Forecast, Step, forecast
 from sdtrt.reference import Reference
 from sdtrt.rescue import Spare
 from sdtrt.run import FILE as RUN
-from sdtrt.samples import sample_inputs
-from sdtrt.spec import ComponentSpec
+from sdtrt.shapes.sample_inputs import sample_inputs
+from sdtrt.shapes.spec import ComponentSpec
 from sdtrt.store import Bundle, Change, Component, Manifest, Memory, Quantisation, Staging
 from sdtrt.system import env, files, malloc, process_memory
 

@@ -9,7 +9,7 @@ import yaml
 from pydantic import Field, ValidationError, field_validator
 
 from sdtrt.errors import ConfigError
-from sdtrt.spec import ShapeProfile
+from sdtrt.shapes.spec import ShapeProfile
 from sdtrt.system.json_records import Record, config_error
 
 

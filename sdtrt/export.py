@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sdtrt.errors import ExportError
-from sdtrt.samples import sample_inputs
 from sdtrt.scopes import SCOPES, node_path
-from sdtrt.sizes import varying
-from sdtrt.spec import ComponentSpec, Expr, ShapeProfile
+from sdtrt.shapes.profile_selection import varying
+from sdtrt.shapes.sample_inputs import sample_inputs
+from sdtrt.shapes.spec import ComponentSpec, Expr, ShapeProfile
 
 if TYPE_CHECKING:
     import onnx_ir as ir

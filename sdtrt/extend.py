@@ -7,13 +7,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from sdtrt import builder, compare, lora, sizes, store
+from sdtrt import builder, compare, lora, store
 from sdtrt import config as configs
 from sdtrt.engines import EngineContext
 from sdtrt.errors import VerifyError
 from sdtrt.forecast import Forecast, Step, forecast
-from sdtrt.samples import sample_inputs
-from sdtrt.spec import ShapeProfile
+from sdtrt.shapes import profile_selection
+from sdtrt.shapes.sample_inputs import sample_inputs
+from sdtrt.shapes.spec import ShapeProfile
 from sdtrt.store import Bundle
 from sdtrt.system import files, malloc
 
@@ -70,7 +71,7 @@ def _explained(step: Step, built: Sequence[ShapeProfile], after: Sequence[ShapeP
     """A step with the reason why its engine can stay."""
     if step.action != "reuse" or tuple(built) == tuple(after):
         return step
-    same = sizes.concerning(step.spec, built) == sizes.concerning(step.spec, after)
+    same = profile_selection.concerning(step.spec, built) == profile_selection.concerning(step.spec, after)
     why = "it does not depend on the new sizes" if same else "its engine takes the new sizes as it is"
     return replace(step, reasons=(why,))
 
@@ -79,8 +80,8 @@ def _check_kept(plan: Forecast, bundle: Path, built: Sequence[ShapeProfile], pro
     limit = compare.LIMITS[plan.config.precision][0]
     kept = [s for s in plan.steps if s.action == "reuse" and plan.backend.computes]
     for index, step in enumerate(kept):
-        spec, old = step.spec, sizes.concerning(step.spec, built)
-        new = [p for p in plan.profiles if any(c not in old for c in sizes.concerning(spec, (*built, p)))]
+        spec, old = step.spec, profile_selection.concerning(step.spec, built)
+        new = [p for p in plan.profiles if any(c not in old for c in profile_selection.concerning(spec, (*built, p)))]
         if not new:
             continue
         progress(f"{spec.name}: comparing with eager at the new sizes", index / len(kept))

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from sdtrt import calibrating, engines, graph, history, lora, models, observe, quantize, source, store
 from sdtrt.config import BuildConfig
 from sdtrt.errors import BundleError, ConfigError
-from sdtrt.spec import ComponentSpec, ShapeProfile
+from sdtrt.shapes.spec import ComponentSpec, ShapeProfile
 from sdtrt.store import Bundle, Component, Staging
 from sdtrt.system import env
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from sdtrt import costs
 from sdtrt.errors import GraphError, ShapeError
-from sdtrt.spec import ComponentSpec, ShapeProfile
+from sdtrt.shapes.spec import ComponentSpec, ShapeProfile
 from sdtrt.store import Bundle, ProfileMemory
 
 if TYPE_CHECKING:

@@ -28,7 +28,7 @@ from transformers.models.clip.modeling_clip import CLIPTextModelOutput
 from sdtrt.engines import Engine
 from sdtrt.errors import Unsupported
 from sdtrt.models import DOWN, MIDDLE
-from sdtrt.spec import ComponentSpec
+from sdtrt.shapes.spec import ComponentSpec
 from sdtrt.watch import Watch
 
 NORM = "final_layer_norm.safetensors"

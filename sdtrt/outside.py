@@ -10,7 +10,7 @@ from sdtrt import bounds, lora, models, source
 from sdtrt.config import LoraEntry
 from sdtrt.engines import Backend
 from sdtrt.errors import BundleError, ConfigError
-from sdtrt.spec import ComponentSpec, ShapeProfile
+from sdtrt.shapes.spec import ComponentSpec, ShapeProfile
 from sdtrt.store import Bundle
 
 if TYPE_CHECKING:

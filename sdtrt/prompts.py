@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sdtrt.errors import ConfigError, ShapeError
-from sdtrt.spec import ShapeProfile
+from sdtrt.shapes.spec import ShapeProfile
 
 if TYPE_CHECKING:
     from torch import Tensor

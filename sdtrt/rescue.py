@@ -16,7 +16,7 @@ from sdtrt import export, gate, islands, store
 from sdtrt.answers import Answer, Answers
 from sdtrt.errors import BuildError, EngineError, VerifyError
 from sdtrt.graph import fp32_islands
-from sdtrt.spec import ComponentSpec
+from sdtrt.shapes.spec import ComponentSpec
 from sdtrt.system import files
 
 if TYPE_CHECKING:

@@ -11,8 +11,9 @@ from typing import Any
 
 from filelock import FileLock
 
-from sdtrt import export, models, samples, sizes
-from sdtrt import spec as specs
+from sdtrt import export, models
+from sdtrt.shapes import profile_selection, sample_inputs
+from sdtrt.shapes import spec as specs
 
 
 @contextmanager
@@ -45,7 +46,7 @@ def _key(spec: Any, module: Any, profiles: Sequence[Any], opset: int) -> str:
     for name, weight in sorted(module.state_dict().items()):
         digest.update(name.encode())
         digest.update(weight.contiguous().numpy().tobytes())
-    sources = [Path(m.__file__) for m in (export, samples, sizes, specs)]
+    sources = [Path(m.__file__) for m in (export, sample_inputs, profile_selection, specs)]
     sources += sorted(Path(models.__file__).parent.glob("*.py"))
     for part in (spec.name, spec.inputs, spec.outputs, _axes(spec, profiles), opset):
         digest.update(repr(part).encode())

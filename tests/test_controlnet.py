@@ -18,7 +18,7 @@ from sdtrt.config import BuildConfig
 from sdtrt.errors import BundleError, ModelError, ShapeError, Unsupported
 from sdtrt.models import family_of
 from sdtrt.models import skeleton as skeleton_of
-from sdtrt.samples import sample_inputs
+from sdtrt.shapes.sample_inputs import sample_inputs
 
 SIZE = small_variants.SIZE
 

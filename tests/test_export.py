@@ -12,9 +12,9 @@ import torch
 from sdtrt import export, graph, registry
 from sdtrt.errors import ExportError, GraphError
 from sdtrt.models import family_of
-from sdtrt.samples import sample_inputs
 from sdtrt.scopes import module_of
-from sdtrt.spec import ComponentSpec, ShapeProfile, TensorSpec
+from sdtrt.shapes.sample_inputs import sample_inputs
+from sdtrt.shapes.spec import ComponentSpec, ShapeProfile, TensorSpec
 
 ODD = ShapeProfile.parse("B=1:1:2,H=64:72:96,W=64:104:128,T=77:77:154")
 

@@ -6,7 +6,7 @@ from torch import nn
 
 from sdtrt import answers, gate
 from sdtrt.errors import ShapeError, VerifyError
-from sdtrt.spec import ComponentSpec, ShapeProfile, TensorSpec
+from sdtrt.shapes.spec import ComponentSpec, ShapeProfile, TensorSpec
 from sdtrt.system import env
 
 SHAPE = ("2B", 4, "H/8", "W/8")

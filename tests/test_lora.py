@@ -9,7 +9,7 @@ from sdtrt import builder, cli, config, lora, models, parity
 from sdtrt.config import LoraEntry
 from sdtrt.errors import ConfigError, ModelError
 from sdtrt.forecast import forecast
-from sdtrt.samples import sample_inputs
+from sdtrt.shapes.sample_inputs import sample_inputs
 
 SIZES = {"B": 1, "H": 64, "W": 64, "T": 77}
 

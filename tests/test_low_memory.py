@@ -10,7 +10,7 @@ import torch
 import sdtrt
 from sdtrt import cli, engines, pipeline
 from sdtrt.errors import BundleError, Unsupported
-from sdtrt.samples import sample_inputs
+from sdtrt.shapes.sample_inputs import sample_inputs
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

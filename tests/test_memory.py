@@ -14,7 +14,7 @@ from sdtrt import answers, builder, cli, config, engines, export, gate, memory, 
 from sdtrt import models as families
 from sdtrt.engines.onnxruntime import OrtEngine
 from sdtrt.forecast import forecast
-from sdtrt.spec import ShapeProfile
+from sdtrt.shapes.spec import ShapeProfile
 from sdtrt.system import process_memory
 
 FIXED = ShapeProfile.parse("B=1,H=64,W=64,T=77")

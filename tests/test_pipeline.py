@@ -16,7 +16,7 @@ import sdtrt
 from sdtrt import parity, pipeline
 from sdtrt.errors import BundleError, ConfigError, ShapeError, Unsupported
 from sdtrt.modules import NORM, EngineModule
-from sdtrt.samples import sample_inputs
+from sdtrt.shapes.sample_inputs import sample_inputs
 
 FAMILIES = ("sd1", "sd2", "sdxl")
 PROMPT = "a red fox"

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sdtrt.errors import ConfigError, ShapeError
-from sdtrt.sizes import fits
-from sdtrt.spec import ComponentSpec, Expr, ShapeProfile, TensorSpec, step
+from sdtrt.shapes.profile_selection import fits
+from sdtrt.shapes.spec import ComponentSpec, Expr, ShapeProfile, TensorSpec, step
 
 SAMPLE = TensorSpec("sample", ("2B", 4, "H/8", "W/8"), "float32")
 CONTEXT = TensorSpec("encoder_hidden_states", ("2B", "T", 16), "float32")

@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import ValidationError
 
-from sdtrt.engines import _outside, _parts, _tally
+from sdtrt.engines import _parts, _tally
 from sdtrt.engines._fallback import Fallback
 from sdtrt.engines._parts import Usage
 from sdtrt.errors import EngineError, ShapeError, Unsupported
 from sdtrt.plan import Layer, Plan
-from sdtrt.sizes import Fit, Ranges, Sizes, concerning
-from sdtrt.spec import ComponentSpec, ShapeProfile
+from sdtrt.shapes import shape_errors
+from sdtrt.shapes.profile_selection import Fit, Ranges, Sizes, concerning
+from sdtrt.shapes.spec import ComponentSpec, ShapeProfile
 from sdtrt.system.json_records import Record, config_error
 
 if TYPE_CHECKING:
@@ -236,7 +237,7 @@ class Engine(ABC):
     def _outside(self, tensors: Mapping[str, Tensor]) -> ShapeError:
         shapes, rebuild = {n: tuple(t.shape) for n, t in tensors.items()}, self.context.rebuild
         adding = self.context.adding or (lambda profile: f'{rebuild} --add-profile "{profile}"')
-        return _outside.error(self.sizes, shapes, adding)
+        return shape_errors.error(self.sizes, shapes, adding)
 
     def _check_weights(self) -> None:
         """A module of the checkpoint has the weights of the build: Unsupported when the engine's are others by now."""
@@ -282,7 +283,7 @@ class Engine(ABC):
                     hint=f"move it: tensor.to({str(self.device)!r})",
                 )
             ready[t.name] = tensor.to(getattr(torch, t.dtype)).contiguous()
-        _outside.check(self.spec, {n: t.shape for n, t in ready.items()})
+        shape_errors.check(self.spec, {n: t.shape for n, t in ready.items()})
         return ready
 
     def _prepare(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from sdtrt.errors import FallbackWarning
-from sdtrt.spec import ComponentSpec
+from sdtrt.shapes.spec import ComponentSpec
 
 if TYPE_CHECKING:
     import torch

@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from sdtrt.sizes import Fit
-from sdtrt.spec import ShapeProfile, TensorSpec
+from sdtrt.shapes.profile_selection import Fit
+from sdtrt.shapes.spec import ShapeProfile, TensorSpec
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from sdtrt.engines._trt_plan_file import Shapes
 from sdtrt.errors import ShapeError
-from sdtrt.sizes import Ranges, concerning, nearest
-from sdtrt.spec import ComponentSpec, Expr, ShapeProfile, TensorSpec
+from sdtrt.shapes.profile_selection import Ranges, concerning, nearest
+from sdtrt.shapes.spec import ComponentSpec, Expr, ShapeProfile, TensorSpec
 
 if TYPE_CHECKING:
     import tensorrt as trt

@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sdtrt import sizes
 from sdtrt.engines import _fallback
 from sdtrt.engines._contract import Backend, Engine, EngineContext, Source, damaged
 from sdtrt.engines._tensor_weights import TensorWeights
 from sdtrt.errors import ModelError
 from sdtrt.plan import Kind, Layer
-from sdtrt.spec import ComponentSpec, ShapeProfile
+from sdtrt.shapes import profile_selection
+from sdtrt.shapes.spec import ComponentSpec, ShapeProfile
 from sdtrt.system import env
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ class Eager(Backend):
 
     def sizes_key(self, spec: ComponentSpec, profiles: Sequence[ShapeProfile]) -> str:
         """A module takes any size; it was compared and timed at one."""
-        return sizes.of_graph(spec, profiles)
+        return profile_selection.of_graph(spec, profiles)
 
     def version(self) -> str:
         """Version of torch."""

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from sdtrt import sizes
 from sdtrt.engines._contract import Backend, Engine, EngineContext, Source, Unavailable, damaged
 from sdtrt.engines._ort_cuda import CudaSession
 from sdtrt.engines._ort_weights import OrtWeights, Replaced
 from sdtrt.errors import BackendUnavailable, EngineError
 from sdtrt.plan import Layer
-from sdtrt.spec import ComponentSpec, ShapeProfile
+from sdtrt.shapes import profile_selection
+from sdtrt.shapes.spec import ComponentSpec, ShapeProfile
 from sdtrt.system import env, malloc
 from sdtrt.system.json_records import Record
 
@@ -199,7 +199,7 @@ class OnnxRuntime(Backend):
 
     def sizes_key(self, spec: ComponentSpec, profiles: Sequence[ShapeProfile]) -> str:
         """A graph with dynamic axes takes any size: ranges beyond those of the build need no other engine."""
-        return sizes.of_graph(spec, profiles)
+        return profile_selection.of_graph(spec, profiles)
 
     def version(self) -> str:
         """Version of ONNX Runtime, CPU or GPU build."""

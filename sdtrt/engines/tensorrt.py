@@ -30,8 +30,8 @@ from sdtrt.engines._trt_refit import TrtWeights
 from sdtrt.engines._trt_session import Session
 from sdtrt.errors import BackendUnavailable, ConfigError, EngineError, Unsupported
 from sdtrt.plan import Layer, Plan
-from sdtrt.sizes import Ranges
-from sdtrt.spec import ComponentSpec, ShapeProfile
+from sdtrt.shapes.profile_selection import Ranges
+from sdtrt.shapes.spec import ComponentSpec, ShapeProfile
 from sdtrt.system import env
 from sdtrt.system.files import sha256, write_text
 

@@ -10,7 +10,7 @@ from typing import Any
 from sdtrt import models
 from sdtrt.config import LoraEntry
 from sdtrt.lora._files import read, resolve
-from sdtrt.spec import ComponentSpec
+from sdtrt.shapes.spec import ComponentSpec
 from sdtrt.system import files
 
 

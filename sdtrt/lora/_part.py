@@ -13,7 +13,7 @@ from sdtrt.engines import Engine
 from sdtrt.errors import ModelError, VerifyError
 from sdtrt.lora._shadow import acting, activate, active, fuse
 from sdtrt.lora._times import PartTime
-from sdtrt.samples import sample_inputs
+from sdtrt.shapes.sample_inputs import sample_inputs
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -9,7 +9,7 @@ from sdtrt import registry
 from sdtrt.errors import ModelError
 from sdtrt.models._family import ModelFamily, read_json
 from sdtrt.models._unet import DOWN, MIDDLE
-from sdtrt.spec import ComponentSpec
+from sdtrt.shapes.spec import ComponentSpec
 
 if TYPE_CHECKING:
     from torch import nn

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sdtrt.errors import ModelError
 from sdtrt.models import _unet
-from sdtrt.spec import ComponentSpec, TensorSpec
+from sdtrt.shapes.spec import ComponentSpec, TensorSpec
 
 if TYPE_CHECKING:
     from torch import nn

@@ -10,7 +10,7 @@ from typing import Any
 
 from sdtrt.errors import ModelError
 from sdtrt.models import _controlnet, _text, _unet, _vae
-from sdtrt.spec import ComponentSpec, ShapeProfile
+from sdtrt.shapes.spec import ComponentSpec, ShapeProfile
 
 Configs = Mapping[str, Mapping[str, Any]]
 # Quantised layers give and take half precision.

@@ -13,7 +13,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 from sdtrt.models import _unet
 from sdtrt.models._family import read_json
 from sdtrt.models._modules import TextEncoder
-from sdtrt.spec import ComponentSpec
+from sdtrt.shapes.spec import ComponentSpec
 
 
 def make(spec: ComponentSpec, folder: Path) -> nn.Module:

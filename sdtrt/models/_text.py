@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import nn
 
-from sdtrt.spec import ComponentSpec, TensorSpec
+from sdtrt.shapes.spec import ComponentSpec, TensorSpec
 
 
 def spec(name: str, config: Mapping[str, Any], dtype: str) -> ComponentSpec:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import nn
 
-from sdtrt.spec import ComponentSpec, TensorSpec
+from sdtrt.shapes.spec import ComponentSpec, TensorSpec
 
 # How the inputs of a U-Net that takes a ControlNet's residuals begin; diffusers' argument for the skips is a tuple.
 DOWN, MIDDLE = "down_block_additional_residual_", "mid_block_additional_residual"

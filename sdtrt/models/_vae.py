@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from torch import nn
 
-from sdtrt.spec import ComponentSpec, TensorSpec
+from sdtrt.shapes.spec import ComponentSpec, TensorSpec
 
 
 def decoder(config: Mapping[str, Any], dtype: str, scale: int) -> ComponentSpec:

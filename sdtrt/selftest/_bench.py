@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from sdtrt import demo, engines, export, graph, models
 from sdtrt.engines import Backend, Engine, EngineContext, Source
-from sdtrt.samples import sample_inputs
-from sdtrt.spec import ComponentSpec, ShapeProfile
+from sdtrt.shapes.sample_inputs import sample_inputs
+from sdtrt.shapes.spec import ComponentSpec, ShapeProfile
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

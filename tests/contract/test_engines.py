@@ -13,7 +13,7 @@ from sdtrt import models as families
 from sdtrt.costs import graph_costs
 from sdtrt.errors import ConfigError, EngineError, ShapeError
 from sdtrt.plan import Plan
-from sdtrt.samples import sample_inputs
+from sdtrt.shapes.sample_inputs import sample_inputs
 
 COMPONENTS = ("text_encoder", "unet", "vae_decoder", "vae_encoder")
 SIZES = [(1, 64, 64), (2, 96, 160), (1, 192, 128)]

@@ -11,7 +11,7 @@ from trt import refit
 import sdtrt
 from sdtrt import compare, engines, parity, pipeline
 from sdtrt.errors import ConfigError, EngineError, ModelError, Unsupported, VerifyError
-from sdtrt.samples import sample_inputs
+from sdtrt.shapes.sample_inputs import sample_inputs
 
 # Inductor's bundle here is of another model and makes no images: see engines/test_inductor_weights.py.
 COMPUTING = [n for n in engines.names() if engines.load(n).computes and n != "inductor"]

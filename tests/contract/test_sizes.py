@@ -15,8 +15,8 @@ from sdtrt import models as families
 from sdtrt.engines import _trt_profiles
 from sdtrt.engines._parts import Usage
 from sdtrt.errors import BundleError, ConfigError, FallbackWarning, ShapeError, Unsupported, VerifyError
-from sdtrt.samples import sample_inputs
-from sdtrt.spec import ShapeProfile
+from sdtrt.shapes.sample_inputs import sample_inputs
+from sdtrt.shapes.spec import ShapeProfile
 from sdtrt.store import Bundle, Staging
 
 COMPONENTS = ("text_encoder", "unet", "vae_decoder", "vae_encoder")

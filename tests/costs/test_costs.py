@@ -25,7 +25,7 @@ from sdtrt.errors import GraphError
 from sdtrt.kinds import node_kind
 from sdtrt.plan import Layer, NodeCost, Plan
 from sdtrt.scopes import module_of
-from sdtrt.spec import ShapeProfile
+from sdtrt.shapes.spec import ShapeProfile
 
 HALF, FLOAT, INT64, BOOL, INT4 = (
     TensorProto.FLOAT16,

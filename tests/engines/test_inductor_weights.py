@@ -9,7 +9,7 @@ import torch
 import sdtrt
 from sdtrt import compare, parity, pipeline
 from sdtrt.errors import EngineError
-from sdtrt.samples import sample_inputs
+from sdtrt.shapes.sample_inputs import sample_inputs
 
 TO_Q = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q.weight"
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -7,7 +7,7 @@ import torch
 
 from sdtrt import lora, pipeline
 from sdtrt.errors import EngineError
-from sdtrt.samples import sample_inputs
+from sdtrt.shapes.sample_inputs import sample_inputs
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

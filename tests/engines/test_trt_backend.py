@@ -11,7 +11,7 @@ from sdtrt import models as families
 from sdtrt.engines import _trt_device, tensorrt
 from sdtrt.engines._trt_device import Cuda, Device
 from sdtrt.errors import BackendUnavailable, EngineError
-from sdtrt.samples import sample_inputs
+from sdtrt.shapes.sample_inputs import sample_inputs
 from sdtrt.store import Bundle
 
 SETTINGS = {

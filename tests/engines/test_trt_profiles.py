@@ -9,7 +9,7 @@ from sdtrt.engines import _trt_profiles, tensorrt
 from sdtrt.engines._trt_options import TrtOptions
 from sdtrt.errors import ConfigError, ShapeError
 from sdtrt.models import _unet
-from sdtrt.spec import ShapeProfile
+from sdtrt.shapes.spec import ShapeProfile
 
 RECIPES = sorted((Path(__file__).parents[2] / "configs").glob("*_tensorrt_fp16.yaml"))
 SD21 = {"in_channels": 4, "out_channels": 4, "cross_attention_dim": 1024, "block_out_channels": (320, 640, 1280, 1280)}

@@ -15,7 +15,7 @@ from trt import bindings, parser_facts, use
 from sdtrt import engines, export
 from sdtrt import graph as passes
 from sdtrt import models as families
-from sdtrt.spec import ShapeProfile
+from sdtrt.shapes.spec import ShapeProfile
 
 RELEASES = [(10, 12), (10, 16), (11, 0), (11, 4)]
 FAMILIES = ("sd1", "sd2", "sdxl")

@@ -14,8 +14,8 @@ from trt import bindings, parser_facts, use
 from sdtrt import compare, config, engines, export, graph, qdq
 from sdtrt import models as families
 from sdtrt.engines import EngineContext, Source
-from sdtrt.samples import sample_inputs
-from sdtrt.spec import ShapeProfile
+from sdtrt.shapes.sample_inputs import sample_inputs
+from sdtrt.shapes.spec import ShapeProfile
 
 RELEASES = [(10, 12), (10, 16), (11, 0), (11, 4)]
 PROFILE = ShapeProfile.parse("B=1:1:2,H=64,W=64,T=77")

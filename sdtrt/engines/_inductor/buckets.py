@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING
 
-from sdtrt.spec import ComponentSpec, Expr, ShapeProfile
+from sdtrt.shapes.spec import ComponentSpec, Expr, ShapeProfile
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -62,7 +62,7 @@ def fixed(spec: ComponentSpec, buckets: Sequence[Bucket], given: ShapeProfile) -
 
 def example(spec: ComponentSpec, bucket: Bucket) -> dict[str, Tensor]:
     """Random inputs of exactly this bucket, on the CPU."""
-    from sdtrt.samples import sample_inputs
+    from sdtrt.shapes.sample_inputs import sample_inputs
 
     every = dict.fromkeys("BHWT", 1) | {"B": bucket.rows} | dict(bucket.sizes)
     return {n: t[: bucket.rows] for n, t in sample_inputs(spec, every).items()}

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from sdtrt.engines._inductor import tidy
 from sdtrt.errors import ExportError
-from sdtrt.spec import ComponentSpec
+from sdtrt.shapes.spec import ComponentSpec
 
 if TYPE_CHECKING:
     import torch

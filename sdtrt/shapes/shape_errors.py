@@ -6,8 +6,8 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 
 from sdtrt.errors import ShapeError
-from sdtrt.sizes import Sizes
-from sdtrt.spec import SYMBOLS, ComponentSpec, ShapeProfile
+from sdtrt.shapes.profile_selection import Sizes
+from sdtrt.shapes.spec import SYMBOLS, ComponentSpec, ShapeProfile
 
 
 def check(spec: ComponentSpec, shapes: Mapping[str, Sequence[int]]) -> None:

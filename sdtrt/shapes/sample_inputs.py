@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from sdtrt.spec import ComponentSpec
+from sdtrt.shapes.spec import ComponentSpec
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -1,0 +1,1 @@
+"""Shapes stated once: tensor specs and size profiles, and what follows from them."""
