@@ -29,7 +29,7 @@ from sdtrt.analysis import load, summarize
 from sdtrt.analysis._modules import NO_MODULE, module_at
 from sdtrt.engines import Engine
 from sdtrt.engines._inductor import buckets
-from sdtrt.plan import Plan
+from sdtrt.plan.layers import Plan
 from sdtrt.system import env
 
 ANALYZE = Path(__file__).parents[1] / "scripts" / "analyze.py"

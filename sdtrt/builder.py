@@ -42,9 +42,9 @@ from sdtrt.config import BuildConfig
 from sdtrt.engines import Engine, EngineContext, Source
 from sdtrt.errors import BuildError, SdtrtError, VerifyError
 from sdtrt.forecast import IMAGE, Forecast, Step, forecast
+from sdtrt.plan.image_timing import FILE as RUN
 from sdtrt.reference import Reference
 from sdtrt.rescue import Spare
-from sdtrt.run import FILE as RUN
 from sdtrt.shapes.sample_inputs import sample_inputs
 from sdtrt.shapes.spec import ComponentSpec
 from sdtrt.store import Bundle, Change, Component, Manifest, Memory, Quantisation, Staging

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sdtrt.errors import ExportError
-from sdtrt.scopes import SCOPES, node_path
+from sdtrt.plan.node_names import SCOPES, node_path
 from sdtrt.shapes.profile_selection import varying
 from sdtrt.shapes.sample_inputs import sample_inputs
 from sdtrt.shapes.spec import ComponentSpec, Expr, ShapeProfile

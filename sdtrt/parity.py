@@ -16,8 +16,8 @@ from sdtrt.compare import LIMITS
 from sdtrt.errors import NonFiniteError, VerifyError
 from sdtrt.images import psnr
 from sdtrt.pipeline import Loading, engines_of, load, load_engines, timed
+from sdtrt.plan.image_timing import ImageRun
 from sdtrt.reference import Reference, eager, image
-from sdtrt.run import ImageRun
 from sdtrt.store import Bundle
 from sdtrt.system import malloc
 

@@ -15,7 +15,7 @@ from sdtrt import engines, hub, lora, models, origin, tasks, threads
 from sdtrt import outside as beyond
 from sdtrt.errors import BundleError, Unsupported
 from sdtrt.outside import Outside
-from sdtrt.run import EngineCalls, ImageRun
+from sdtrt.plan.image_timing import EngineCalls, ImageRun
 from sdtrt.store import Bundle
 from sdtrt.tasks import Task
 from sdtrt.watch import OnNonFinite, Watch

@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 from pydantic import AfterValidator, Field, ValidationError
 
 from sdtrt.errors import BundleError
-from sdtrt.plan import Plan
+from sdtrt.plan.layers import Plan
 from sdtrt.shapes.spec import ShapeProfile
 from sdtrt.system.files import former, link, replace_folder, sha256, write_text
 from sdtrt.system.json_records import Record, read

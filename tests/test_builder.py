@@ -14,10 +14,11 @@ from pathlib import Path
 import pytest
 
 import sdtrt
-from sdtrt import builder, config, engines, images, parity, run
+from sdtrt import builder, config, engines, images, parity
 from sdtrt.errors import BuildError, BundleError, ConfigError, ModelError, ShapeError, VerifyError
 from sdtrt.forecast import forecast
-from sdtrt.run import ImageRun
+from sdtrt.plan import image_timing
+from sdtrt.plan.image_timing import ImageRun
 from sdtrt.store import Bundle, Staging
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "build_engines.py"
@@ -226,7 +227,7 @@ def test_the_manifest_holds_what_was_done(bundles):
         assert [p.name for p in component.passes] == list(engines.load("onnxruntime").passes)
         assert max(component.parity.values()) < 1e-3
     assert bundle.manifest.image["psnr_db"] >= 40
-    timing = ImageRun.load(bundle.path / run.FILE)
+    timing = ImageRun.load(bundle.path / image_timing.FILE)
     assert (timing.steps, timing.engines["unet"].count) == (4, 4)
     assert sum(calls.total_ms for calls in timing.engines.values()) < timing.wall_ms
     assert bundle.manifest.environment["packages"]["torch"]

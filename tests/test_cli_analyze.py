@@ -12,8 +12,8 @@ import pytest
 from sdtrt import cli
 from sdtrt.cli._sources import parse_onnx, parse_shapes
 from sdtrt.errors import ConfigError
-from sdtrt.plan import Layer, Plan, TensorInfo
-from sdtrt.run import EngineCalls, ImageRun
+from sdtrt.plan.image_timing import EngineCalls, ImageRun
+from sdtrt.plan.layers import Layer, Plan, TensorInfo
 
 HOSTILE = "[bold]x[/] \x1b[31m=1+1</script><img src=x>"
 

@@ -12,7 +12,7 @@ import torch
 from sdtrt import export, graph, registry
 from sdtrt.errors import ExportError, GraphError
 from sdtrt.models import family_of
-from sdtrt.scopes import module_of
+from sdtrt.plan.node_names import module_of
 from sdtrt.shapes.sample_inputs import sample_inputs
 from sdtrt.shapes.spec import ComponentSpec, ShapeProfile, TensorSpec
 

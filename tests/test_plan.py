@@ -5,7 +5,7 @@ import json
 import pytest
 
 from sdtrt.errors import PlanError
-from sdtrt.plan import KINDS, Layer, Plan, TensorInfo, Timing
+from sdtrt.plan.layers import KINDS, Layer, Plan, TensorInfo, Timing
 
 
 def plan(*layers):

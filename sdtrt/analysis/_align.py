@@ -13,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 
-from sdtrt.plan import Layer, Plan, TensorInfo
+from sdtrt.plan.layers import Layer, Plan, TensorInfo
 
 By = Literal["nodes", "name", "module", "shape", "nothing"]
 # Positions of the layers on both sides, and what they were matched by. One side is empty for layers without a match.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sdtrt.plan import base_type
+from sdtrt.plan.layers import base_type
 
 # Okabe and Ito's set, with a brown and a grey: apart from each other (CIELAB distance 16 or more) also for protanopia,
 # deuteranopia and tritanopia, and visible on white and on black.

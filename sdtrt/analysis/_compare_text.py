@@ -11,7 +11,7 @@ from sdtrt.analysis._modules import NO_MODULE
 from sdtrt.analysis.compare import Change, Comparison, Group, PlanDiff, Row
 from sdtrt.analysis.gate import MODULE_DEPTH, Check
 from sdtrt.analysis.summary import number
-from sdtrt.plan import Layer
+from sdtrt.plan.layers import Layer
 
 JSON_VERSION = 1
 TOP_MODULES = 10

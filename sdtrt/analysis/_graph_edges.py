@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sdtrt.plan import Plan, TensorInfo
+from sdtrt.plan.layers import Plan, TensorInfo
 
 
 @dataclass(frozen=True)

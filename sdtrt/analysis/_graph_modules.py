@@ -8,8 +8,8 @@ from math import ceil, sqrt
 
 from sdtrt.analysis._graph_edges import Edge
 from sdtrt.analysis._modules import module_path
-from sdtrt.plan import Plan
-from sdtrt.scopes import module_of
+from sdtrt.plan.layers import Plan
+from sdtrt.plan.node_names import module_of
 
 # TensorRT joins the names of fused nodes with a plus sign, and those in one Myelin group with control characters.
 _JOINT = re.compile(r" \+ |[\x1e\x1f]+")

@@ -13,7 +13,7 @@ from sdtrt.analysis._graph_modules import layer_paths
 from sdtrt.analysis._graph_style import WHOLE, totals_ms
 from sdtrt.analysis._modules import NO_MODULE
 from sdtrt.errors import ConfigError
-from sdtrt.plan import Layer, Plan, TensorInfo, Timing
+from sdtrt.plan.layers import Layer, Plan, TensorInfo, Timing
 
 
 def subgraph(plan: Plan, query: str, radius: int = 1) -> Plan:

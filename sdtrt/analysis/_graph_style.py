@@ -10,7 +10,7 @@ from typing import Literal, get_args
 
 from sdtrt.analysis._colors import KIND_COLORS, precision_color
 from sdtrt.analysis._graph_modules import name_parts
-from sdtrt.plan import Layer, Plan, TensorInfo, Timing
+from sdtrt.plan.layers import Layer, Plan, TensorInfo, Timing
 
 LatencyType = Literal["median_time", "avg_time", "time"]
 LATENCIES: tuple[LatencyType, ...] = get_args(LatencyType)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from sdtrt.analysis._graph_edges import Edge
 from sdtrt.analysis._graph_modules import layer_paths, runs, short_name
-from sdtrt.plan import Plan
+from sdtrt.plan.layers import Plan
 
 # More layers than this in one group are cut into runs.
 MOST_LAYERS = 30

@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from sdtrt.analysis.frame import COLUMNS
-from sdtrt.plan import Layer, Plan, TensorInfo
+from sdtrt.plan.layers import Layer, Plan, TensorInfo
 
 DIGITS = 6
 NAME_CHARS = 300

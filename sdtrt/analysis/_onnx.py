@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from sdtrt import readers
 from sdtrt.errors import ConfigError, GraphError
-from sdtrt.plan import Plan
+from sdtrt.plan.layers import Plan
 
 if TYPE_CHECKING:
     from sdtrt.costs import GraphCosts

@@ -8,7 +8,7 @@ from statistics import median
 
 from sdtrt.analysis.noise import MIN_RUNS
 from sdtrt.errors import ConfigError
-from sdtrt.plan import Plan
+from sdtrt.plan.layers import Plan
 
 Times = Sequence[tuple[float, ...]]
 

@@ -1,6 +1,6 @@
 """Where the time of one image goes: every engine times its calls, and what is left of the wall clock.
 
-With a recorded image (`sdtrt.run.ImageRun`) calls and times are those that were measured. Without one, calls are
+With a recorded image (`sdtrt.plan.image_timing.ImageRun`) calls and times are those that were measured. Without one, calls are
 assumed as a text-to-image pipeline makes them, the times are those of the plans, and what lies between engines is not
 known.
 """
@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 
-from sdtrt.plan import Plan
-from sdtrt.run import ImageRun
+from sdtrt.plan.image_timing import ImageRun
+from sdtrt.plan.layers import Plan
 
 # diffusers' default for Stable Diffusion.
 ASSUMED_STEPS = 50

@@ -14,7 +14,7 @@ from pydantic import Field, field_validator
 
 from sdtrt.analysis._devices import DEVICES, MATRIX_DTYPES
 from sdtrt.errors import ConfigError
-from sdtrt.plan import Kind, base_type
+from sdtrt.plan.layers import Kind, base_type
 from sdtrt.system.files import write_text
 from sdtrt.system.json_records import Record, read
 

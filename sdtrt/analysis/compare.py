@@ -18,7 +18,7 @@ from sdtrt.analysis._modules import NO_MODULE, module_at
 from sdtrt.analysis.noise import layers_ms
 from sdtrt.analysis.session import Analysis
 from sdtrt.errors import ConfigError
-from sdtrt.plan import Layer, Plan
+from sdtrt.plan.layers import Layer, Plan
 
 
 @dataclass(frozen=True)

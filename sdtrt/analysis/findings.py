@@ -19,7 +19,7 @@ from sdtrt import registry
 from sdtrt.analysis.budget import Budget
 from sdtrt.analysis.ceilings import Ceilings
 from sdtrt.analysis.rules._view import Found, Severity, View
-from sdtrt.plan import Plan
+from sdtrt.plan.layers import Plan
 
 RULES = "sdtrt.analysis.rules"
 HIGH_PCT, MEDIUM_PCT = 5.0, 1.0

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from sdtrt.analysis.ceilings import Ceilings, ceilings_of
-from sdtrt.plan import Plan
+from sdtrt.plan.layers import Plan
 
 TEXT = {
     "component": "engine that runs the layer, such as unet",

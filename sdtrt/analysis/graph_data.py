@@ -14,7 +14,7 @@ from sdtrt.analysis._graph_edges import edges
 from sdtrt.analysis._graph_style import clean, tensor_text
 from sdtrt.analysis._graph_tree import group_tree
 from sdtrt.analysis.session import Analysis
-from sdtrt.plan import Plan, TensorInfo
+from sdtrt.plan.layers import Plan, TensorInfo
 
 # Longer names are cut, as are lists of ONNX nodes: this is a picture, the layer table has them whole.
 TEXT_CHARS = 300

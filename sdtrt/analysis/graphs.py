@@ -20,7 +20,7 @@ from sdtrt.analysis._graph_edges import Edge, bindings, edges, one_writer_each
 from sdtrt.analysis._graph_select import around, by_module, subgraph
 from sdtrt.analysis._graph_style import LatencyType, layer_type_formatter, precision_formatter
 from sdtrt.errors import SdtrtError
-from sdtrt.plan import Layer, Plan, TensorInfo
+from sdtrt.plan.layers import Layer, Plan, TensorInfo
 
 if TYPE_CHECKING:
     import graphviz

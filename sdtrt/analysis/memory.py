@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 
-from sdtrt.plan import Plan
+from sdtrt.plan.layers import Plan
 from sdtrt.store import Component, Manifest, ProfileMemory
 
 

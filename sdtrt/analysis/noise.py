@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from math import hypot, sqrt
 from statistics import NormalDist, fmean, median
 
-from sdtrt.plan import Layer
+from sdtrt.plan.layers import Layer
 
 MIN_RUNS = 3
 SIGMA_PER_MAD = 1.4826

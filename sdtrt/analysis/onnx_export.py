@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from sdtrt.analysis._graph_edges import Edge, bindings, edges, one_writer_each
 from sdtrt.analysis._graph_style import clean
-from sdtrt.plan import Layer, Plan, TensorInfo
+from sdtrt.plan.layers import Layer, Plan, TensorInfo
 
 if TYPE_CHECKING:
     import onnx

@@ -17,8 +17,8 @@ from sdtrt.analysis.findings import Finding, findings
 from sdtrt.analysis.frame import to_frame
 from sdtrt.analysis.memory import MemoryRow, memory
 from sdtrt.analysis.summary import Summary, summarize
-from sdtrt.plan import Plan
-from sdtrt.run import ImageRun
+from sdtrt.plan.image_timing import ImageRun
+from sdtrt.plan.layers import Plan
 from sdtrt.store import Manifest
 
 

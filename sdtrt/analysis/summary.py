@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from math import isfinite
 from statistics import median
 
-from sdtrt.plan import Plan
+from sdtrt.plan.layers import Plan
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from sdtrt.errors import SdtrtError
-from sdtrt.run import ImageRun
+from sdtrt.plan.image_timing import ImageRun
 from sdtrt.system.files import write_text
 from sdtrt.system.json_records import Record, read
 

@@ -11,7 +11,7 @@ from sdtrt.errors import ConfigError
 
 if TYPE_CHECKING:
     from sdtrt.analysis import Analysis
-    from sdtrt.plan import Plan
+    from sdtrt.plan.layers import Plan
 
 SCALAR = "scalar"
 _SIZES = re.compile(r"[1-9]\d{0,9}(?:x[1-9]\d{0,9})*", re.ASCII)

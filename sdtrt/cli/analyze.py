@@ -15,7 +15,7 @@ from sdtrt.errors import ConfigError
 
 if TYPE_CHECKING:
     from sdtrt.analysis import Analysis
-    from sdtrt.plan import Plan
+    from sdtrt.plan.layers import Plan
 
 Say = Callable[[str, float], None]
 Color = Literal["type", "precision"]

@@ -16,7 +16,7 @@ from sdtrt.errors import ConfigError
 
 if TYPE_CHECKING:
     from sdtrt.analysis import Analysis, Check, Comparison
-    from sdtrt.plan import Plan
+    from sdtrt.plan.layers import Plan
 
 By = Literal["total", "module", "layer"]
 EXAMPLES = (

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
     from sdtrt.outside import Outside
-    from sdtrt.run import ImageRun
+    from sdtrt.plan.image_timing import ImageRun
 
 EXAMPLES = 'Example: [bold]sdtrt generate bundle --prompt "a red fox in the snow" --steps 30 --seed 7 --out fox.png[/]'
 

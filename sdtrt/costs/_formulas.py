@@ -27,8 +27,8 @@ import onnx
 
 from sdtrt.costs._shapes import Fact
 from sdtrt.errors import GraphError
-from sdtrt.kinds import kind_of
-from sdtrt.plan import Kind
+from sdtrt.plan.layers import Kind
+from sdtrt.plan.op_kinds import kind_of
 
 PER_ELEMENT = {
     # mean 1; variance 3; subtract and divide 2; scale and shift 2

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from sdtrt.costs._formulas import FREE, PER_ELEMENT
 from sdtrt.costs._graph import GraphCosts
-from sdtrt.kinds import kind_of
-from sdtrt.plan import NodeCost, TensorInfo
+from sdtrt.plan.layers import NodeCost, TensorInfo
+from sdtrt.plan.op_kinds import kind_of
 
 if TYPE_CHECKING:
     import torch

@@ -18,9 +18,9 @@ from sdtrt.costs._attention import attention_nodes
 from sdtrt.costs._formulas import bytes_moved, flops, is_view
 from sdtrt.costs._shapes import Fact, resolve
 from sdtrt.errors import GraphError
-from sdtrt.kinds import node_kind
-from sdtrt.plan import NodeCost, TensorInfo
-from sdtrt.scopes import SCOPES, module_of, node_path
+from sdtrt.plan.layers import NodeCost, TensorInfo
+from sdtrt.plan.node_names import SCOPES, module_of, node_path
+from sdtrt.plan.op_kinds import node_kind
 
 _DTYPES = {"float8e4m3fn": "float8_e4m3fn", "float8e5m2": "float8_e5m2", "float4e2m1": "float4"}
 

@@ -19,7 +19,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from sdtrt.plan import Kind, Layer, NodeCost, Plan, TensorInfo
+from sdtrt.plan.layers import Kind, Layer, NodeCost, Plan, TensorInfo
 
 if TYPE_CHECKING:
     from sdtrt.costs._graph import GraphCosts

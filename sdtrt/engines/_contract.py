@@ -20,7 +20,7 @@ from sdtrt.engines import _parts, _tally
 from sdtrt.engines._fallback import Fallback
 from sdtrt.engines._parts import Usage
 from sdtrt.errors import EngineError, ShapeError, Unsupported
-from sdtrt.plan import Layer, Plan
+from sdtrt.plan.layers import Layer, Plan
 from sdtrt.shapes import shape_errors
 from sdtrt.shapes.profile_selection import Fit, Ranges, Sizes, concerning
 from sdtrt.shapes.spec import ComponentSpec, ShapeProfile

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from sdtrt.engines._contract import Backend, Engine, EngineContext
 from sdtrt.errors import Unsupported
-from sdtrt.plan import Layer, Plan
+from sdtrt.plan.layers import Layer, Plan
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -15,9 +15,9 @@ from typing import Any
 
 import onnx
 
-from sdtrt.kinds import node_kind
-from sdtrt.plan import Layer, TensorInfo
-from sdtrt.scopes import module_of
+from sdtrt.plan.layers import Layer, TensorInfo
+from sdtrt.plan.node_names import module_of
+from sdtrt.plan.op_kinds import node_kind
 
 # The profiler's names of types, in numpy's spelling where they differ.
 _DTYPES = {"float": "float32", "double": "float64"}

@@ -18,7 +18,7 @@ from sdtrt.engines._trt_device import Device
 from sdtrt.engines._trt_measure import Measured, Run
 from sdtrt.engines._trt_profiles import by_x
 from sdtrt.errors import PlanError
-from sdtrt.plan import Layer, Plan
+from sdtrt.plan.layers import Layer, Plan
 from sdtrt.system.files import write_text
 
 

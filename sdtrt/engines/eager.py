@@ -11,7 +11,7 @@ from sdtrt.engines import _fallback
 from sdtrt.engines._contract import Backend, Engine, EngineContext, Source, damaged
 from sdtrt.engines._tensor_weights import TensorWeights
 from sdtrt.errors import ModelError
-from sdtrt.plan import Kind, Layer
+from sdtrt.plan.layers import Kind, Layer
 from sdtrt.shapes import profile_selection
 from sdtrt.shapes.spec import ComponentSpec, ShapeProfile
 from sdtrt.system import env

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sdtrt.engines._contract import Backend, Engine, EngineContext, Source, damaged
-from sdtrt.plan import Layer
+from sdtrt.plan.layers import Layer
 
 if TYPE_CHECKING:
     from torch import Tensor

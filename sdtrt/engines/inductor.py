@@ -22,7 +22,7 @@ from sdtrt.engines._inductor import buckets
 from sdtrt.engines._inductor.hopper import is_hopper
 from sdtrt.engines._inductor.record import BucketRecord, EngineRecord
 from sdtrt.errors import EngineError
-from sdtrt.plan import Layer, Plan
+from sdtrt.plan.layers import Layer, Plan
 from sdtrt.system import env
 from sdtrt.system.json_records import Record
 

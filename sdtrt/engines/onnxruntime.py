@@ -19,7 +19,7 @@ from sdtrt.engines._contract import Backend, Engine, EngineContext, Source, Unav
 from sdtrt.engines._ort_cuda import CudaSession
 from sdtrt.engines._ort_weights import OrtWeights, Replaced
 from sdtrt.errors import BackendUnavailable, EngineError
-from sdtrt.plan import Layer
+from sdtrt.plan.layers import Layer
 from sdtrt.shapes import profile_selection
 from sdtrt.shapes.spec import ComponentSpec, ShapeProfile
 from sdtrt.system import env, malloc

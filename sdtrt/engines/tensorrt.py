@@ -29,7 +29,7 @@ from sdtrt.engines._trt_plan_file import PLAN, RECORD, PlanRecord, check_gpu, nu
 from sdtrt.engines._trt_refit import TrtWeights
 from sdtrt.engines._trt_session import Session
 from sdtrt.errors import BackendUnavailable, ConfigError, EngineError, Unsupported
-from sdtrt.plan import Layer, Plan
+from sdtrt.plan.layers import Layer, Plan
 from sdtrt.shapes.profile_selection import Ranges
 from sdtrt.shapes.spec import ComponentSpec, ShapeProfile
 from sdtrt.system import env

@@ -17,7 +17,7 @@ from pathlib import Path
 import onnx
 
 from sdtrt.graph._result import Result
-from sdtrt.kinds import kind_of
+from sdtrt.plan.op_kinds import kind_of
 from sdtrt.store import Change
 
 VERSION = 1

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from sdtrt import costs as shared
 from sdtrt.costs import GraphCosts
-from sdtrt.plan import Layer, Plan, TensorInfo
+from sdtrt.plan.layers import Layer, Plan, TensorInfo
 from sdtrt.readers._owners import owned
 from sdtrt.readers._tensors import PROFILE
 

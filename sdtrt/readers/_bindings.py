@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sdtrt.plan import Layer, TensorInfo
+from sdtrt.plan.layers import Layer, TensorInfo
 from sdtrt.readers._documents import LeftOut
 from sdtrt.readers._tensors import dims_of, tensor_of
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 
-from sdtrt.plan import DTYPE_BITS, Kind, TensorInfo
+from sdtrt.plan.layers import DTYPE_BITS, Kind, TensorInfo
 
 # Parts of a lower-case type, in the order in which they are looked for.
 _PARTS: tuple[tuple[str, Kind], ...] = (

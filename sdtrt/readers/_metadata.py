@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from sdtrt.plan import LONGEST_MS
+from sdtrt.plan.layers import LONGEST_MS
 from sdtrt.readers._documents import LeftOut
 
 _SECTIONS = {

@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from collections import Counter
 
+from sdtrt.plan.node_names import module_of
 from sdtrt.readers._documents import LeftOut
-from sdtrt.scopes import module_of
 
 _SEPARATOR = re.compile(r"[\x1e\x1f]")
 _MARK = "[ONNX Layer: "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from sdtrt.plan import Layer
+from sdtrt.plan.layers import Layer
 from sdtrt.readers._tensors import PROFILE
 
 _COPY = re.compile(r"Reformatting CopyNode for (?:Input|Output) Tensor \d+ (?:to|of|from) (.+)", re.S)

@@ -13,7 +13,7 @@ from functools import lru_cache
 from math import prod
 from typing import Any
 
-from sdtrt.plan import TensorInfo
+from sdtrt.plan.layers import TensorInfo
 from sdtrt.readers._documents import LeftOut
 
 PROFILE = re.compile(r" ?\[profile (\d+)\]")

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from sdtrt.plan import LONGEST_MS, Layer, Timing
+from sdtrt.plan.layers import LONGEST_MS, Layer, Timing
 from sdtrt.readers._documents import LeftOut
 from sdtrt.readers._tensors import PROFILE
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 from math import prod
 from typing import Any
 
-from sdtrt.plan import DTYPE_BITS, Kind, TensorInfo
+from sdtrt.plan.layers import DTYPE_BITS, Kind, TensorInfo
 from sdtrt.readers._documents import LeftOut
 from sdtrt.readers._tensors import dtype_of, tensor_of
 

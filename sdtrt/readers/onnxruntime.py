@@ -11,12 +11,12 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from sdtrt.kinds import node_kind
-from sdtrt.plan import Layer, Plan, TensorInfo, Timing
+from sdtrt.plan.layers import Layer, Plan, TensorInfo, Timing
+from sdtrt.plan.node_names import module_of
+from sdtrt.plan.op_kinds import node_kind
 from sdtrt.readers._documents import Document, LeftOut
 from sdtrt.readers._tensors import dims_of
 from sdtrt.readers._timings import milliseconds
-from sdtrt.scopes import module_of
 
 if TYPE_CHECKING:
     from sdtrt.costs import GraphCosts

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sdtrt.plan import Plan
+from sdtrt.plan.layers import Plan
 from sdtrt.readers._documents import Document
 
 

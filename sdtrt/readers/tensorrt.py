@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from sdtrt.errors import PlanError
-from sdtrt.plan import Layer, Plan
+from sdtrt.plan.layers import Layer, Plan
 from sdtrt.readers import _bindings, _kinds, _metadata, _timings, _work
 from sdtrt.readers._blocks import blocks
 from sdtrt.readers._documents import Document, LeftOut

@@ -6,7 +6,7 @@ import pytest
 
 from sdtrt.analysis.budget import ASSUMED_STEPS, REST, budget
 from sdtrt.analysis.session import Analysis
-from sdtrt.run import EngineCalls
+from sdtrt.plan.image_timing import EngineCalls
 
 
 def rows(found):

@@ -17,7 +17,7 @@ from sdtrt.analysis._align import align
 from sdtrt.analysis._modules import NO_MODULE, module_at
 from sdtrt.analysis.compare import diff
 from sdtrt.errors import ConfigError
-from sdtrt.plan import KINDS, Layer, NodeCost, Plan, TensorInfo
+from sdtrt.plan.layers import KINDS, Layer, NodeCost, Plan, TensorInfo
 
 DUMPS = Path(__file__).parents[3] / "shared" / "data" / "engine-json" / "trt8-resnet18-a100"
 

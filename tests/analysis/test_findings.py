@@ -9,8 +9,8 @@ from sdtrt import registry
 from sdtrt.analysis.findings import SEVERITIES, rules
 from sdtrt.analysis.rules._kernels import uses_tensor_cores
 from sdtrt.analysis.session import Analysis
-from sdtrt.plan import KINDS, Layer, NodeCost, Plan, TensorInfo, Timing
-from sdtrt.run import EngineCalls, ImageRun
+from sdtrt.plan.image_timing import EngineCalls, ImageRun
+from sdtrt.plan.layers import KINDS, Layer, NodeCost, Plan, TensorInfo, Timing
 
 CASES = "analysis.rules.cases"
 BARE = DEVICE.model_copy(update={"gb_per_s": None, "vector_tflops": None, "launch_us": None})

@@ -16,7 +16,7 @@ from sdtrt.analysis.gate import at_least, parse_percent
 from sdtrt.analysis.junit import Case, check_cases, finding_cases, to_junit
 from sdtrt.analysis.noise import Estimate, change_error_ms, estimate, layers_estimate, threshold
 from sdtrt.errors import ConfigError
-from sdtrt.plan import Layer, Plan, Timing
+from sdtrt.plan.layers import Layer, Plan, Timing
 
 times = st.lists(st.floats(0.001, 1000), min_size=1, max_size=30)
 

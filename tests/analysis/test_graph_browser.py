@@ -10,7 +10,7 @@ import pytest
 from sdtrt.analysis import graph_data
 from sdtrt.analysis._colors import KIND_COLORS
 from sdtrt.analysis.session import Analysis
-from sdtrt.plan import KINDS, Layer, Plan, TensorInfo
+from sdtrt.plan.layers import KINDS, Layer, Plan, TensorInfo
 
 Keys = pytest.importorskip("selenium.webdriver.common.keys").Keys
 Actions = pytest.importorskip("selenium.webdriver.common.action_chains").ActionChains

@@ -8,7 +8,7 @@ import pytest
 
 from sdtrt.analysis.graph_data import graph_data
 from sdtrt.analysis.session import Analysis
-from sdtrt.plan import Layer, Plan, TensorInfo
+from sdtrt.plan.layers import Layer, Plan, TensorInfo
 
 HOSTILE = "</script>\x1e\ud800" + "x" * 5000
 

@@ -14,7 +14,7 @@ from sdtrt.analysis._graph_edges import bindings, edges, one_writer_each
 from sdtrt.analysis._graph_modules import layer_paths, runs, short_name
 from sdtrt.analysis._modules import module_path
 from sdtrt.errors import ConfigError
-from sdtrt.plan import Layer, Plan, TensorInfo, Timing
+from sdtrt.plan.layers import Layer, Plan, TensorInfo, Timing
 
 needs_dot = pytest.mark.skipif(not shutil.which("dot"), reason="Graphviz is not installed")
 SVG = "{http://www.w3.org/2000/svg}"

@@ -14,7 +14,7 @@ from sdtrt.analysis import load_plans
 from sdtrt.analysis.ceilings import Ceilings
 from sdtrt.analysis.load import load
 from sdtrt.errors import BundleError, PlanError
-from sdtrt.run import EngineCalls, ImageRun
+from sdtrt.plan.image_timing import EngineCalls, ImageRun
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import onnx
 import pytest
 
 from sdtrt.analysis.onnx_export import DOMAIN, save_onnx, to_onnx
-from sdtrt.plan import DTYPE_BITS, Layer, Plan, TensorInfo
+from sdtrt.plan.layers import DTYPE_BITS, Layer, Plan, TensorInfo
 
 
 def layer(name, reads=(), writes=(), **more):

@@ -14,7 +14,7 @@ from sdtrt.analysis.ceilings import Ceilings
 from sdtrt.analysis.plots._layout import NAME_CHARS, label
 from sdtrt.analysis.report import SECTIONS
 from sdtrt.analysis.session import Analysis
-from sdtrt.plan import KINDS
+from sdtrt.plan.layers import KINDS
 
 PLOTS = "sdtrt.analysis.plots"
 NAMES = registry.names(PLOTS)

@@ -7,7 +7,7 @@ import pytest
 from sdtrt import registry
 from sdtrt.analysis.report import render
 from sdtrt.analysis.session import Analysis
-from sdtrt.plan import KINDS, Layer, TensorInfo
+from sdtrt.plan.layers import KINDS, Layer, TensorInfo
 
 # Elements that one keystroke or click may make: rows in view have 750; the table of 3,000 layers has 60,000.
 FEW_ELEMENTS = 1500

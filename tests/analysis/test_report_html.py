@@ -20,7 +20,7 @@ from sdtrt.analysis._layer_data import layer_details
 from sdtrt.analysis._overview import tiles
 from sdtrt.analysis.report import render
 from sdtrt.analysis.session import Analysis
-from sdtrt.plan import KINDS, Layer
+from sdtrt.plan.layers import KINDS, Layer
 
 HEAVY = ("torch", "tensorrt", "onnx", "onnxruntime", "diffusers", "transformers", "onnx_graphsurgeon", "polygraphy")
 
@@ -275,7 +275,7 @@ for name in {HEAVY!r}:
 from sdtrt.analysis._layer_data import layer_details
 from sdtrt.analysis.report import render
 from sdtrt.analysis.session import Analysis
-from sdtrt.plan import Layer, NodeCost, Plan
+from sdtrt.plan.layers import Layer, NodeCost, Plan
 layers = (Layer(name="a", kind="conv", op="Conv", times_ms=(1.0,), nodes=("n",)),)
 nodes = (NodeCost(name="n", op="Conv", kind="conv", module="", flops=1, bytes_moved=1, weight_bytes=0),)
 facts = dict.fromkeys(("component", "backend", "backend_version", "device", "precision"), "x")

@@ -7,7 +7,7 @@ from analysis.trt_dump import write
 
 from sdtrt.analysis.trex import EnginePlan, plotly_pie2
 from sdtrt.errors import PlanError
-from sdtrt.plan import Layer, NodeCost, Plan, TensorInfo
+from sdtrt.plan.layers import Layer, NodeCost, Plan, TensorInfo
 
 
 @pytest.fixture(scope="module", params=["8", "10", "11"])

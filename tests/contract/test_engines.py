@@ -12,7 +12,7 @@ from sdtrt import compare, engines, pipeline
 from sdtrt import models as families
 from sdtrt.costs import graph_costs
 from sdtrt.errors import ConfigError, EngineError, ShapeError
-from sdtrt.plan import Plan
+from sdtrt.plan.layers import Plan
 from sdtrt.shapes.sample_inputs import sample_inputs
 
 COMPONENTS = ("text_encoder", "unet", "vae_decoder", "vae_encoder")

@@ -22,9 +22,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from sdtrt import engines, export, graph, models
 from sdtrt.costs import graph_costs, join
 from sdtrt.errors import GraphError
-from sdtrt.kinds import node_kind
-from sdtrt.plan import Layer, NodeCost, Plan
-from sdtrt.scopes import module_of
+from sdtrt.plan.layers import Layer, NodeCost, Plan
+from sdtrt.plan.node_names import module_of
+from sdtrt.plan.op_kinds import node_kind
 from sdtrt.shapes.spec import ShapeProfile
 
 HALF, FLOAT, INT64, BOOL, INT4 = (

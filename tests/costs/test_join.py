@@ -10,7 +10,7 @@ from onnx import TensorProto, helper, numpy_helper, save
 
 from sdtrt.costs import GraphCosts, graph_costs, join
 from sdtrt.errors import GraphError
-from sdtrt.plan import KINDS, Layer, NodeCost, Plan, TensorInfo
+from sdtrt.plan.layers import KINDS, Layer, NodeCost, Plan, TensorInfo
 
 
 def plan(*layers):

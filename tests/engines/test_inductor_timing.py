@@ -1,7 +1,7 @@
 """What a profiler saw, brought together with what should have run."""
 
 from sdtrt.engines._inductor.timing import Event, Ran, key_of, matched, runs_of
-from sdtrt.plan import Layer
+from sdtrt.plan.layers import Layer
 
 
 def layer(kernel, native="extern"):
@@ -48,7 +48,7 @@ def test_kernels_go_to_the_operator_that_launched_them():
     """An addmm with two kernels, one of them from an inner operator, and a Triton kernel between two of its like."""
     ms = 1_000_000
     events = [
-        Event("sdtrt.run", 0, 100 * ms, id=1),
+        Event("sdtrt.plan.image_timing", 0, 100 * ms, id=1),
         Event("## Call CompiledFxGraph x ##", 1, 50 * ms, id=2),
         Event("aten::addmm", 10, 20, id=3),
         Event("aten::copy_", 12, 14, id=4),
@@ -69,7 +69,7 @@ def test_kernels_go_to_the_operator_that_launched_them():
 def test_a_kernel_written_by_hand_is_known_by_its_name_on_the_device():
     """Inductor launches it inside of a record that has the name of its own variable."""
     events = [
-        Event("sdtrt.run", 0, 100, id=1),
+        Event("sdtrt.plan.image_timing", 0, 100, id=1),
         Event("_b_34", 10, 20, id=2),
         Event("aten::mm", 21, 25, id=3),
         Event("_b_7", 26, 29, id=4),
@@ -84,7 +84,7 @@ def test_a_kernel_written_by_hand_is_known_by_its_name_on_the_device():
 
 def test_on_the_cpu_the_outermost_operators_count():
     events = [
-        Event("sdtrt.run", 0, 9_000_000, id=1),
+        Event("sdtrt.plan.image_timing", 0, 9_000_000, id=1),
         Event("aten::convolution", 1_000_000, 3_000_000, id=2),
         Event("aten::mkldnn_convolution", 1_500_000, 2_500_000, id=3),
         Event("cpp_fused_0", 3_000_000, 3_500_000, id=4),

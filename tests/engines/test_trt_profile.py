@@ -9,7 +9,7 @@ from trt import small
 from sdtrt.engines import _trt_files, _trt_measure, tensorrt
 from sdtrt.engines._trt_device import Device
 from sdtrt.errors import ConfigError, EngineError, ShapeError
-from sdtrt.plan import Plan
+from sdtrt.plan.layers import Plan
 from sdtrt.system.nvml import Clocks, env
 
 ROLES = ("graph", "profile", "profile.metadata", "timing")

@@ -14,7 +14,7 @@ from readers.conftest import DUMPS
 from sdtrt.analysis.load import load
 from sdtrt.analysis.session import Analysis
 from sdtrt.errors import PlanError, SdtrtError
-from sdtrt.plan import Plan
+from sdtrt.plan.layers import Plan
 
 SCRIPT = "</script><script>alert(1)</script>"
 DEEP: list = []

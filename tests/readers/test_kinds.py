@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sdtrt.plan import TensorInfo
+from sdtrt.plan.layers import TensorInfo
 from sdtrt.readers._kinds import kind_of, precision_of, tokens
 
 CONV = "sm80_xmma_fprop_implicit_gemm_f16f16_f16f32_f32_nhwckrsc_nhwc_tilesize128x64x32_stage4_g1_tensor16x8x16"

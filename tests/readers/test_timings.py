@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from sdtrt.plan import Layer
+from sdtrt.plan.layers import Layer
 from sdtrt.readers._documents import LeftOut
 from sdtrt.readers._timings import records, run_times, timed
 

@@ -10,7 +10,7 @@ from sdtrt.analysis._colors import LINE
 from sdtrt.analysis.ceilings import MATRIX_KINDS, Ceilings
 from sdtrt.analysis.plots._layout import LAYERS, by_kind, finish, label, names_of, small
 from sdtrt.analysis.session import Analysis
-from sdtrt.plan import base_type
+from sdtrt.plan.layers import base_type
 
 TITLE = "Roofline"
 CAPTION = (

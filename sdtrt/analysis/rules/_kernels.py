@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterator
 
 from sdtrt.analysis.rules._view import Part, View
-from sdtrt.plan import base_type
+from sdtrt.plan.layers import base_type
 
 # Plain multiply-adds, products with a vector, and kernels for GPUs that had no tensor cores (Maxwell, Pascal).
 _PLAIN = re.compile(

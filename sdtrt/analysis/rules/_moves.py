@@ -15,7 +15,7 @@ from typing import Literal
 
 from sdtrt.analysis.ceilings import MATRIX_KINDS
 from sdtrt.analysis.rules._view import Part, View
-from sdtrt.plan import DTYPE_BITS, Layer
+from sdtrt.plan.layers import DTYPE_BITS, Layer
 
 Sort = Literal["quantize", "shape", "skip", "copy", "norm_cast", "cast", "layout"]
 _QDQ = frozenset({"QuantizeLinear", "DequantizeLinear"})

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 from sdtrt.analysis.rules._view import Found, View, counted, names, total
-from sdtrt.plan import NodeCost
+from sdtrt.plan.layers import NodeCost
 
 
 def repeated(view: View, modules: str, what: str) -> Iterator[Found]:

@@ -14,7 +14,7 @@ import pandas as pd
 
 from sdtrt.analysis.ceilings import MATRIX_KINDS, Ceilings
 from sdtrt.costs import payers_of
-from sdtrt.plan import DTYPE_BITS, Layer, NodeCost, Plan
+from sdtrt.plan.layers import DTYPE_BITS, Layer, NodeCost, Plan
 
 Severity = Literal["high", "medium", "low"]
 HALVES = frozenset({"float16", "bfloat16"})

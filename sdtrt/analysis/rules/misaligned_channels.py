@@ -18,7 +18,7 @@ from collections.abc import Iterator
 
 from sdtrt.analysis.rules._kernels import uses_tensor_cores
 from sdtrt.analysis.rules._view import Found, Part, View, counted, names, short, total
-from sdtrt.plan import DTYPE_BITS
+from sdtrt.plan.layers import DTYPE_BITS
 
 TITLE = "Channels not aligned for tensor cores"
 UNIT_BITS = 128

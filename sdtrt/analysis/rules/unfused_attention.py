@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 from sdtrt.analysis.rules._kernels import is_fused_attention
 from sdtrt.analysis.rules._view import Found, Part, View, counted, names, short, total
-from sdtrt.plan import NodeCost
+from sdtrt.plan.layers import NodeCost
 
 TITLE = "Attention that was not fused"
 PRODUCTS = frozenset({"MatMul", "FusedMatMul", "Gemm"})

@@ -12,7 +12,7 @@ from sdtrt import readers
 from sdtrt.analysis._onnx import join_onnx
 from sdtrt.analysis.load import load
 from sdtrt.errors import PlanError
-from sdtrt.plan import Plan
+from sdtrt.plan.layers import Plan
 from sdtrt.readers._documents import Document, parse
 
 # A path, what json.loads makes of a graph file, or its list of layers.

@@ -7,8 +7,8 @@ from math import nan
 from statistics import fmean, median
 
 from sdtrt.analysis.trex.layer import Layer
-from sdtrt.plan import Layer as PlanLayer
-from sdtrt.plan import Plan, Timing
+from sdtrt.plan.layers import Layer as PlanLayer
+from sdtrt.plan.layers import Plan, Timing
 
 COLUMNS = {
     "latency.time": "total_ms",

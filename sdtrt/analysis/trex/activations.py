@@ -15,7 +15,7 @@ from typing import Any
 
 import pandas as pd
 
-from sdtrt.plan import DTYPE_BITS, TensorInfo
+from sdtrt.plan.layers import DTYPE_BITS, TensorInfo
 from sdtrt.readers._tensors import dtype_of
 
 # What TREx calls a type that it cannot tell.

@@ -11,7 +11,7 @@ from sdtrt.analysis import graphs
 from sdtrt.analysis.graphs import layer_type_formatter, precision_formatter, render_dot
 from sdtrt.analysis.trex.engine_plan import EnginePlan
 from sdtrt.analysis.trex.layer import Layer
-from sdtrt.plan import Plan
+from sdtrt.plan.layers import Plan
 
 if TYPE_CHECKING:
     import graphviz

@@ -7,9 +7,9 @@ from functools import cached_property
 from math import nan
 from typing import Any
 
-from sdtrt import plan
 from sdtrt.analysis.trex.activations import UNKNOWN, Activation, bytes_of, raw_tensor
-from sdtrt.plan import DTYPE_BITS
+from sdtrt.plan import layers as plan
+from sdtrt.plan.layers import DTYPE_BITS
 from sdtrt.readers._tensors import dtype_of
 
 # TREx's names for layers that other versions and backends call otherwise.

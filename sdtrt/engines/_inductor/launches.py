@@ -14,7 +14,7 @@ from sdtrt import costs
 from sdtrt.engines._inductor import wrapper
 from sdtrt.engines._inductor.capture import Graph
 from sdtrt.engines._inductor.wrapper import Launch
-from sdtrt.plan import Kind, Layer, NodeCost, Plan, TensorInfo
+from sdtrt.plan.layers import Kind, Layer, NodeCost, Plan, TensorInfo
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -14,12 +14,12 @@ from difflib import SequenceMatcher
 from typing import TYPE_CHECKING, Any
 
 from sdtrt.engines._inductor.launches import NATIVE
-from sdtrt.plan import Layer
+from sdtrt.plan.layers import Layer
 
 if TYPE_CHECKING:
     import torch
 
-_RUN = "sdtrt.run"
+_RUN = "sdtrt.plan.image_timing"
 # What torch and Inductor record around everything; the launches are inside.
 _FRAMES = (_RUN, "## Call", "CompiledFxGraph", "AOTDispatcher", "Torch-Compiled Region", "Runtime")
 

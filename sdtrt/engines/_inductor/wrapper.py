@@ -16,7 +16,7 @@ from textwrap import dedent
 from sdtrt.engines._inductor import definitions
 from sdtrt.engines._inductor.definitions import Kernel
 from sdtrt.errors import EngineError
-from sdtrt.plan import TensorInfo
+from sdtrt.plan.layers import TensorInfo
 
 _SOURCES = re.compile(r"^\s*# (?:Topologically Sorted|Unsorted) Source Nodes: \[(.*?)\], Original ATen: \[(.*?)\]")
 _EXTERN = ("extern_kernels.", "torch.ops.", "aten.", "inductor_ops.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sdtrt.analysis.ceilings import Ceilings
-from sdtrt.plan import Layer, NodeCost, Plan, TensorInfo
+from sdtrt.plan.layers import Layer, NodeCost, Plan, TensorInfo
 
 DEVICE = Ceilings(
     device="round",

@@ -11,7 +11,7 @@ from typing import Annotated
 from pydantic import Field, PositiveInt
 
 from sdtrt.errors import SdtrtError
-from sdtrt.plan import Milliseconds
+from sdtrt.plan.layers import Milliseconds
 from sdtrt.system.files import write_text
 from sdtrt.system.json_records import Record, read
 

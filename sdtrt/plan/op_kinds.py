@@ -1,8 +1,8 @@
-"""ONNX operators mapped, once, to the closed vocabulary of `sdtrt.plan.Kind`."""
+"""ONNX operators mapped, once, to the closed vocabulary of `sdtrt.plan.layers.Kind`."""
 
 from __future__ import annotations
 
-from sdtrt.plan import Kind
+from sdtrt.plan.layers import Kind
 
 _GROUPS: dict[Kind, str] = {
     "conv": "Conv ConvTranspose FusedConv NhwcFusedConv",
