@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import nn
 
-from sdtrt.models import _modules
+from sdtrt.models import exportable_modules
 from sdtrt.shapes.spec import ComponentSpec
 
 Config = dict[str, Any]
@@ -157,10 +157,10 @@ def module_of(spec: ComponentSpec, config: Mapping[str, Any]) -> nn.Module:
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
     if spec.attribute == "unet":
-        return _modules.UNet(UNet2DConditionModel.from_config(config))
+        return exportable_modules.UNet(UNet2DConditionModel.from_config(config))
     if spec.attribute == "vae":
-        wrapper = _modules.VaeDecoder if spec.name == "vae_decoder" else _modules.VaeEncoder
+        wrapper = exportable_modules.VaeDecoder if spec.name == "vae_decoder" else exportable_modules.VaeEncoder
         return wrapper(AutoencoderKL.from_config(config))
     projected = config["architectures"] == ["CLIPTextModelWithProjection"]
     cls = CLIPTextModelWithProjection if projected else CLIPTextModel
-    return _modules.TextEncoder(cls(CLIPTextConfig(**config)))
+    return exportable_modules.TextEncoder(cls(CLIPTextConfig(**config)))

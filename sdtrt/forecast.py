@@ -9,9 +9,10 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
-from sdtrt import calibrating, engines, graph, history, lora, models, observe, quantize, source, store
+from sdtrt import calibrating, engines, graph, history, lora, models, observe, quantize, store
 from sdtrt.config import BuildConfig
 from sdtrt.errors import BundleError, ConfigError
+from sdtrt.models import checkpoint
 from sdtrt.shapes.spec import ComponentSpec, ShapeProfile
 from sdtrt.store import Bundle, Component, Staging
 from sdtrt.system import env
@@ -108,7 +109,7 @@ def forecast(config: BuildConfig, out: Path, force: bool = False, *, look: engin
         "exporter": f"sdtrt {env.version('sdtrt')}, torch {env.version('torch')}, diffusers {env.version('diffusers')}",
         "format": str(store.FORMAT_VERSION),
     }
-    digest = lru_cache(maxsize=None)(lambda part: source.weights_digest(part.parent, part.name))
+    digest = lru_cache(maxsize=None)(lambda part: checkpoint.weights_digest(part.parent, part.name))
     bundle, finished = store.present(out), Staging(out.resolve()).finished()
     steps = []
     for name, spec in specs.items():
@@ -126,9 +127,9 @@ def forecast(config: BuildConfig, out: Path, force: bool = False, *, look: engin
         if mine := [str(entry) for entry in loras if spec.attribute in entry.parts]:
             key["lora"] = ", ".join(mine)
         built = _whole(bundle, name) if bundle else None
-        weight_bytes = source.parameter_count(spec.weights(folder)) * (2 if spec.dtype == "float16" else 4)
+        weight_bytes = checkpoint.parameter_count(spec.weights(folder)) * (2 if spec.dtype == "float16" else 4)
         steps.append(_step(spec, key, built, finished.get(name), force, weight_bytes))
-    made = source.controlnets(config.controlnet)
+    made = checkpoint.controlnets(config.controlnet)
     return _timed(Forecast(config, folder, family.name, backend, options, passes, profiles, tuple(steps), loras, made))
 
 
@@ -146,9 +147,9 @@ def resolve(
     config: BuildConfig,
 ) -> tuple[Path, models.ModelFamily, dict[str, ComponentSpec], tuple[ShapeProfile, ...]]:
     """The model's folder, its family, all its components and the profiles; no backend is needed."""
-    folder = source.resolve(config.model, config.revision, config.variant)
+    folder = checkpoint.resolve(config.model, config.revision, config.variant)
     family = models.family_of(folder)
-    specs = family.components(folder, config.precision, source.controlnets(config.controlnet))
+    specs = family.components(folder, config.precision, checkpoint.controlnets(config.controlnet))
     profiles = _profiles(config, family.default_profile(folder))
     _check(specs, profiles)
     return folder, family, specs, profiles

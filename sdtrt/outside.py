@@ -6,10 +6,11 @@ import shlex
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Literal
 
-from sdtrt import bounds, lora, models, source
+from sdtrt import bounds, lora, models
 from sdtrt.config import LoraEntry
 from sdtrt.engines import Backend
 from sdtrt.errors import BundleError, ConfigError
+from sdtrt.models import checkpoint
 from sdtrt.shapes.spec import ComponentSpec, ShapeProfile
 from sdtrt.store import Bundle
 
@@ -79,9 +80,9 @@ def eager(bundle: Bundle, spec: ComponentSpec, model: str | None) -> Callable[[]
     def load() -> nn.Module:
         manifest = bundle.manifest
         config = manifest.config
-        folder = source.resolve(model or manifest.model, config.get("revision"), config.get("variant"))
+        folder = checkpoint.resolve(model or manifest.model, config.get("revision"), config.get("variant"))
         built = manifest.components[spec.name].key["weights"]
-        if (found := source.weights_digest(folder, spec.attribute)) != built:
+        if (found := checkpoint.weights_digest(folder, spec.attribute)) != built:
             raise BundleError(
                 f"the weights of {spec.attribute} are not those that the bundle was built from",
                 slug="fallback-other-weights",

@@ -10,11 +10,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sdtrt import answers, gate, images, lora, models, reference, source
+from sdtrt import answers, gate, images, lora, models, reference
 from sdtrt import config as configs
 from sdtrt.compare import LIMITS
 from sdtrt.errors import NonFiniteError, VerifyError
 from sdtrt.images import psnr
+from sdtrt.models import checkpoint
 from sdtrt.pipeline import Loading, engines_of, load, load_engines, timed
 from sdtrt.plan.image_timing import ImageRun
 from sdtrt.reference import Reference, eager, image
@@ -98,9 +99,9 @@ def verify(
     bundle.check_beside()
     manifest = bundle.manifest
     config = manifest.config
-    folder = source.resolve(model or manifest.model, config.get("revision"), config.get("variant"))
+    folder = checkpoint.resolve(model or manifest.model, config.get("revision"), config.get("variant"))
     family = models.load(manifest.family)
-    oracle = family.components(folder, "fp32", source.controlnets(config.get("controlnet")))
+    oracle = family.components(folder, "fp32", checkpoint.controlnets(config.get("controlnet")))
     loras = lora.baked([configs.LoraEntry.model_validate(e) for e in config.get("lora", ())], oracle, folder)
     loaded = load_engines(bundle, Loading(trust=trust, low_memory=True))
     for engine in loaded.values():
@@ -131,7 +132,10 @@ def verify(
 
 def _check_weights(bundle: Bundle, name: str, weights: Path) -> None:
     """VerifyError unless the weights in this folder are those of the build."""
-    built, found = bundle.manifest.components[name].key["weights"], source.weights_digest(weights.parent, weights.name)
+    built, found = (
+        bundle.manifest.components[name].key["weights"],
+        checkpoint.weights_digest(weights.parent, weights.name),
+    )
     if built != found:
         raise VerifyError(
             f"the weights of {name} are not those that the bundle was built from",

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from sdtrt import config as configs
-from sdtrt import engines, source
+from sdtrt import engines
 from sdtrt.config import BuildConfig
 from sdtrt.errors import ModelError, SdtrtError
 from sdtrt.forecast import Step, forecast
+from sdtrt.models import checkpoint
 from sdtrt.store import Bundle
 
 NONE = "(none)"
@@ -82,7 +83,7 @@ def _recipe(bundle: Bundle, path: str | os.PathLike[str] | None, settings: Mappi
 def _with_what_is_here(recipe: BuildConfig, bundle: Bundle) -> tuple[BuildConfig, dict[str, str]]:
     """The recipe with a local folder for its model; the bundle's own configs stand in for a checkpoint."""
     unknown: dict[str, str] = {}
-    folder = source.at_hand(recipe.model, recipe.revision, recipe.variant)
+    folder = checkpoint.at_hand(recipe.model, recipe.revision, recipe.variant)
     if folder is None:
         unknown["weights"] = f"the checkpoint is not here: {recipe.model}"
     if recipe.lora and not all(Path(entry.path).expanduser().is_file() for entry in recipe.lora):
@@ -99,8 +100,8 @@ def _with_controlnets_here(recipe: BuildConfig, bundle: Bundle) -> tuple[BuildCo
     if recipe.controlnet is None:
         return recipe, {}
     stand_ins, unknown, folders = bundle.controlnets or {}, {}, []
-    for name, model in source.controlnet_names(recipe.controlnet).items():
-        folder = source.controlnet_at_hand(model)
+    for name, model in checkpoint.controlnet_names(recipe.controlnet).items():
+        folder = checkpoint.controlnet_at_hand(model)
         unknown[name] = {} if folder else {"weights": f"the ControlNet is not here: {model}"}
         if folder is None and name not in stand_ins:
             raise ModelError(

@@ -63,7 +63,7 @@ def test_public_names_resolve():
         sdtrt.nothing  # noqa: B018 (the access is the test)
 
 
-PACKAGES = ("engines", "graph", "models", "analysis.plots", "readers", "analysis.rules")
+PACKAGES = ("engines", "graph", "models.families", "analysis.plots", "readers", "analysis.rules")
 
 
 @pytest.mark.parametrize("package", [f"sdtrt.{name}" for name in PACKAGES])

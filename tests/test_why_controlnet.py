@@ -6,8 +6,9 @@ import pytest
 import small_variants
 
 import sdtrt
-from sdtrt import cli, source
+from sdtrt import cli
 from sdtrt.errors import ModelError
+from sdtrt.models import checkpoint
 from sdtrt.store import Bundle
 
 
@@ -52,7 +53,7 @@ def test_a_bundle_without_one_needs_another_unet_too(built, bundles, models, tmp
 
 def test_without_the_controlnet_its_weights_alone_are_unknown(moved, monkeypatch):
     asked = []
-    monkeypatch.setattr(source, "_download", lambda *a, **k: asked.append(k) or source.Path("nowhere"))
+    monkeypatch.setattr(checkpoint, "_download", lambda *a, **k: asked.append(k) or checkpoint.Path("nowhere"))
     found = {r.component: r for r in sdtrt.why(moved)}
     assert {r.component: r.rebuild for r in found.values()} == {"unet": False, "controlnet": None}
     assert found["controlnet"].unknown == {"weights": "the ControlNet is not here: owner/gone"}

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-from sdtrt import config, lora, models, parity, source
+from sdtrt import config, lora, models, parity
 from sdtrt.config import LoraEntry
 from sdtrt.errors import ModelError
+from sdtrt.models import checkpoint
 from sdtrt.pipeline import engines_of, load
 from sdtrt.store import Bundle
 from sdtrt.system.json_records import Record
@@ -71,7 +72,7 @@ def open_eager(bundle: Bundle, model: str | None, device: str) -> Any:
     manifest = bundle.manifest
     config = manifest.config
     try:
-        folder = source.resolve(model or manifest.model, config.get("revision"), config.get("variant"))
+        folder = checkpoint.resolve(model or manifest.model, config.get("revision"), config.get("variant"))
     except ModelError as exc:
         raise ModelError(
             f"eager diffusers needs the checkpoint: {exc.message}",

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from sdtrt import registry
 from sdtrt.errors import ModelError
-from sdtrt.models._family import ModelFamily, read_json
-from sdtrt.models._unet import DOWN, MIDDLE
+from sdtrt.models.family import ModelFamily, read_json
+from sdtrt.models.unet import DOWN, MIDDLE
 from sdtrt.shapes.spec import ComponentSpec
 
 if TYPE_CHECKING:
@@ -16,15 +16,17 @@ if TYPE_CHECKING:
 
 __all__ = ["DOWN", "MIDDLE", "ModelError", "ModelFamily", "family_of", "load", "names", "read_json", "skeleton"]
 
+FAMILIES = f"{__name__}.families"
+
 
 def names() -> tuple[str, ...]:
     """Names of the families."""
-    return registry.names(__name__)
+    return registry.names(FAMILIES)
 
 
 def load(name: str) -> ModelFamily:
     """The family called `name`."""
-    family: ModelFamily = registry.load(__name__, name, ModelError).FAMILY
+    family: ModelFamily = registry.load(FAMILIES, name, ModelError).FAMILY
     return family
 
 
@@ -45,6 +47,6 @@ def family_of(folder: Path) -> ModelFamily:
 
 def skeleton(spec: ComponentSpec, folder: Path) -> nn.Module:
     """A U-Net or text encoder without weights, by the configs in `folder`: every parameter is on the meta device."""
-    from sdtrt.models import _skeleton
+    from sdtrt.models import meta_modules
 
-    return _skeleton.make(spec, folder)
+    return meta_modules.make(spec, folder)

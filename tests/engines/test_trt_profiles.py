@@ -8,12 +8,12 @@ from sdtrt import config, engines
 from sdtrt.engines import _trt_profiles, tensorrt
 from sdtrt.engines._trt_options import TrtOptions
 from sdtrt.errors import ConfigError, ShapeError
-from sdtrt.models import _unet
+from sdtrt.models import unet
 from sdtrt.shapes.spec import ShapeProfile
 
 RECIPES = sorted((Path(__file__).parents[2] / "configs").glob("*_tensorrt_fp16.yaml"))
 SD21 = {"in_channels": 4, "out_channels": 4, "cross_attention_dim": 1024, "block_out_channels": (320, 640, 1280, 1280)}
-SPEC = _unet.spec(SD21, "float16", 8, {}, 1024)
+SPEC = unet.spec(SD21, "float16", 8, {}, 1024)
 
 
 def profiles(*texts):

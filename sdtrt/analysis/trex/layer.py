@@ -8,7 +8,7 @@ from math import nan
 from typing import Any
 
 from sdtrt.analysis.trex.activations import UNKNOWN, Activation, bytes_of, raw_tensor
-from sdtrt.plan import layers as plan
+from sdtrt.plan import layers
 from sdtrt.plan.layers import DTYPE_BITS
 from sdtrt.readers._tensors import dtype_of
 
@@ -40,7 +40,7 @@ _NOT_IN_TOOLTIP = frozenset({"Inputs", "Outputs", "ParameterType"})
 class Layer:
     """One layer: its raw record, its activations and the sizes that TREx derives from them."""
 
-    def __init__(self, layer: plan.Layer, name: str) -> None:
+    def __init__(self, layer: layers.Layer, name: str) -> None:
         raw: dict[str, Any] = {"Name": name, "LayerType": layer.op, **layer.attributes}
         if layer.kernel is not None:
             raw.setdefault("TacticName", layer.kernel)
@@ -125,7 +125,7 @@ def fold_no_ops(layers: Sequence[Layer], bindings: Collection[str]) -> list[Laye
     return kept
 
 
-def folded_layer(layer: Layer) -> plan.Layer:
+def folded_layer(layer: Layer) -> layers.Layer:
     """The plan's layer under the names that folding gave it and its tensors."""
     source = layer.source
     changed: dict[str, Any] = {"name": layer.name}
@@ -149,7 +149,7 @@ def _type_of(raw: Mapping[str, Any]) -> str:
     return str(kind or _TYPES.get(subtype, subtype))
 
 
-def _weights_size(layer: plan.Layer, raw: Mapping[str, Any], kind: str) -> float:
+def _weights_size(layer: layers.Layer, raw: Mapping[str, Any], kind: str) -> float:
     """Bytes of the weights without the bias, or those of the ONNX nodes; NaN where neither is known."""
     constants = [raw[key] for key in _WEIGHTS if isinstance(raw.get(key), Mapping)]
     if constants:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sdtrt.errors import ModelError
-from sdtrt.models import _unet
+from sdtrt.models.unet import DOWN, MIDDLE, residuals
 from sdtrt.shapes.spec import ComponentSpec, TensorSpec
 
 if TYPE_CHECKING:
@@ -26,8 +26,8 @@ def spec(
     """
     made = {t.name: t for t in unet.inputs}
     scale, dtype = unet.scale, unet.dtype
-    outputs = _unet.residuals(config, dtype, scale, *_OUTPUTS)
-    wanted = [t.shape for t in unet.inputs if t.name.startswith((_unet.DOWN, _unet.MIDDLE))]
+    outputs = residuals(config, dtype, scale, *_OUTPUTS)
+    wanted = [t.shape for t in unet.inputs if t.name.startswith((DOWN, MIDDLE))]
     width = made["encoder_hidden_states"].shape[2]
     if [t.shape for t in outputs] != wanted or config.get("cross_attention_dim", width) != width:
         raise ModelError(
@@ -62,6 +62,6 @@ def spec(
 def _load(folder: Path, dtype: str) -> nn.Module:
     from diffusers import ControlNetModel
 
-    from sdtrt.models._modules import ControlNet, from_pretrained
+    from sdtrt.models.exportable_modules import ControlNet, from_pretrained
 
     return ControlNet(from_pretrained(ControlNetModel, folder, dtype))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sdtrt.errors import ModelError
-from sdtrt.models import _controlnet, _text, _unet, _vae
+from sdtrt.models import controlnet, text_encoder, unet, vae
 from sdtrt.shapes.spec import ComponentSpec, ShapeProfile
 
 Configs = Mapping[str, Mapping[str, Any]]
@@ -45,15 +45,17 @@ class ModelFamily:
         dtype = DTYPES[precision]
         scale = vae_scale(configs)
         context = sum(int(configs[e]["hidden_size"]) for e in self.text_encoders if e in configs)
-        specs = [_text.spec(name, configs[name], dtype) for name in self.text_encoders if name in configs]
-        unet = _unet.spec(configs["unet"], dtype, scale, self.conditioning(configs), context, controlnets is not None)
-        specs.append(unet)
+        specs = [text_encoder.spec(name, configs[name], dtype) for name in self.text_encoders if name in configs]
+        denoiser = unet.spec(
+            configs["unet"], dtype, scale, self.conditioning(configs), context, controlnets is not None
+        )
+        specs.append(denoiser)
         # Some VAEs overflow in half precision and say so.
         vae_dtype = "float32" if configs["vae"].get("force_upcast") else dtype
-        specs += [_vae.decoder(configs["vae"], vae_dtype, scale), _vae.encoder(configs["vae"], vae_dtype, scale)]
+        specs += [vae.decoder(configs["vae"], vae_dtype, scale), vae.encoder(configs["vae"], vae_dtype, scale)]
         for name, where in (controlnets or {}).items():
             config, source = read_json(where / "config.json"), where if where != folder / name else None
-            specs.append(_controlnet.spec(name, config, unet, configs["vae"]["latent_channels"], source, where))
+            specs.append(controlnet.spec(name, config, denoiser, configs["vae"]["latent_channels"], source, where))
         return {s.name: s for s in specs}
 
     def own_task(self, folder: Path) -> str:

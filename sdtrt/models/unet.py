@@ -77,12 +77,12 @@ def wrap(inner: Any, spec: ComponentSpec) -> nn.Module:
 def _load(folder: Path, dtype: str, residual_names: Sequence[str]) -> nn.Module:
     from diffusers import UNet2DConditionModel
 
-    from sdtrt.models._modules import from_pretrained
+    from sdtrt.models.exportable_modules import from_pretrained
 
     return _wrap(from_pretrained(UNet2DConditionModel, folder, dtype), residual_names)
 
 
 def _wrap(inner: Any, residual_names: Sequence[str]) -> nn.Module:
-    from sdtrt.models._modules import ControlledUNet, UNet
+    from sdtrt.models.exportable_modules import ControlledUNet, UNet
 
     return ControlledUNet(inner, residual_names) if residual_names else UNet(inner)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sdtrt.models._family import Configs, ModelFamily
+from sdtrt.models.family import Configs, ModelFamily
 
 
 def conditioning(configs: Configs) -> dict[str, int]:

@@ -10,9 +10,9 @@ from diffusers import UNet2DConditionModel
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-from sdtrt.models import _unet
-from sdtrt.models._family import read_json
-from sdtrt.models._modules import TextEncoder
+from sdtrt.models import unet
+from sdtrt.models.exportable_modules import TextEncoder
+from sdtrt.models.family import read_json
 from sdtrt.shapes.spec import ComponentSpec
 
 
@@ -21,7 +21,7 @@ def make(spec: ComponentSpec, folder: Path) -> nn.Module:
     module: Any
     with init_empty_weights(include_buffers=False):
         if spec.attribute == "unet":
-            module = _unet.wrap(UNet2DConditionModel.from_config(read_json(folder / "unet" / "config.json")), spec)
+            module = unet.wrap(UNet2DConditionModel.from_config(read_json(folder / "unet" / "config.json")), spec)
         else:
             projected = any(t.name == "text_embeds" for t in spec.outputs)
             cls = CLIPTextModelWithProjection if projected else CLIPTextModel

@@ -41,7 +41,7 @@ def encoder(config: Mapping[str, Any], dtype: str, scale: int) -> ComponentSpec:
 def _load(folder: Path, dtype: str, half: Literal["decoder", "encoder"]) -> nn.Module:
     from diffusers import AutoencoderKL
 
-    from sdtrt.models._modules import VaeDecoder, VaeEncoder, from_pretrained
+    from sdtrt.models.exportable_modules import VaeDecoder, VaeEncoder, from_pretrained
 
     vae = from_pretrained(AutoencoderKL, folder, dtype)
     return VaeDecoder(vae) if half == "decoder" else VaeEncoder(vae)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sdtrt.models._family import ModelFamily
+from sdtrt.models.family import ModelFamily
 
 FAMILY = ModelFamily(
     name="sd",

@@ -34,6 +34,6 @@ def spec(name: str, config: Mapping[str, Any], dtype: str) -> ComponentSpec:
 def _load(folder: Path, dtype: str, projected: bool) -> nn.Module:
     from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
-    from sdtrt.models._modules import TextEncoder, from_pretrained
+    from sdtrt.models.exportable_modules import TextEncoder, from_pretrained
 
     return TextEncoder(from_pretrained(CLIPTextModelWithProjection if projected else CLIPTextModel, folder, dtype))
