@@ -29,11 +29,11 @@ from parts import Parts
 
 import sdtrt
 from sdtrt import demo, images, sensitivity
+from sdtrt.bundle.bundle import Bundle
 from sdtrt.cli.console import hush
 from sdtrt.config import Calibration
 from sdtrt.engines.inductor import InductorOptions
 from sdtrt.errors import VerifyError
-from sdtrt.store import Bundle
 from sdtrt.system import env
 
 ROOT = Path(__file__).parents[1]

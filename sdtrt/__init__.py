@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sdtrt.builder import build
+    from sdtrt.bundle.bundle import Bundle
+    from sdtrt.bundle.hub import pull, push
     from sdtrt.extend import add_profiles
-    from sdtrt.hub import pull, push
     from sdtrt.parity import verify
     from sdtrt.pipeline import accelerate, load
     from sdtrt.prompts import encode_prompt
     from sdtrt.reasons import why
-    from sdtrt.store import Bundle
 
 __version__ = "0.1.0"
 __all__ = [
@@ -33,14 +33,14 @@ __all__ = [
 # Imported when first asked for: `import sdtrt` stays light and pulls in no torch. No module bears the name of a public
 # function: importing it would put the module in the place of the function.
 _HOMES = {
-    "Bundle": "sdtrt.store",
+    "Bundle": "sdtrt.bundle.bundle",
     "accelerate": "sdtrt.pipeline",
     "add_profiles": "sdtrt.extend",
     "build": "sdtrt.builder",
     "encode_prompt": "sdtrt.prompts",
     "load": "sdtrt.pipeline",
-    "pull": "sdtrt.hub",
-    "push": "sdtrt.hub",
+    "pull": "sdtrt.bundle.hub",
+    "push": "sdtrt.bundle.hub",
     "verify": "sdtrt.parity",
     "why": "sdtrt.reasons",
 }

@@ -6,8 +6,8 @@ from bisect import bisect_left
 from collections.abc import Iterator, Mapping
 from typing import Literal
 
+from sdtrt.bundle.manifest import Memory
 from sdtrt.shapes.spec import ShapeProfile
-from sdtrt.store import Memory
 
 Bound = Literal["at least", "at most", "about"]
 

@@ -34,10 +34,13 @@ from sdtrt import (
     quantize,
     reference,
     rescue,
-    store,
 )
 from sdtrt import config as configs
 from sdtrt.answers import Answers
+from sdtrt.bundle import staging
+from sdtrt.bundle.bundle import Bundle
+from sdtrt.bundle.manifest import PIPELINE, RECORD, Change, Component, Manifest, Memory, Quantisation
+from sdtrt.bundle.staging import Staging
 from sdtrt.config import BuildConfig
 from sdtrt.engines import Engine, EngineContext, Source
 from sdtrt.errors import BuildError, SdtrtError, VerifyError
@@ -47,7 +50,6 @@ from sdtrt.reference import Reference
 from sdtrt.rescue import Spare
 from sdtrt.shapes.sample_inputs import sample_inputs
 from sdtrt.shapes.spec import ComponentSpec
-from sdtrt.store import Bundle, Change, Component, Manifest, Memory, Quantisation, Staging
 from sdtrt.system import env, files, malloc, process_memory
 
 if TYPE_CHECKING:
@@ -101,11 +103,11 @@ def run(plan: Forecast, out: Path, progress: Progress = lambda label, done: None
     if all(s.action == "reuse" for s in plan.steps):
         present = Bundle.open(out)
         if present.manifest.options == plan.options and present.manifest.shape_profiles == plan.profiles:
-            store.tidy(out)
+            staging.tidy(out)
             progress("up to date", 1.0)
             return present
     progress = _forward(progress)
-    with store.staging(out) as stage:
+    with staging.staging(out) as stage:
         _check_space(out, plan)
         shares, total = pace.components(plan)
         done, components, made = 0.0, {}, _reference(plan, progress)
@@ -117,7 +119,7 @@ def run(plan: Forecast, out: Path, progress: Progress = lambda label, done: None
 
             components[name] = _component(plan, step, stage, out, report, made)
             done += share
-        _copy_pipeline(plan, stage.path / store.PIPELINE)
+        _copy_pipeline(plan, stage.path / PIPELINE)
         manifest = _manifest(plan, components)
         at = min(done / total, 1.0)
         manifest = _check_image(plan, stage, manifest, lambda label: progress(f"image: {label}", at), made)
@@ -158,7 +160,7 @@ def _component(
         return step.present
     with stage.component(step.spec.name) as folder:
         component = _build(plan, step, folder, report, made)
-        files.write_text(folder / store.RECORD, component.model_dump_json(indent=1))
+        files.write_text(folder / RECORD, component.model_dump_json(indent=1))
     history.add(plan.entry(component.name, step.weight_bytes, component.seconds))
     return component
 
@@ -237,7 +239,7 @@ def _build(plan: Forecast, step: Step, folder: Path, report: Progress, made: Ref
     return Component(
         name=spec.name,
         key=step.key,
-        files=store.describe_files(folder),
+        files=staging.describe_files(folder),
         passes=changes,
         parity=checked.verdict.figures,
         notes=checked.verdict.notes,

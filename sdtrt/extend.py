@@ -7,15 +7,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from sdtrt import builder, compare, lora, store
+from sdtrt import builder, compare, lora
 from sdtrt import config as configs
+from sdtrt.bundle import staging
+from sdtrt.bundle.bundle import Bundle
+from sdtrt.bundle.manifest import MANIFEST
 from sdtrt.engines import EngineContext
 from sdtrt.errors import VerifyError
 from sdtrt.forecast import Forecast, Step, forecast
 from sdtrt.shapes import profile_selection
 from sdtrt.shapes.sample_inputs import sample_inputs
 from sdtrt.shapes.spec import ShapeProfile
-from sdtrt.store import Bundle
 from sdtrt.system import files, malloc
 
 Progress = Callable[[str, float], None]
@@ -58,11 +60,11 @@ def run(plan: Forecast, bundle: Path, progress: Progress = lambda label, done: N
     if any(step.action != "reuse" for step in plan.steps):
         return builder.run(plan, bundle, progress)
     # No engine changes: a new table of contents is all.
-    with store.staging(bundle):
+    with staging.staging(bundle):
         now = Bundle.open(bundle).manifest  # another process may have added sizes meanwhile
         every = tuple(dict.fromkeys((*now.profiles, *map(str, plan.profiles))))
         made = now.model_copy(update={"profiles": every, "config": {**now.config, "profiles": list(every)}})
-        files.write_text(bundle / store.MANIFEST, made.model_dump_json(indent=1) + "\n")
+        files.write_text(bundle / MANIFEST, made.model_dump_json(indent=1) + "\n")
     progress("done", 1.0)
     return Bundle.open(bundle)
 

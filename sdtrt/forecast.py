@@ -9,12 +9,15 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
-from sdtrt import calibrating, engines, graph, history, lora, models, observe, quantize, store
+from sdtrt import calibrating, engines, graph, history, lora, models, observe, quantize
+from sdtrt.bundle import manifest, staging
+from sdtrt.bundle.bundle import Bundle
+from sdtrt.bundle.manifest import Component
+from sdtrt.bundle.staging import Staging
 from sdtrt.config import BuildConfig
 from sdtrt.errors import BundleError, ConfigError
 from sdtrt.models import checkpoint
 from sdtrt.shapes.spec import ComponentSpec, ShapeProfile
-from sdtrt.store import Bundle, Component, Staging
 from sdtrt.system import env
 
 # What the comparison of an image is called in the history.
@@ -107,10 +110,10 @@ def forecast(config: BuildConfig, out: Path, force: bool = False, *, look: engin
         "options": ", ".join(f"{k}={v}" for k, v in sorted(options.items()) if k not in backend.run_options),
         "device": backend.device(options),
         "exporter": f"sdtrt {env.version('sdtrt')}, torch {env.version('torch')}, diffusers {env.version('diffusers')}",
-        "format": str(store.FORMAT_VERSION),
+        "format": str(manifest.FORMAT_VERSION),
     }
     digest = lru_cache(maxsize=None)(lambda part: checkpoint.weights_digest(part.parent, part.name))
-    bundle, finished = store.present(out), Staging(out.resolve()).finished()
+    bundle, finished = staging.present(out), Staging(out.resolve()).finished()
     steps = []
     for name, spec in specs.items():
         if name not in wanted and (bundle is None or name not in bundle.manifest.components):
@@ -166,7 +169,7 @@ def _step(
         return Step(spec, "resume", ("finished by an interrupted build",), key, size, half)
     if built is None:
         return Step(spec, "build", ("it is new",), key, size)
-    return Step(spec, "build", store.differences(built.key, key), key, size)
+    return Step(spec, "build", manifest.differences(built.key, key), key, size)
 
 
 def _whole(bundle: Bundle, name: str) -> Component | None:

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sdtrt import costs
+from sdtrt.bundle.bundle import Bundle
+from sdtrt.bundle.manifest import ProfileMemory
 from sdtrt.errors import GraphError, ShapeError
 from sdtrt.shapes.spec import ComponentSpec, ShapeProfile
-from sdtrt.store import Bundle, ProfileMemory
 
 if TYPE_CHECKING:
     from sdtrt.costs import GraphCosts

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sdtrt import calibrating, engines, lora, sensitivity
+from sdtrt.bundle.manifest import Quantisation
 from sdtrt.config import BuildConfig
 from sdtrt.errors import ConfigError
-from sdtrt.store import Quantisation
 from sdtrt.system import env
 
 if TYPE_CHECKING:

@@ -7,12 +7,12 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Literal
 
 from sdtrt import bounds, lora, models
+from sdtrt.bundle.bundle import Bundle
 from sdtrt.config import LoraEntry
 from sdtrt.engines import Backend
 from sdtrt.errors import BundleError, ConfigError
 from sdtrt.models import checkpoint
 from sdtrt.shapes.spec import ComponentSpec, ShapeProfile
-from sdtrt.store import Bundle
 
 if TYPE_CHECKING:
     from torch import nn

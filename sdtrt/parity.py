@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from sdtrt import answers, gate, images, lora, models, reference
 from sdtrt import config as configs
+from sdtrt.bundle.bundle import Bundle
 from sdtrt.compare import LIMITS
 from sdtrt.errors import NonFiniteError, VerifyError
 from sdtrt.images import psnr
@@ -19,7 +20,6 @@ from sdtrt.models import checkpoint
 from sdtrt.pipeline import Loading, engines_of, load, load_engines, timed
 from sdtrt.plan.image_timing import ImageRun
 from sdtrt.reference import Reference, eager, image
-from sdtrt.store import Bundle
 from sdtrt.system import malloc
 
 if TYPE_CHECKING:

@@ -11,12 +11,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import ref
 
-from sdtrt import engines, hub, lora, models, origin, tasks, threads
+from sdtrt import engines, lora, models, tasks, threads
 from sdtrt import outside as beyond
+from sdtrt.bundle import hub, provenance
+from sdtrt.bundle.bundle import Bundle
 from sdtrt.errors import BundleError, Unsupported
 from sdtrt.outside import Outside
 from sdtrt.plan.image_timing import EngineCalls, ImageRun
-from sdtrt.store import Bundle
 from sdtrt.tasks import Task
 from sdtrt.watch import OnNonFinite, Watch
 
@@ -176,7 +177,7 @@ def load_engines(bundle: Bundle, how: Loading = AS_BUILT, without: Container[str
     beyond.check(how.outside)
     manifest = bundle.manifest
     backend = engines.require(manifest.backend)
-    origin.check(bundle, backend, how.trust)
+    _check_trust(bundle, backend, how.trust)
     specs = models.load(manifest.family).components(bundle.pipeline_folder, manifest.precision, bundle.controlnets)
     checked = backend.check_options({**manifest.options, **(how.options or {})})
     parts = {}
@@ -198,6 +199,19 @@ def load_engines(bundle: Bundle, how: Loading = AS_BUILT, without: Container[str
     largest_first = sorted(parts, key=lambda name: -(manifest.components[name].weight_bytes or 0))
     loaded = {name: backend.load(*parts[name]) for name in largest_first}
     return {name: loaded[name] for name in parts}
+
+
+def _check_trust(bundle: Bundle, backend: engines.Backend, trust: bool) -> None:
+    """BundleError for native code from elsewhere that nobody vouches for."""
+    origin = provenance.of(bundle) if backend.native_code and not trust else None
+    if origin is not None:
+        raise BundleError(
+            f"engines of {backend.name} are native code, and these were not built here",
+            slug="bundle-untrusted",
+            received=f"{origin.repo} at {origin.commit[:12]}",
+            expected="a bundle that was built here, or one whose author you trust",
+            hint="if you do: --trust, or trust=True in Python",
+        )
 
 
 def engines_of(pipe: DiffusionPipeline) -> dict[str, engines.Engine]:

@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sdtrt import calibrating, lora
+from sdtrt.bundle.manifest import Quantisation
 from sdtrt.config import BuildConfig, Calibration
 from sdtrt.errors import BackendUnavailable, ConfigError
-from sdtrt.store import Quantisation
 from sdtrt.system import env
 
 if TYPE_CHECKING:

@@ -14,11 +14,11 @@ from typing import Any
 
 from sdtrt import config as configs
 from sdtrt import engines
+from sdtrt.bundle.bundle import Bundle
 from sdtrt.config import BuildConfig
 from sdtrt.errors import ModelError, SdtrtError
 from sdtrt.forecast import Step, forecast
 from sdtrt.models import checkpoint
-from sdtrt.store import Bundle
 
 NONE = "(none)"
 

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sdtrt import export, gate, islands, store
+from sdtrt import export, gate, islands
 from sdtrt.answers import Answer, Answers
+from sdtrt.bundle import manifest
 from sdtrt.errors import BuildError, EngineError, VerifyError
 from sdtrt.graph import fp32_islands
 from sdtrt.shapes.spec import ComponentSpec
@@ -35,7 +36,7 @@ class Checked:
 
     engine: Engine
     verdict: gate.Verdict
-    changes: tuple[store.Change, ...] = ()
+    changes: tuple[manifest.Change, ...] = ()
     onnx: Path | None = None
 
 
@@ -55,7 +56,7 @@ class Spare:
         """The ONNX file."""
         return self._path
 
-    def widened(self, nodes: islands.Nodes, name: str) -> tuple[Path, store.Change]:
+    def widened(self, nodes: islands.Nodes, name: str) -> tuple[Path, manifest.Change]:
         """Write the graph with `nodes` in float32 into the folder `name`, and say what was changed."""
         path = _linked(self._path, self._folder / name)
         return path, fp32_islands.widen_file(path, lambda model: nodes)
@@ -111,7 +112,7 @@ class _Tries:
         self._spare, self._make, self._report = spare, make, report
         self.failing = failing
         self._count = 0
-        self._last: tuple[islands.Nodes, Engine, store.Change] | None = None
+        self._last: tuple[islands.Nodes, Engine, manifest.Change] | None = None
 
     def error(self, nodes: islands.Nodes) -> float:
         """Worst error at the points that failed; infinite when there is no engine."""
@@ -125,7 +126,7 @@ class _Tries:
             return math.inf
         return max((e for e in errors if e is not None), default=math.inf)
 
-    def engine(self, nodes: islands.Nodes) -> tuple[Engine, store.Change]:
+    def engine(self, nodes: islands.Nodes) -> tuple[Engine, manifest.Change]:
         """The engine with `nodes` in float32, and what was changed in its graph."""
         if self._last is not None and self._last[0] == nodes:
             return self._last[1:]

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from sdtrt import models
+from sdtrt.bundle.bundle import Bundle
 from sdtrt.errors import BundleError, ConfigError
-from sdtrt.store import Bundle
 
 Task = Literal["txt2img", "img2img", "inpaint", "controlnet"]
 

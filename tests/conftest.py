@@ -21,7 +21,7 @@ import small_checkpoint
 import tiny_random
 
 from sdtrt import builder, demo, engines
-from sdtrt.store import Bundle
+from sdtrt.bundle.bundle import Bundle
 
 FAMILIES = tiny_random.FAMILIES
 PROFILES = tiny_random.PROFILES

@@ -22,8 +22,9 @@ from pathlib import Path
 import torch
 
 from sdtrt import builder, engines
+from sdtrt.bundle.bundle import Bundle
+from sdtrt.bundle.staging import Staging
 from sdtrt.errors import SdtrtError
-from sdtrt.store import Bundle, Staging
 
 CALLS = ("open", "os.", "shutil.")  # audit events of what touches a file
 RENAMES = ("os.rename",)

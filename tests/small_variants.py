@@ -12,7 +12,7 @@ from diffusers import ControlNetModel, UNet2DConditionModel
 from filelock import FileLock
 
 from sdtrt import builder
-from sdtrt.store import Bundle
+from sdtrt.bundle.bundle import Bundle
 
 SIZE = 64
 PROFILE = f"B=1:1:2,H={SIZE},W={SIZE},T=77:77:231"

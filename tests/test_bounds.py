@@ -4,10 +4,11 @@ import pytest
 from backends import usable
 
 from sdtrt import bounds, memory, outside
+from sdtrt.bundle.bundle import Bundle
+from sdtrt.bundle.manifest import Memory, ProfileMemory
 from sdtrt.engines import load as load_backend
 from sdtrt.models import load as load_family
 from sdtrt.shapes.spec import ShapeProfile
-from sdtrt.store import Bundle, Memory, ProfileMemory
 
 ONE, MORE = "B=1:1:8,H=64:128:192,W=64:128:192,T=77", "B=1,H=256,W=256,T=77"
 

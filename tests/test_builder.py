@@ -15,11 +15,12 @@ import pytest
 
 import sdtrt
 from sdtrt import builder, config, engines, images, parity
+from sdtrt.bundle.bundle import Bundle
+from sdtrt.bundle.staging import Staging
 from sdtrt.errors import BuildError, BundleError, ConfigError, ModelError, ShapeError, VerifyError
 from sdtrt.forecast import forecast
 from sdtrt.plan import image_timing
 from sdtrt.plan.image_timing import ImageRun
-from sdtrt.store import Bundle, Staging
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "build_engines.py"
 COMPONENTS = {"text_encoder", "unet", "vae_decoder", "vae_encoder"}

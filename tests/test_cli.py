@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from sdtrt import cli, engines
-from sdtrt.store import Bundle
+from sdtrt.bundle.bundle import Bundle
 
 
 @pytest.fixture

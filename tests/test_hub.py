@@ -7,9 +7,10 @@ import pytest
 from hub_stand_in import serving
 
 import sdtrt
-from sdtrt import cli, engines, hub, origin
+from sdtrt import cli, engines
+from sdtrt.bundle import hub, provenance
+from sdtrt.bundle.bundle import Bundle
 from sdtrt.errors import BundleError
-from sdtrt.store import Bundle
 
 REPO = "someone/tiny"
 # Between the hub's client and its HTTP library.
@@ -51,9 +52,9 @@ def test_a_bundle_comes_back_as_it_was_pushed(server, bundle, tmp_path):
     names = {str(p.relative_to(pulled.path)) for p in pulled.path.rglob("*") if p.is_file()}
     records = {str(p.relative_to(bundle.path)) for p in bundle.path.rglob("component.json")}
     assert names == {str(p.relative_to(bundle.path)) for p in bundle.path.rglob("*") if p.is_file()} - records | {
-        origin.FILE
+        provenance.FILE
     }
-    assert origin.of(pulled).commit == server.repos[REPO]["main"]
+    assert provenance.of(pulled).commit == server.repos[REPO]["main"]
     assert {p.name for p in tmp_path.iterdir()} == {"made", ".made.lock", "pulled", ".pulled.lock", "cache"}
     assert sdtrt.load(pulled, low_memory=True)("x", num_inference_steps=1, height=64, width=64).images
 
@@ -174,7 +175,7 @@ def test_native_code_from_elsewhere_needs_trust(server, bundle, tmp_path, monkey
     assert caught.value.slug == "bundle-untrusted"
     assert REPO in caught.value.received
     assert sdtrt.load(pulled, trust=True)
-    (pulled.path / origin.FILE).write_text("{}")
+    (pulled.path / provenance.FILE).write_text("{}")
     assert refused(lambda: sdtrt.load(pulled)) == "bundle-format"
     monkeypatch.undo()
     assert sdtrt.load(pulled), "no native code"

@@ -42,7 +42,7 @@ def loaded(code):
     [
         "import sdtrt",
         "import sdtrt.cli",
-        "import sdtrt.plan.layers, sdtrt.store, sdtrt.shapes.spec, sdtrt.config, sdtrt.system.env",
+        "import sdtrt.plan.layers, sdtrt.bundle.bundle, sdtrt.shapes.spec, sdtrt.config, sdtrt.system.env",
         "import sdtrt.analysis",
         "from sdtrt import engines; [engines.load(n) for n in engines.names()]",
         "from sdtrt import models; [models.load(n) for n in models.names()]",

@@ -6,9 +6,11 @@ import sys
 
 import pytest
 
-from sdtrt import store
+from sdtrt.bundle import staging
+from sdtrt.bundle.bundle import Bundle
+from sdtrt.bundle.manifest import FORMAT_VERSION, MANIFEST, RECORD, Component, FileRecord, Manifest, differences
+from sdtrt.bundle.staging import Staging
 from sdtrt.errors import BundleError
-from sdtrt.store import Bundle, Component, FileRecord, Manifest, Staging
 from sdtrt.system.files import write_text
 
 
@@ -24,16 +26,16 @@ def component(name="unet", **key):
 def finish(stage, name="unet", text="engine"):
     with stage.component(name) as folder:
         (folder / "engine").write_text(text)
-        files = store.describe_files(folder)
+        files = staging.describe_files(folder)
         made = Component(name=name, key={"weights": "1"}, files=files)
-        write_text(folder / store.RECORD, made.model_dump_json())
+        write_text(folder / RECORD, made.model_dump_json())
     return made
 
 
 def test_commit_puts_everything_in_place_and_leaves_nothing_beside(tmp_path):
     target = tmp_path / "bundle"
     for text in ("first", "second"):
-        with store.staging(target) as stage:
+        with staging.staging(target) as stage:
             made = finish(stage, text=text)
             stage.commit(manifest(components={"unet": made}))
         opened = Bundle.open(target)
@@ -44,9 +46,9 @@ def test_commit_puts_everything_in_place_and_leaves_nothing_beside(tmp_path):
 
 def test_an_error_in_a_component_leaves_the_old_bundle_and_the_finished_parts(tmp_path):
     target = tmp_path / "bundle"
-    with store.staging(target) as stage:
+    with staging.staging(target) as stage:
         stage.commit(manifest(components={"unet": finish(stage, text="old")}))
-    with store.staging(target) as stage:
+    with staging.staging(target) as stage:
         finish(stage, "text_encoder")
         with pytest.raises(ZeroDivisionError), stage.component("unet") as folder:
             (folder / "engine").write_text(str(1 // 0))
@@ -57,17 +59,17 @@ def test_an_error_in_a_component_leaves_the_old_bundle_and_the_finished_parts(tm
 
 def test_a_kill_between_the_two_renames_is_mended(tmp_path):
     target = tmp_path / "bundle"
-    with store.staging(target) as stage:
+    with staging.staging(target) as stage:
         stage.commit(manifest(components={"unet": finish(stage)}))
     target.rename(tmp_path / ".bundle.old")
-    with store.staging(target):
+    with staging.staging(target):
         assert Bundle.open(target).manifest.components
 
 
 def test_a_torn_record_is_built_again(tmp_path):
     stage = Staging(tmp_path / "bundle")
     finish(stage)
-    (stage.path / "unet" / store.RECORD).write_text('{"name": "unet"')
+    (stage.path / "unet" / RECORD).write_text('{"name": "unet"')
     assert stage.finished() == {}
 
 
@@ -75,18 +77,18 @@ def test_two_builds_of_one_bundle_do_not_meet(tmp_path):
     target = tmp_path / "bundle"
     script = f"""
 from pathlib import Path
-from sdtrt import store
+from sdtrt.bundle import staging
 from sdtrt.errors import BundleError
 try:
-    with store.staging(Path({str(target)!r})):
+    with staging.staging(Path({str(target)!r})):
         pass
 except BundleError as exc:
     print(exc.slug)
 """
-    with store.staging(target):
+    with staging.staging(target):
         done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "bundle-locked"
-    with store.staging(target):
+    with staging.staging(target):
         pass
 
 
@@ -96,12 +98,12 @@ except BundleError as exc:
         ("", "bundle-json"),
         ("{}", "bundle-format"),
         ("[]", "bundle-format"),
-        (json.dumps({"format": store.FORMAT_VERSION + 1}), "bundle-format"),
-        (json.dumps({"format": store.FORMAT_VERSION, "family": 3}), "bundle-field"),
+        (json.dumps({"format": FORMAT_VERSION + 1}), "bundle-format"),
+        (json.dumps({"format": FORMAT_VERSION, "family": 3}), "bundle-field"),
     ],
 )
 def test_damaged_manifests(tmp_path, text, slug):
-    (tmp_path / store.MANIFEST).write_text(text)
+    (tmp_path / MANIFEST).write_text(text)
     with pytest.raises(BundleError) as caught:
         Bundle.open(tmp_path)
     assert caught.value.slug == slug
@@ -116,7 +118,7 @@ def test_a_missing_bundle_says_how_to_build_one(tmp_path):
 
 def test_changed_files_are_named(tmp_path):
     target = tmp_path / "bundle"
-    with store.staging(target) as stage:
+    with staging.staging(target) as stage:
         bundle = stage.commit(manifest(components={"unet": finish(stage)}))
     engine = target / "unet" / "engine"
     engine.write_text("enginE")
@@ -135,7 +137,7 @@ def test_changed_files_are_named(tmp_path):
 
 def test_differences_name_the_fields():
     built, asked = {"a": "1", "b": "2", "c": "3"}, {"a": "1", "b": "x", "d": "4"}
-    assert store.differences(built, asked) == ("b: 2 -> x", "c: 3 -> (none)", "d: (none) -> 4")
+    assert differences(built, asked) == ("b: 2 -> x", "c: 3 -> (none)", "d: (none) -> 4")
 
 
 def test_adopted_components_keep_their_files(tmp_path):

@@ -7,9 +7,9 @@ import small_variants
 
 import sdtrt
 from sdtrt import cli
+from sdtrt.bundle.bundle import Bundle
 from sdtrt.errors import ModelError
 from sdtrt.models import checkpoint
-from sdtrt.store import Bundle
 
 
 @pytest.fixture(scope="module")

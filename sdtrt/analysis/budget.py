@@ -1,8 +1,8 @@
 """Where the time of one image goes: every engine times its calls, and what is left of the wall clock.
 
 With a recorded image (`sdtrt.plan.image_timing.ImageRun`) calls and times are those that were measured. Without one,
-calls are assumed as a text-to-image pipeline makes them, the times are those of the plans, and what lies between engines
-is not known.
+calls are assumed as a text-to-image pipeline makes them, the times are those of the plans, and what lies between
+engines is not known.
 """
 
 from __future__ import annotations

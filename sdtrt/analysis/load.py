@@ -17,11 +17,12 @@ from sdtrt import readers
 from sdtrt.analysis._onnx import Shapes, check_names, join_onnx, names_of
 from sdtrt.analysis.ceilings import Ceilings
 from sdtrt.analysis.session import Analysis
+from sdtrt.bundle.bundle import Bundle
+from sdtrt.bundle.manifest import MANIFEST, Manifest
 from sdtrt.errors import ConfigError, PlanError
 from sdtrt.plan.image_timing import FILE, ImageRun
 from sdtrt.plan.layers import Plan
 from sdtrt.readers._documents import Document, parse
-from sdtrt.store import MANIFEST, Bundle, Manifest
 
 StrPath = str | os.PathLike[str]
 PLAN = "plan.json"

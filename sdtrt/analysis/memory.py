@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 
+from sdtrt.bundle.manifest import Component, Manifest, ProfileMemory
 from sdtrt.plan.layers import Plan
-from sdtrt.store import Component, Manifest, ProfileMemory
 
 
 @dataclass(frozen=True)

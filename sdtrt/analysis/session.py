@@ -17,9 +17,9 @@ from sdtrt.analysis.findings import Finding, findings
 from sdtrt.analysis.frame import to_frame
 from sdtrt.analysis.memory import MemoryRow, memory
 from sdtrt.analysis.summary import Summary, summarize
+from sdtrt.bundle.manifest import Manifest
 from sdtrt.plan.image_timing import ImageRun
 from sdtrt.plan.layers import Plan
-from sdtrt.store import Manifest
 
 
 @dataclass(frozen=True)

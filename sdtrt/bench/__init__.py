@@ -14,9 +14,9 @@ from sdtrt import engines, pipeline
 from sdtrt.bench import _fresh, _pipes
 from sdtrt.bench._pipes import Call, Settings, Shape
 from sdtrt.bench._record import Bench, BenchError, Case, Latency, Ratio, Served, Start
+from sdtrt.bundle.bundle import Bundle
 from sdtrt.errors import ConfigError
 from sdtrt.plan.image_timing import ImageRun
-from sdtrt.store import Bundle
 from sdtrt.system import env
 from sdtrt.system.nvml import Clocks
 

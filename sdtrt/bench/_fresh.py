@@ -18,8 +18,8 @@ from typing import IO, Any
 
 from sdtrt.bench._pipes import Settings, Shape, call_of, open_eager, open_engines
 from sdtrt.bench._record import BenchError, Start
+from sdtrt.bundle.bundle import Bundle
 from sdtrt.errors import SdtrtError
-from sdtrt.store import Bundle
 from sdtrt.system import env
 from sdtrt.system.json_records import Record
 

@@ -8,11 +8,11 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from sdtrt import config, lora, models, parity
+from sdtrt.bundle.bundle import Bundle
 from sdtrt.config import LoraEntry
 from sdtrt.errors import ModelError
 from sdtrt.models import checkpoint
 from sdtrt.pipeline import engines_of, load
-from sdtrt.store import Bundle
 from sdtrt.system.json_records import Record
 
 Call = Callable[[int], Any]

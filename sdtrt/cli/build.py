@@ -13,9 +13,10 @@ from sdtrt.cli.console import Countdown, duration, hush, out, progress, size, ta
 from sdtrt.errors import ConfigError
 
 if TYPE_CHECKING:
+    from sdtrt.bundle.bundle import Bundle
+    from sdtrt.bundle.manifest import Quantisation
     from sdtrt.config import BuildConfig
     from sdtrt.forecast import Forecast
-    from sdtrt.store import Bundle, Quantisation
 
 # A finding may name a hundred modules: the manifest holds them all.
 NOTE_CHARS = 200
@@ -124,7 +125,7 @@ def add_sizes(
     model: str | None, bundle: Path | None, profiles: list[str], given: set[str], *, force: bool, dry_run: bool
 ) -> None:
     """Add profiles to a bundle, which is MODEL or --out; with both, MODEL is where its checkpoint lies now."""
-    from sdtrt.store import MANIFEST
+    from sdtrt.bundle.manifest import MANIFEST
 
     if other := given - {"model", "--out", "--add-profile", "--force", "--dry-run"}:
         raise ConfigError(

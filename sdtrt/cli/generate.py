@@ -73,7 +73,7 @@ def run(
     started = time.perf_counter()
     with progress("generate") as report:
         report("loading engines", 0.0)
-        from sdtrt import hub
+        from sdtrt.bundle import hub
         from sdtrt.pipeline import engines_of, load
 
         opened = hub.opened(bundle)

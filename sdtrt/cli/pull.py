@@ -19,11 +19,11 @@ def run(
     """Download a bundle, compare every file with its sha256, and put it in its place."""
     with progress("pull") as report:
         report("downloading and checking", 0.0)
-        from sdtrt import origin
-        from sdtrt.hub import pull
+        from sdtrt.bundle import provenance
+        from sdtrt.bundle.hub import pull
 
         made = pull(repo, bundle)
-    manifest, came = made.manifest, origin.of(made)
+    manifest, came = made.manifest, provenance.of(made)
     total = sum(f.bytes for c in manifest.components.values() for f in c.files.values())
     out.print(f"{manifest.model} for {manifest.backend}, {manifest.precision}: {size(total)}", soft_wrap=True)
     out.print(f"from {repo.partition('@')[0]} at {came.commit[:12] if came else 'unknown'}", soft_wrap=True)

@@ -21,7 +21,7 @@ def run(
     """Check every file and upload the bundle."""
     with progress("push") as report:
         report("checking and uploading", 0.0)
-        from sdtrt.hub import push
+        from sdtrt.bundle.hub import push
 
         address = push(bundle, repo, private=private, revision=revision)
     out.print(f"pushed: {address}", soft_wrap=True)

@@ -12,10 +12,10 @@ from pathlib import Path
 import onnx
 
 from sdtrt import registry
+from sdtrt.bundle.manifest import Change
 from sdtrt.errors import GraphError
 from sdtrt.graph import fp32_islands
 from sdtrt.graph._result import Result
-from sdtrt.store import Change
 
 __all__ = ["optimise", "versions"]
 

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import onnx
 
+from sdtrt.bundle.manifest import Change
 from sdtrt.graph._result import Result
 from sdtrt.plan.op_kinds import kind_of
-from sdtrt.store import Change
 
 VERSION = 1
 NAME = "fp32_islands"

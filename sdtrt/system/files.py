@@ -16,7 +16,7 @@ def replace_folder(new: Path, target: Path) -> None:
     """Put `new` in the place of `target`, and delete what was there.
 
     On Linux the two swap names in one step. Where the file system cannot, `target` is away between two renames; a kill
-    there leaves `.<name>.old`, which `store.staging` puts back.
+    there leaves `.<name>.old`, which `bundle.staging` puts back.
     """
     old = former(target)
     shutil.rmtree(old, ignore_errors=True)

@@ -7,9 +7,9 @@ import shutil
 import pytest
 
 from sdtrt.analysis.session import Analysis
+from sdtrt.bundle.manifest import Component, Manifest, Memory, ProfileMemory
 from sdtrt.plan.image_timing import EngineCalls, ImageRun
 from sdtrt.plan.layers import Layer, Plan, TensorInfo
-from sdtrt.store import Component, Manifest, Memory, ProfileMemory
 
 HOSTILE = "</script><img src=x onerror=alert(1)>"
 CHROMIUM = (

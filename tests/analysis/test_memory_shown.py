@@ -8,8 +8,8 @@ import pytest
 
 from sdtrt.analysis import Analysis, to_json, to_markdown, to_xlsx
 from sdtrt.analysis.report import render
+from sdtrt.bundle.manifest import FileRecord, Memory, ProfileMemory
 from sdtrt.cli._show import show_analysis
-from sdtrt.store import FileRecord, Memory, ProfileMemory
 
 SMALL, LARGE = "B=1,H=512,W=512", "B=1:1:4,H=1024,W=1024"
 

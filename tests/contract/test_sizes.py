@@ -12,12 +12,13 @@ from backends import usable
 import sdtrt
 from sdtrt import compare, engines, extend, outside, parity, pipeline
 from sdtrt import models as families
+from sdtrt.bundle.bundle import Bundle
+from sdtrt.bundle.staging import Staging
 from sdtrt.engines import _trt_profiles
 from sdtrt.engines._parts import Usage
 from sdtrt.errors import BundleError, ConfigError, FallbackWarning, ShapeError, Unsupported, VerifyError
 from sdtrt.shapes.sample_inputs import sample_inputs
 from sdtrt.shapes.spec import ShapeProfile
-from sdtrt.store import Bundle, Staging
 
 COMPONENTS = ("text_encoder", "unet", "vae_decoder", "vae_encoder")
 # Inductor compiles one package for each size, minutes in all; it chooses by the same code.

@@ -6,14 +6,14 @@ import sys
 import pytest
 
 from sdtrt import pipeline
+from sdtrt.bundle.bundle import Bundle
 from sdtrt.engines._inductor import package
 from sdtrt.errors import BundleError
-from sdtrt.store import Bundle
 
 LOAD = """
 import sys
 from sdtrt import pipeline
-from sdtrt.store import Bundle
+from sdtrt.bundle.bundle import Bundle
 pipeline.load_engines(Bundle.open(sys.argv[1]))
 """
 

@@ -8,11 +8,11 @@ from trt import bindings, use
 
 from sdtrt import builder, engines
 from sdtrt import models as families
+from sdtrt.bundle.bundle import Bundle
 from sdtrt.engines import _trt_device, tensorrt
 from sdtrt.engines._trt_device import Cuda, Device
 from sdtrt.errors import BackendUnavailable, EngineError
 from sdtrt.shapes.sample_inputs import sample_inputs
-from sdtrt.store import Bundle
 
 SETTINGS = {
     "backend": "tensorrt",

@@ -11,7 +11,7 @@ from filelock import FileLock
 from trt import bindings
 
 from sdtrt import builder
-from sdtrt.store import Bundle
+from sdtrt.bundle.bundle import Bundle
 
 PARTS = ("unet", "text_encoder")  # the VAE stays the pipeline's own
 

@@ -11,9 +11,9 @@ from trt import bindings, cuda, use
 
 import sdtrt
 from sdtrt import builder, cli, parity
+from sdtrt.bundle.bundle import Bundle
 from sdtrt.engines import _trt_device
 from sdtrt.errors import BuildError, EngineError
-from sdtrt.store import Bundle
 
 FAMILIES = ("sd1", "sdxl")
 RELEASES = ("10.16.1.11", bindings.NEWEST)

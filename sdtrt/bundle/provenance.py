@@ -6,9 +6,8 @@ says that its origin is trusted.
 
 from __future__ import annotations
 
-from sdtrt.engines import Backend
+from sdtrt.bundle.bundle import Bundle
 from sdtrt.errors import BundleError
-from sdtrt.store import Bundle
 from sdtrt.system.json_records import Record, read
 
 FORMAT_VERSION = 1
@@ -28,16 +27,3 @@ def of(bundle: Bundle) -> Origin | None:
     """The origin of a bundle, None for one that was built here; BundleError when its file is damaged."""
     path = bundle.path / FILE
     return read(path, Origin, FORMAT_VERSION, BundleError, "pull the bundle again") if path.exists() else None
-
-
-def check(bundle: Bundle, backend: Backend, trust: bool) -> None:
-    """BundleError for native code from elsewhere that nobody vouches for."""
-    origin = of(bundle) if backend.native_code and not trust else None
-    if origin is not None:
-        raise BundleError(
-            f"engines of {backend.name} are native code, and these were not built here",
-            slug="bundle-untrusted",
-            received=f"{origin.repo} at {origin.commit[:12]}",
-            expected="a bundle that was built here, or one whose author you trust",
-            hint="if you do: --trust, or trust=True in Python",
-        )

@@ -1,7 +1,7 @@
 """push(), pull(): bundles on the Hugging Face hub, whole or not at all.
 
 A pull takes the files that the manifest names, compares each with its sha256, and only then puts the bundle in its
-place. What was pulled bears a note of its origin, see `sdtrt.origin`.
+place. What was pulled bears a note of its origin, see `sdtrt.bundle.provenance`.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sdtrt import origin, store
+from sdtrt.bundle import provenance, staging
+from sdtrt.bundle.bundle import Bundle
+from sdtrt.bundle.manifest import MANIFEST, PIPELINE
+from sdtrt.bundle.provenance import Origin
 from sdtrt.errors import BundleError
-from sdtrt.origin import Origin
-from sdtrt.store import MANIFEST, PIPELINE, Bundle
 from sdtrt.system import env, files
 
 if TYPE_CHECKING:
@@ -60,8 +61,8 @@ def pull(repo: str, out: str | os.PathLike[str]) -> Bundle:
     """
     name, _, revision = repo.partition("@")
     target = Path(out).resolve()
-    store.present(target)
-    with store.staging(target), _hub(repo) as api:
+    staging.present(target)
+    with staging.staging(target), _hub(repo) as api:
         commit = str(api.repo_info(name, revision=revision or None).sha)
         work = target.with_name(f".{target.name}.pulling")
         api.hf_hub_download(name, MANIFEST, revision=commit, local_dir=work)
@@ -69,7 +70,7 @@ def pull(repo: str, out: str | os.PathLike[str]) -> Bundle:
         api.snapshot_download(name, revision=commit, local_dir=work, allow_patterns=_patterns(bundle))
         _check(bundle, repo)
         now = datetime.now(timezone.utc).isoformat(timespec="seconds")
-        files.write_text(work / origin.FILE, Origin(repo=name, commit=commit, pulled=now).model_dump_json() + "\n")
+        files.write_text(work / provenance.FILE, Origin(repo=name, commit=commit, pulled=now).model_dump_json() + "\n")
         files.replace_folder(work, target)
     return Bundle.open(target)
 

@@ -1,0 +1,139 @@
+"""manifest.json: the bundle's table of contents, and the record of each component in it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import PurePosixPath
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Field
+
+from sdtrt.shapes.spec import ShapeProfile
+from sdtrt.system.json_records import Record
+
+# 1: first version.
+FORMAT_VERSION = 1
+
+
+MANIFEST = "manifest.json"
+
+
+RECORD = "component.json"
+
+
+PIPELINE = "pipeline"
+
+
+def _inside(name: str) -> str:
+    parts = PurePosixPath(name).parts
+    if not parts or ".." in parts or name.startswith("/"):
+        raise ValueError("a path that leaves its folder")
+    return name
+
+
+# A path below a bundle's or a component's folder: manifests come from other people too.
+Inside = Annotated[str, AfterValidator(_inside)]
+
+
+class FileRecord(Record):
+    """Size and digest of one file."""
+
+    bytes: int
+    sha256: str
+
+
+class Change(Record):
+    """What one graph pass did: nodes before and after, and notes such as why it did not apply."""
+
+    name: str
+    version: int
+    changed: int
+    nodes_before: int
+    nodes_after: int
+    notes: tuple[str, ...] = ()
+
+
+class Quantisation(Record):
+    """How a component's layers were quantised: largest input magnitude by layer, and a digest of all that was found.
+
+    `errors` are relative errors of the component's output when that layer alone is rounded, where they were measured,
+    `kept` the layers left out for theirs.
+    """
+
+    scheme: str
+    by: str
+    calibration: dict[str, Any]
+    layers: dict[str, float]
+    digest: str
+    errors: dict[str, float] = {}
+    kept: tuple[str, ...] = ()
+
+
+class ProfileMemory(Record):
+    """Memory that one profile needs; None is not known.
+
+    Activations at its best and its largest size are those of the graph; `context_bytes` is the block that the engine
+    says it will take for them.
+    """
+
+    profile: str
+    activation_opt_bytes: int | None = None
+    activation_max_bytes: int | None = None
+    context_bytes: int | None = None
+
+
+class Memory(Record):
+    """Memory of a component by profile, and the most that the building process had resident meanwhile."""
+
+    profiles: tuple[ProfileMemory, ...] = ()
+    build_peak_bytes: int | None = None
+
+
+class Component(Record):
+    """Everything known about one built engine. `key` holds, field by field, what it depends on.
+
+    `parity` is the worst relative error against eager PyTorch by size, `notes` say which sizes were left out and why.
+    """
+
+    name: str
+    key: dict[str, str]
+    files: dict[Inside, FileRecord]
+    passes: tuple[Change, ...] = ()
+    parity: dict[str, float] = {}
+    notes: tuple[str, ...] = ()
+    seconds: dict[str, float] = {}
+    weight_bytes: int | None = None
+    memory: Memory | None = None
+    quantisation: Quantisation | None = None
+
+
+class Manifest(Record):
+    """The bundle's table of contents."""
+
+    format: int = FORMAT_VERSION
+    family: str
+    model: str
+    backend: str
+    precision: str
+    profiles: tuple[str, ...]
+    options: dict[str, Any] = {}
+    config: dict[str, Any] = {}
+    environment: dict[str, Any] = {}
+    created: str = ""
+    components: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")], Component] = {}
+    # What lies outside the components' folders.
+    files: dict[Inside, FileRecord] = {}
+    image: dict[str, float] = {}
+
+    @property
+    def shape_profiles(self) -> tuple[ShapeProfile, ...]:
+        """The profiles, parsed."""
+        return tuple(ShapeProfile.parse(p) for p in self.profiles)
+
+
+def differences(built: Mapping[str, str], asked: Mapping[str, str]) -> tuple[str, ...]:
+    """Fields in which two keys differ, as "precision: fp32 -> fp16"."""
+    fields = list(dict.fromkeys([*built, *asked]))
+    return tuple(
+        f"{f}: {built.get(f, '(none)')} -> {asked.get(f, '(none)')}" for f in fields if built.get(f) != asked.get(f)
+    )
