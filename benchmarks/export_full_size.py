@@ -29,8 +29,10 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import configs
-from sdtrt import engines, export, graph, models
+from sdtrt import engines, models
 from sdtrt.costs import graph_costs
+from sdtrt.export import onnx_export
+from sdtrt.graph import optimize
 from sdtrt.shapes.spec import ComponentSpec, ShapeProfile
 
 PROFILES = {
@@ -59,10 +61,10 @@ def measure(model: str, component: str, folder: Path) -> dict[str, Any]:
         counted = {size: _counted(module, spec, _sizes(profile, size)) for size in COUNTED_AT[model]}
         _fill(module)
     with _stage(stages, "export"):
-        path = export.capture(spec, module, [profile], OPSET, folder / component)
+        path = onnx_export.capture(spec, module, [profile], OPSET, folder / component)
     parameters = sum(p.numel() for p in module.parameters())
     with _stage(stages, "passes"):
-        changes = graph.optimise(path, engines.load("tensorrt").passes)
+        changes = optimize.optimise(path, engines.load("tensorrt").passes)
     flops = {}
     for size, expected in counted.items():
         with _stage(stages, f"costs at {size}"):

@@ -31,10 +31,12 @@ from spreads import spread
 
 import configs
 import sdtrt
-from sdtrt import demo, engines, export, graph, models, parity
+from sdtrt import demo, engines, models, parity
 from sdtrt.cli.console import hush
 from sdtrt.cli.demo import PROFILE
 from sdtrt.engines import EngineContext
+from sdtrt.export import onnx_export
+from sdtrt.graph import optimize
 from sdtrt.lora import LoraSwitch
 from sdtrt.shapes.sample_inputs import sample_inputs
 from sdtrt.shapes.spec import ShapeProfile
@@ -102,8 +104,8 @@ def full_size(folder: Path, kept: Path, runs: int) -> dict[str, Any]:
     adapter = adapter_of({"unet": module.inner})
     backend = engines.load("onnxruntime")
     if not kept.exists():
-        onnx = export.capture(spec, module, [profile], backend.opset, folder / "exported")
-        graph.optimise(onnx, backend.passes)
+        onnx = onnx_export.capture(spec, module, [profile], backend.opset, folder / "exported")
+        optimize.optimise(onnx, backend.passes)
         kept.mkdir(parents=True)
         backend.build(engines.Source(spec, module, (profile,), onnx), {}, kept)
     started = time.perf_counter()

@@ -33,9 +33,11 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import configs
-from sdtrt import engines, export, graph, models
+from sdtrt import engines, models
 from sdtrt.engines import EngineContext, Source
 from sdtrt.engines.onnxruntime import FUSION, MODEL, WEIGHTS
+from sdtrt.export import onnx_export
+from sdtrt.graph import optimize
 from sdtrt.shapes.sample_inputs import sample_inputs
 from sdtrt.shapes.spec import ComponentSpec, ShapeProfile
 
@@ -74,15 +76,15 @@ def export_component(model: str, name: str, folder: Path) -> None:
     specs, profile = specs_of(model, folder)
     module, backend = make(specs[name], folder, "cpu"), engines.load("onnxruntime")
     started = time.perf_counter()
-    path = export.capture(specs[name], module, [profile], backend.opset, folder / "work" / name)
-    graph.optimise(path, [p for p in backend.passes if p != FUSION])
+    path = onnx_export.capture(specs[name], module, [profile], backend.opset, folder / "work" / name)
+    optimize.optimise(path, [p for p in backend.passes if p != FUSION])
     written_out = folder / "engines" / f"{name}.ort_written_out"
     shutil.rmtree(written_out, ignore_errors=True)  # an export that was interrupted
     written_out.mkdir(parents=True)
     shutil.copy(path, written_out / MODEL)
     if path.with_name(WEIGHTS).exists():
         os.link(path.with_name(WEIGHTS), written_out / WEIGHTS)
-    graph.optimise(path, [FUSION])
+    optimize.optimise(path, [FUSION])
     target = folder / "engines" / name
     target.mkdir(exist_ok=True)
     backend.build(Source(specs[name], module, (profile,), path), backend.check_options({}), target)

@@ -26,9 +26,11 @@ from export_full_size import _fill, _on_meta
 from spreads import spread
 
 import configs
-from sdtrt import engines, export, graph, models
+from sdtrt import engines, models
 from sdtrt.engines import EngineContext
 from sdtrt.engines.onnxruntime import FUSION, WEIGHTS
+from sdtrt.export import onnx_export
+from sdtrt.graph import optimize
 from sdtrt.shapes.sample_inputs import sample_inputs
 from sdtrt.shapes.spec import ComponentSpec, ShapeProfile
 from sdtrt.system import env, process_memory
@@ -74,10 +76,10 @@ def prepare(folder: Path) -> tuple[ComponentSpec, ShapeProfile, dict[str, Path]]
             shutil.rmtree(left, ignore_errors=True)
         module: Any = _on_meta(spec, family.configs(folder / "model")["unet"])
         _fill(module)
-        exported = export.capture(spec, module, [profile], backend.opset, folder / "exported")
+        exported = onnx_export.capture(spec, module, [profile], backend.opset, folder / "exported")
         for form, fused in FORMS.items():
             work = shutil.copytree(exported.parent, folder / "work")
-            changes = graph.optimise(work / exported.name, [p for p in backend.passes if fused or p != FUSION])
+            changes = optimize.optimise(work / exported.name, [p for p in backend.passes if fused or p != FUSION])
             print(f"{form}: {changes[-1].nodes_after} nodes", file=sys.stderr)
             paths[form].mkdir()
             backend.build(engines.Source(spec, module, (profile,), work / exported.name), {}, paths[form])

@@ -22,8 +22,6 @@ from sdtrt import (
     calibrating,
     compare,
     costs,
-    export,
-    graph,
     history,
     lora,
     memory,
@@ -44,7 +42,9 @@ from sdtrt.bundle.staging import Staging
 from sdtrt.config import BuildConfig
 from sdtrt.engines import Engine, EngineContext, Source
 from sdtrt.errors import BuildError, SdtrtError, VerifyError
+from sdtrt.export import onnx_export
 from sdtrt.forecast import IMAGE, Forecast, Step, forecast
+from sdtrt.graph import optimize
 from sdtrt.plan.image_timing import FILE as RUN
 from sdtrt.reference import Reference
 from sdtrt.rescue import Spare
@@ -211,9 +211,9 @@ def _build(plan: Forecast, step: Step, folder: Path, report: Progress, made: Ref
     if backend.consumes == "onnx":
         with stage("export", "exporting"):
             opset = plan.config.opset or backend.opset
-            onnx = export.capture(spec, module, plan.profiles, opset, folder / "work")
+            onnx = onnx_export.capture(spec, module, plan.profiles, opset, folder / "work")
         with stage("optimise", "optimising the graph"):
-            changes = graph.optimise(onnx, plan.passes, plan.config.float32 if spec.dtype == "float16" else ())
+            changes = optimize.optimise(onnx, plan.passes, plan.config.float32 if spec.dtype == "float16" else ())
             priced = price(onnx)
     needs = memory.of_graph(onnx, spec, plan.profiles, priced)
     with stage("build", "building the engine"):

@@ -9,13 +9,14 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
-from sdtrt import calibrating, engines, graph, history, lora, models, observe, quantize
+from sdtrt import calibrating, engines, history, lora, models, observe, quantize
 from sdtrt.bundle import manifest, staging
 from sdtrt.bundle.bundle import Bundle
 from sdtrt.bundle.manifest import Component
 from sdtrt.bundle.staging import Staging
 from sdtrt.config import BuildConfig
 from sdtrt.errors import BundleError, ConfigError
+from sdtrt.graph import optimize
 from sdtrt.models import checkpoint
 from sdtrt.shapes.spec import ComponentSpec, ShapeProfile
 from sdtrt.system import env
@@ -105,7 +106,7 @@ def forecast(config: BuildConfig, out: Path, force: bool = False, *, look: engin
     shared = {
         "precision": config.precision,
         "opset": str(config.opset or backend.opset),
-        "passes": graph.versions(passes) if backend.consumes == "onnx" else "none",
+        "passes": optimize.versions(passes) if backend.consumes == "onnx" else "none",
         "backend": f"{backend.name} {backend.version()}",
         "options": ", ".join(f"{k}={v}" for k, v in sorted(options.items()) if k not in backend.run_options),
         "device": backend.device(options),

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import onnx
 
-from sdtrt.graph import fp32_islands
+from sdtrt.graph import widen_fp32
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -100,7 +100,7 @@ def smallest(nodes: Nodes, passes: Callable[[Nodes], bool], more: Callable[[], b
     Modules that stand together are dropped together, so k culprits among n modules take about 2 k log2(n / k) tries.
     """
     names = sorted(nodes)
-    kept = list(dict.fromkeys(map(fp32_islands.unit_of, names)))
+    kept = list(dict.fromkeys(map(widen_fp32.unit_of, names)))
     size = -(-len(kept) // 2)
     while size and len(kept) > 1:
         index = 0
@@ -122,7 +122,7 @@ def magnitudes(path: Path, inputs: Sequence[Mapping[str, Tensor]]) -> dict[str, 
 
     model = onnx.load(path, load_external_data=False)
     made = {o for n in model.graph.node for o in n.output}
-    tensors = fp32_islands.widen(model, {n.name for n in model.graph.node}).tensors
+    tensors = widen_fp32.widen(model, {n.name for n in model.graph.node}).tensors
     watched = [name for name in tensors if name in made]
     for name in watched:
         model.graph.node.append(onnx.helper.make_node("Abs", [tensors[name]], [f"{name}/abs"]))
@@ -149,7 +149,7 @@ def magnitudes(path: Path, inputs: Sequence[Mapping[str, Tensor]]) -> dict[str, 
 
 def modules(nodes: Iterable[str]) -> list[str]:
     """The modules of nodes, each once."""
-    return list(dict.fromkeys(fp32_islands.unit_of(name) for name in sorted(nodes)))
+    return list(dict.fromkeys(widen_fp32.unit_of(name) for name in sorted(nodes)))
 
 
 def shown(names: Sequence[str], most: int = 8) -> str:
@@ -162,7 +162,7 @@ def _kinds(model: onnx.ModelProto) -> dict[str, Nodes]:
     """What is tried in turn, each with more layers or others than the one before."""
     nodes = [n for n in model.graph.node if n.name]
     kinds = {
-        "attention": frozenset(n.name for n in nodes if "/sdpa/" in n.name) | set(fp32_islands.score_nodes(model)),
+        "attention": frozenset(n.name for n in nodes if "/sdpa/" in n.name) | set(widen_fp32.score_nodes(model)),
         "norms": frozenset(n.name for n in nodes if n.op_type in _NORMS),
         "everything": frozenset(n.name for n in nodes),
     }
@@ -171,7 +171,7 @@ def _kinds(model: onnx.ModelProto) -> dict[str, Nodes]:
 
 def _of(names: Sequence[str], units: Sequence[str]) -> Nodes:
     chosen = set(units)
-    return frozenset(n for n in names if fp32_islands.unit_of(n) in chosen)
+    return frozenset(n for n in names if widen_fp32.unit_of(n) in chosen)
 
 
 def _figure(error: float) -> str:

@@ -1,4 +1,4 @@
-"""Quantising the U-Net after training: NVIDIA's ModelOpt measures, `sdtrt.qdq` writes what it found into the layers.
+"""Quantizing the U-Net after training: NVIDIA ModelOpt measures, `quantized_layers` writes the ranges into the layers.
 
 The checkpoint's own pipeline makes a few images while ModelOpt watches the inputs of all layers that will be
 quantised. It works on a copy: the module that is exported only gets the ranges, so that its parameters keep their names
@@ -27,7 +27,7 @@ from sdtrt.system import env
 if TYPE_CHECKING:
     from torch import nn
 
-    from sdtrt.qdq import Scales
+    from sdtrt.export.quantized_layers import Scales
 
 PACKAGE = "nvidia-modelopt"
 # ONNX has had float8 since opset 19.
@@ -96,11 +96,11 @@ def quantise(
     `sizes` are those of the images that are made for it; `loras` are in the U-Net already, and are put into the text
     encoders. Raises BuildError when a range is not a number.
     """
-    from sdtrt import qdq
+    from sdtrt.export import quantized_layers
 
     unet: Any = module.inner
     scales = calibrate(unet, config.precision, config.calibration, folder, sizes, loras, report)
-    qdq.insert(unet, scales, config.precision)
+    quantized_layers.insert(unet, scales, config.precision)
     return Quantisation(
         scheme=config.precision,
         by=f"{PACKAGE} {env.version(PACKAGE)}",
@@ -156,7 +156,7 @@ def calibrate(
 
 def read(unet: nn.Module) -> dict[str, Scales]:
     """What ModelOpt's quantisers of inputs have found, by the name of their layer."""
-    from sdtrt.qdq import Scales
+    from sdtrt.export.quantized_layers import Scales
 
     found = {}
     for name, layer in unet.named_modules():

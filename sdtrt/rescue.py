@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sdtrt import export, gate, islands
+from sdtrt import gate, islands
 from sdtrt.answers import Answer, Answers
 from sdtrt.bundle import manifest
 from sdtrt.errors import BuildError, EngineError, VerifyError
-from sdtrt.graph import fp32_islands
+from sdtrt.export import onnx_export
+from sdtrt.graph import widen_fp32
 from sdtrt.shapes.spec import ComponentSpec
 from sdtrt.system import files
 
@@ -59,7 +60,7 @@ class Spare:
     def widened(self, nodes: islands.Nodes, name: str) -> tuple[Path, manifest.Change]:
         """Write the graph with `nodes` in float32 into the folder `name`, and say what was changed."""
         path = _linked(self._path, self._folder / name)
-        return path, fp32_islands.widen_file(path, lambda model: nodes)
+        return path, widen_fp32.widen_file(path, lambda model: nodes)
 
     def clear(self) -> None:
         """Remove the engine that was built from it."""
@@ -141,7 +142,7 @@ class _Tries:
 
 def _linked(path: Path, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
-    for name in (path.name, export.WEIGHTS):
+    for name in (path.name, onnx_export.WEIGHTS):
         if (source := path.with_name(name)).exists():
             files.link(source, folder / name)
     return folder / path.name

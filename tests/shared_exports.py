@@ -11,7 +11,8 @@ from typing import Any
 
 from filelock import FileLock
 
-from sdtrt import export, models
+from sdtrt import models
+from sdtrt.export import onnx_export
 from sdtrt.shapes import profile_selection, sample_inputs
 from sdtrt.shapes import spec as specs
 
@@ -19,7 +20,7 @@ from sdtrt.shapes import spec as specs
 @contextmanager
 def shared(folder: Path) -> Iterator[None]:
     """While open, `export.capture` takes from `folder` what was traced before."""
-    traced = export.capture
+    traced = onnx_export.capture
 
     def capture(spec: Any, module: Any, profiles: Sequence[Any], opset: int, target: Path) -> Path:
         made = folder / _key(spec, module, profiles, opset)
@@ -31,13 +32,13 @@ def shared(folder: Path) -> Iterator[None]:
                 traced(spec, module, profiles, opset, work)
                 work.replace(made)
         shutil.copytree(made, target, dirs_exist_ok=True)
-        return target / export.MODEL
+        return target / onnx_export.MODEL
 
-    export.capture = capture
+    onnx_export.capture = capture
     try:
         yield
     finally:
-        export.capture = traced
+        onnx_export.capture = traced
 
 
 def _key(spec: Any, module: Any, profiles: Sequence[Any], opset: int) -> str:
@@ -46,7 +47,7 @@ def _key(spec: Any, module: Any, profiles: Sequence[Any], opset: int) -> str:
     for name, weight in sorted(module.state_dict().items()):
         digest.update(name.encode())
         digest.update(weight.contiguous().numpy().tobytes())
-    sources = [Path(m.__file__) for m in (export, sample_inputs, profile_selection, specs)]
+    sources = [Path(m.__file__) for m in (onnx_export, sample_inputs, profile_selection, specs)]
     sources += sorted(Path(models.__file__).parent.glob("*.py"))
     for part in (spec.name, spec.inputs, spec.outputs, _axes(spec, profiles), opset):
         digest.update(repr(part).encode())

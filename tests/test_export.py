@@ -9,8 +9,10 @@ import small_checkpoint
 import tiny_random
 import torch
 
-from sdtrt import export, graph, registry
+from sdtrt import registry
 from sdtrt.errors import ExportError, GraphError
+from sdtrt.export import onnx_export
+from sdtrt.graph import optimize
 from sdtrt.models import family_of
 from sdtrt.plan.node_names import module_of
 from sdtrt.shapes.sample_inputs import sample_inputs
@@ -26,7 +28,7 @@ def captured(models, tmp_path_factory):
     folder = small_checkpoint.make(models["sd2"], base / "model")
     spec = family_of(folder).components(folder, "fp32")["unet"]
     module = spec.load(folder)
-    return spec, module, export.capture(spec, module, [ODD], 20, base / "onnx")
+    return spec, module, onnx_export.capture(spec, module, [ODD], 20, base / "onnx")
 
 
 @pytest.mark.slow
@@ -62,10 +64,10 @@ def test_every_pass_keeps_the_result_and_runs_to_a_fixed_point(captured):
     spec, _, path = captured
     inputs = {n: t.numpy() for n, t in sample_inputs(spec, ODD.sizes("opt")).items()}
     (before,) = onnxruntime.InferenceSession(path).run(None, inputs)
-    for name in registry.names("sdtrt.graph"):
-        (change,) = graph.optimise(path, [name])
+    for name in registry.names("sdtrt.graph.passes"):
+        (change,) = optimize.optimise(path, [name])
         assert change.nodes_after <= change.nodes_before
-        (again,) = graph.optimise(path, [name])
+        (again,) = optimize.optimise(path, [name])
         assert (again.changed, again.nodes_after) == (0, change.nodes_after)
         (after,) = onnxruntime.InferenceSession(path).run(None, inputs)
         np.testing.assert_allclose(after, before, atol=1e-5)
@@ -84,7 +86,7 @@ def test_a_guard_that_hides_nan_is_dropped_and_other_choices_stay(tmp_path):
         x, y = (value(n, onnx.TensorProto.FLOAT, [2, 3]) for n in "xy")
         made = onnx.helper.make_graph(nodes, "g", [x], [y], [zero])
         onnx.save(onnx.helper.make_model(made, opset_imports=[onnx.helper.make_opsetid("", 20)]), tmp_path / "m.onnx")
-        return graph.optimise(tmp_path / "m.onnx", ["drop_nan_guards"])[0]
+        return optimize.optimise(tmp_path / "m.onnx", ["drop_nan_guards"])[0]
 
     assert build("Softmax").changed == 1
     change = build("Sqrt")
@@ -95,10 +97,10 @@ def test_a_guard_that_hides_nan_is_dropped_and_other_choices_stay(tmp_path):
 def test_an_unknown_pass_and_a_failing_pass_are_named(tmp_path, monkeypatch):
     onnx.save(onnx.ModelProto(), tmp_path / "m.onnx")
     with pytest.raises(GraphError, match="fold_constants"):
-        graph.optimise(tmp_path / "m.onnx", ["nonesuch"])
-    monkeypatch.setattr(registry.load("sdtrt.graph", "drop_nan_guards"), "apply", lambda model: 1 / 0)
+        optimize.optimise(tmp_path / "m.onnx", ["nonesuch"])
+    monkeypatch.setattr(registry.load("sdtrt.graph.passes", "drop_nan_guards"), "apply", lambda model: 1 / 0)
     with pytest.raises(GraphError, match="drop_nan_guards failed"):
-        graph.optimise(tmp_path / "m.onnx", ["drop_nan_guards"])
+        optimize.optimise(tmp_path / "m.onnx", ["drop_nan_guards"])
 
 
 class Fixed(torch.nn.Module):
@@ -116,7 +118,7 @@ def test_what_cannot_be_traced_is_an_error(tmp_path, module, slug):
     tensor = TensorSpec("x", ("B", 4), "float32")
     spec = ComponentSpec("part", "part", (tensor,), (tensor,), "float32", load=lambda folder: module)
     with pytest.raises(ExportError) as caught:
-        export.capture(spec, module, [ShapeProfile.parse("B=1:2:4,H=8,W=8")], 20, tmp_path)
+        onnx_export.capture(spec, module, [ShapeProfile.parse("B=1:2:4,H=8,W=8")], 20, tmp_path)
     assert caught.value.slug == slug
 
 
@@ -126,5 +128,5 @@ def test_a_half_precision_unet_of_sdxl_has_one_type_per_operator(models, cache, 
     family = family_of(folder)
     spec = family.components(folder, "fp16")["unet"]
     with shared_exports.shared(cache / "exports"):
-        path = export.capture(spec, spec.load(folder), [ShapeProfile.parse(tiny_random.STATIC)], 20, tmp_path)
+        path = onnx_export.capture(spec, spec.load(folder), [ShapeProfile.parse(tiny_random.STATIC)], 20, tmp_path)
     onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])

@@ -47,7 +47,7 @@ def test_an_engine_that_overflows_is_mended_and_the_finding_recorded(mended):
     assert component.parity.keys() == {"B=1,H=16,W=16", *(f"an image, seed {seed}, call 1" for seed in (0, 1))}
     assert max(component.parity.values()) < 5e-2
     change = component.passes[-1]
-    assert change.name == "fp32_islands"
+    assert change.name == "widen_fp32"
     assert 0 < change.changed < change.nodes_before < change.nodes_after
     told = "\n".join(change.notes)
     assert "decoder.mid_block.resnets.0" in told

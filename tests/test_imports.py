@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from sdtrt import engines, graph, models, registry
+from sdtrt import engines, models, registry
 from sdtrt.errors import SdtrtError
+from sdtrt.graph import optimize
 
 ROOT = Path(__file__).parents[1]
 HEAVY = ("torch", "diffusers", "transformers", "onnx", "onnxruntime", "tensorrt", "polygraphy")
@@ -63,13 +64,14 @@ def test_public_names_resolve():
         sdtrt.nothing  # noqa: B018 (the access is the test)
 
 
-PACKAGES = ("engines", "graph", "models.families", "analysis.plots", "readers", "analysis.rules")
+PACKAGES = ("engines", "graph.passes", "models.families", "analysis.plots", "readers.formats", "analysis.rules")
 
 
 @pytest.mark.parametrize("package", [f"sdtrt.{name}" for name in PACKAGES])
 def test_the_tree_is_the_registry(package):
     folder = ROOT / package.replace(".", "/")
-    assert registry.names(package) == tuple(sorted(p.stem for p in folder.glob("*.py") if p.stem[0] != "_"))
+    found = (p for p in folder.iterdir() if p.suffix == ".py" or (p / "__init__.py").exists())
+    assert registry.names(package) == tuple(sorted(p.stem for p in found if p.stem[0] != "_"))
     with pytest.raises(SdtrtError) as caught:
         registry.load(package, "nonesuch")
     assert all(name in caught.value.expected for name in registry.names(package))
@@ -80,7 +82,7 @@ def test_every_extension_keeps_its_contract():
         assert engines.load(name).name == name
     for name in models.names():
         assert models.load(name).name == name
-    assert graph.versions(registry.names("sdtrt.graph"))
+    assert optimize.versions(registry.names("sdtrt.graph.passes"))
 
 
 def code_lines(path):

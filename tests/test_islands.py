@@ -6,8 +6,8 @@ import onnx
 import pytest
 import torch
 
-from sdtrt import graph, islands
-from sdtrt.graph import fp32_islands
+from sdtrt import islands
+from sdtrt.graph import optimize, widen_fp32
 
 X = np.linspace(-2, 3, 2 * graph_in_half.WIDTH, dtype=np.float16).reshape(2, -1)
 INPUTS = [{"x": torch.from_numpy(X)}]
@@ -25,7 +25,7 @@ def expected():
 
 
 def widen(path, *names):
-    return fp32_islands.widen_file(path, lambda model: set(names))
+    return widen_fp32.widen_file(path, lambda model: set(names))
 
 
 def checked(path):
@@ -41,7 +41,7 @@ def test_the_overflow_is_real_and_an_island_mends_it(overflowing):
     assert not np.isfinite(graph_in_half.run(overflowing, X)[0]).all()
     change = widen(overflowing, *GROWN)
     np.testing.assert_allclose(graph_in_half.run(overflowing, X)[0], expected(), atol=2e-3)
-    assert (change.name, change.changed) == ("fp32_islands", 4)
+    assert (change.name, change.changed) == ("widen_fp32", 4)
 
 
 def test_an_island_is_typed_throughout_and_keeps_inputs_outputs_and_weights(overflowing):
@@ -56,7 +56,7 @@ def test_an_island_is_typed_throughout_and_keeps_inputs_outputs_and_weights(over
     # One cast for each half precision tensor that goes in: an activation, three weights; and one for what goes out.
     casts = [n for n in after.graph.node if n.op_type == "Cast"]
     assert sorted(n.input[0] for n in casts) == ["a", "e/float32", "gain", "grow.weight", "norm.weight"]
-    assert {fp32_islands.unit_of(n.name) for n in casts} == {"grow", "norm"}
+    assert {widen_fp32.unit_of(n.name) for n in casts} == {"grow", "norm"}
 
 
 def test_an_island_that_ends_at_an_output(overflowing):
@@ -86,7 +86,7 @@ def test_islands_can_grow(overflowing):
 def test_as_a_pass_it_widens_the_scores_of_attention(tmp_path):
     path = graph_in_half.attention(tmp_path / "m.onnx")
     before = graph_in_half.run(path, X)[0]
-    (change,) = graph.optimise(path, ["fp32_islands"])
+    (change,) = optimize.optimise(path, ["fp32_attention_scores"])
     types = {n.name: n.input[0].endswith("/float32") for n in checked(path).graph.node if n.op_type != "Cast"}
     assert [n for n, wide in types.items() if wide] == [
         f"/attn/sdpa/{op}" for op in ("MatMul", "Mul", "Add", "Softmax")
@@ -97,7 +97,7 @@ def test_as_a_pass_it_widens_the_scores_of_attention(tmp_path):
 
 def test_modules_that_a_recipe_names_stay_float32(tmp_path):
     path = graph_in_half.chain(tmp_path / "m.onnx", 12)
-    (change,) = graph.optimise(path, [], ["m03", "m1*", "n"])
+    (change,) = optimize.optimise(path, [], ["m03", "m1*", "n"])
     wide = [n.name for n in checked(path).graph.node if n.op_type == "Mul" and n.input[0].endswith("/float32")]
     assert wide == ["/m03/Mul", "/m10/Mul", "/m11/Mul"]
     assert (change.changed, change.notes) == (3, ("asked for: m03, m1*, n",))

@@ -10,9 +10,10 @@ import torch
 from small_checkpoint import make
 
 import sdtrt
-from sdtrt import answers, builder, cli, config, engines, export, gate, memory, parity, reference
+from sdtrt import answers, builder, cli, config, engines, gate, memory, parity, reference
 from sdtrt import models as families
 from sdtrt.engines.onnxruntime import OrtEngine
+from sdtrt.export import onnx_export
 from sdtrt.forecast import forecast
 from sdtrt.shapes.spec import ShapeProfile
 from sdtrt.system import process_memory
@@ -63,7 +64,7 @@ def watched(small, tmp_path_factory):
 
     with pytest.MonkeyPatch.context() as patch:
         build, load = type(backend).build, type(backend).load
-        read, capture, judge = builder._module, export.capture, gate.judge
+        read, capture, judge = builder._module, onnx_export.capture, gate.judge
 
         def was_read(*arguments):
             module = read(*arguments)
@@ -97,7 +98,7 @@ def watched(small, tmp_path_factory):
 
         patch.setattr(builder, "_module", was_read)
         patch.setattr(gate, "judge", judged)
-        patch.setattr(export, "capture", exported)
+        patch.setattr(onnx_export, "capture", exported)
         patch.setattr(type(backend), "build", built)
         patch.setattr(type(backend), "load", loaded)
         bundle = sdtrt.build(

@@ -7,7 +7,8 @@ import tiny_loras
 import torch
 from torch import nn
 
-from sdtrt import config, lora, parity, qdq, quantize
+from sdtrt import config, lora, parity, quantize
+from sdtrt.export import quantized_layers
 from sdtrt.models import family_of
 
 pytest.importorskip("modelopt", reason="nvidia-modelopt is not installed")
@@ -45,7 +46,7 @@ def test_modelopt_measures_the_layers_that_are_meant(calibrate, unet, scheme):
     kinds = (nn.Linear, nn.Conv2d) if scheme == "int8" else (nn.Linear,)
     meant = {n for n, m in unet.named_modules() if isinstance(m, kinds) and not any(k in n for k in KEPT)}
     assert set(calibrate(scheme)) == meant
-    assert not qdq.layers(unet)  # ModelOpt worked on a copy
+    assert not quantized_layers.layers(unet)  # ModelOpt worked on a copy
     assert type(unet.conv_in) is nn.Conv2d
 
 
@@ -56,7 +57,7 @@ def test_modelopt_scales_weights_as_the_layers_do(calibrate, unet):
 
     name = next(n for n, s in scales.items() if s.smooth is not None)
     layer = nn.ModuleDict({"x": copy.deepcopy(unet.get_submodule(name))})
-    qdq.insert(layer, {"x": scales[name]}, "int8")
+    quantized_layers.insert(layer, {"x": scales[name]}, "int8")
     smoothed = unet.get_submodule(name).weight / torch.tensor(scales[name].smooth)
     theirs = mtq.quantize(
         nn.Sequential(nn.Linear(smoothed.shape[1], smoothed.shape[0])).requires_grad_(False),

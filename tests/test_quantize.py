@@ -10,8 +10,9 @@ import torch
 from torch import nn
 from trt import bindings, use
 
-from sdtrt import builder, config, engines, forecast, qdq, quantize
+from sdtrt import builder, config, engines, forecast, quantize
 from sdtrt.errors import BackendUnavailable, BuildError, ConfigError
+from sdtrt.export import quantized_layers
 from sdtrt.system import env
 
 KEPT = config.Calibration().keep
@@ -41,7 +42,7 @@ def net():
 def test_a_layer_computes_on_values_that_its_scheme_can_hold(net, scheme, bound):
     x, before = torch.randn(5, 8), copy.deepcopy(net.second)
     amax = float(x.abs().max())
-    qdq.insert(net, {"second": qdq.Scales(amax)}, scheme)
+    quantized_layers.insert(net, {"second": quantized_layers.Scales(amax)}, scheme)
 
     def held(values, scale):
         steps = values / scale
@@ -58,24 +59,26 @@ def test_a_layer_computes_on_values_that_its_scheme_can_hold(net, scheme, bound)
 def test_smoothing_alone_changes_nothing_but_rounding(net, name):
     x = torch.randn(2, 3, 6, 6)
     before, channels = net(x), getattr(net, name).weight.shape[1]
-    qdq.insert(net, {name: qdq.Scales(40.0, tuple(0.5 + 0.25 * i for i in range(channels)))}, "int8")
+    quantized_layers.insert(
+        net, {name: quantized_layers.Scales(40.0, tuple(0.5 + 0.25 * i for i in range(channels)))}, "int8"
+    )
     assert torch.allclose(net(x), before, atol=0.2)
     assert not torch.allclose(net(x), before, atol=1e-5)
 
 
 def test_parameters_keep_their_names(net):
     before = set(net.state_dict())
-    qdq.insert(net, {"first": qdq.Scales(1.0)}, "int8")
+    quantized_layers.insert(net, {"first": quantized_layers.Scales(1.0)}, "int8")
     assert before <= set(net.state_dict())
-    assert set(qdq.layers(net)) == {"first"}
+    assert set(quantized_layers.layers(net)) == {"first"}
 
 
 def test_a_scale_is_never_below_what_half_precision_holds(net):
     half = net.half()
     half.second.weight[0] = 0
-    qdq.insert(half, {"second": qdq.Scales(1e-6)}, "int8")
-    assert half.second.input_scale == qdq.LEAST_SCALE
-    assert float(half.second.weight_scale.min()) == qdq.LEAST_SCALE
+    quantized_layers.insert(half, {"second": quantized_layers.Scales(1e-6)}, "int8")
+    assert half.second.input_scale == quantized_layers.LEAST_SCALE
+    assert float(half.second.weight_scale.min()) == quantized_layers.LEAST_SCALE
     assert half.second(torch.randn(2, 8).half()).isfinite().all()
 
 
@@ -182,7 +185,7 @@ def with_ranges():
     def calibrate(unet, scheme, calibration, folder, sizes, loras, report):
         kinds = (nn.Linear, nn.Conv2d) if scheme == "int8" else (nn.Linear,)
         names = [n for n, m in unet.named_modules() if isinstance(m, kinds)]
-        return {n: qdq.Scales(4.0) for n in names if not any(k in n for k in calibration.keep)}
+        return {n: quantized_layers.Scales(4.0) for n in names if not any(k in n for k in calibration.keep)}
 
     monkeypatch.setattr(quantize, "calibrate", calibrate)
     yield
@@ -247,8 +250,10 @@ def test_the_unet_depends_on_a_lora_of_the_text_encoder_that_calibrates_it(built
 
 
 def test_a_digest_tells_ranges_apart():
-    assert quantize.digest({"a": qdq.Scales(1.0)}) != quantize.digest({"a": qdq.Scales(1.5)})
-    assert quantize.digest({"a": qdq.Scales(1.0)}) != quantize.digest({"a": qdq.Scales(1.0, (1.0,))})
+    assert quantize.digest({"a": quantized_layers.Scales(1.0)}) != quantize.digest({"a": quantized_layers.Scales(1.5)})
+    assert quantize.digest({"a": quantized_layers.Scales(1.0)}) != quantize.digest(
+        {"a": quantized_layers.Scales(1.0, (1.0,))}
+    )
 
 
 def test_a_range_that_is_no_number_is_an_error():

@@ -22,7 +22,7 @@ from sdtrt.bundle.manifest import MANIFEST, Manifest
 from sdtrt.errors import ConfigError, PlanError
 from sdtrt.plan.image_timing import FILE, ImageRun
 from sdtrt.plan.layers import Plan
-from sdtrt.readers._documents import Document, parse
+from sdtrt.readers.documents import Document, parse
 
 StrPath = str | os.PathLike[str]
 PLAN = "plan.json"
@@ -139,9 +139,9 @@ def _from_folder(folder: Path, profile: int) -> list[Plan]:
 
 
 def _has_layers(documents: Iterable[Document]) -> bool:
-    from sdtrt.readers import tensorrt
+    from sdtrt.readers.formats.tensorrt.reader import role_of
 
-    return any(tensorrt.role_of(d) == "graph" for d in documents)
+    return any(role_of(d) == "graph" for d in documents)
 
 
 def _sibling(path: Path) -> Document | None:

@@ -211,7 +211,7 @@ def show_bundle(bundle: Bundle) -> None:
         grid.add_row(name, size(c.weight_bytes), nodes, error, f"{sum(c.seconds.values()):.1f}")
     out.print(grid)
     for name, c in bundle.manifest.components.items():
-        for note in (*(n for p in c.passes if p.name == "fp32_islands" for n in p.notes), *c.notes):
+        for note in (*(n for p in c.passes if p.name == "widen_fp32" for n in p.notes), *c.notes):
             out.print(f"{name}: {note if len(note) < NOTE_CHARS else note[:NOTE_CHARS] + ' ...'}", markup=False)
         if c.quantisation is not None:
             out.print(f"{name}: {rounded(c.quantisation)}", markup=False, soft_wrap=True)

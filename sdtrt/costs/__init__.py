@@ -14,7 +14,7 @@ from sdtrt.costs._join import join, payers_of
 if TYPE_CHECKING:
     from sdtrt.costs._fx import fx_costs
     from sdtrt.costs._graph import GraphCosts, graph_costs
-    from sdtrt.costs._liveness import peak_bytes
+    from sdtrt.costs.peak_memory import peak_bytes
 
 __all__ = ["GraphCosts", "fx_costs", "graph_costs", "join", "payers_of", "peak_bytes"]
 
@@ -22,7 +22,7 @@ __all__ = ["GraphCosts", "fx_costs", "graph_costs", "join", "payers_of", "peak_b
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from sdtrt.costs import _fx, _graph, _liveness
+    from sdtrt.costs import _fx, _graph, peak_memory
 
-    homes = {"fx_costs": _fx, "peak_bytes": _liveness}
+    homes = {"fx_costs": _fx, "peak_bytes": peak_memory}
     return getattr(homes.get(name, _graph), name)

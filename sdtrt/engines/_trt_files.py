@@ -2,7 +2,7 @@
 
 The files: `X.graph.json` (the inspector's text as it came), `X.profile.json` (trtexec --exportProfile),
 `X.timing.json` (--exportTimes) and `X.profile.metadata.json` (TREx). Everything that makes layers of them is in
-`sdtrt.readers.tensorrt`; here only what the files cannot hold is added: a time for every single run.
+`sdtrt.readers.formats.tensorrt.reader`; here only what the files cannot hold is added: a time for every single run.
 """
 
 from __future__ import annotations
@@ -135,8 +135,8 @@ def _spread(values: Sequence[float]) -> list[float]:
 
 
 def _read(paths: Sequence[Path], component: str, profile: int) -> Plan:
-    from sdtrt.readers import tensorrt as reader
-    from sdtrt.readers._documents import parse
+    from sdtrt.readers.documents import parse
+    from sdtrt.readers.formats.tensorrt import reader
 
     documents = [parse(path) for path in paths]
     try:
@@ -149,7 +149,7 @@ def _read(paths: Sequence[Path], component: str, profile: int) -> Plan:
 
 def _with_runs(plan: Plan, measured: Measured) -> list[Layer]:
     """Layers with a time per run, where the reader found their record; the tag of a profile may stand elsewhere."""
-    from sdtrt.readers._tensors import PROFILE
+    from sdtrt.readers.formats.tensorrt.tensors import PROFILE
 
     waiting: dict[str, list[tuple[float, ...]]] = {}
     for name, times in measured.layers:

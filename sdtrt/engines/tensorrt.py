@@ -154,7 +154,7 @@ class TensorRt(Backend):
 
     def join(self, plan: Plan, priced: GraphCosts) -> Plan:
         """As the reader of TensorRT's files does it: copies find the layer they serve, sizes their tensors."""
-        from sdtrt.readers import tensorrt as reader
+        from sdtrt.readers.formats.tensorrt import reader
 
         return reader.join(plan, priced)
 

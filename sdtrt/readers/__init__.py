@@ -20,17 +20,19 @@ from sdtrt import registry
 from sdtrt.errors import PlanError
 
 if TYPE_CHECKING:
-    from sdtrt.readers._documents import Document
+    from sdtrt.readers.documents import Document
+
+FORMATS = f"{__name__}.formats"
 
 
 def names() -> tuple[str, ...]:
     """Formats that can be read."""
-    return registry.names(__name__)
+    return registry.names(FORMATS)
 
 
 def load(name: str) -> ModuleType:
     """The reader of a format."""
-    return registry.load(__name__, name, PlanError)
+    return registry.load(FORMATS, name, PlanError)
 
 
 def format_of(document: Document) -> str | None:

@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sdtrt import demo, engines, export, graph, models
+from sdtrt import demo, engines, models
 from sdtrt.engines import Backend, Engine, EngineContext, Source
+from sdtrt.export import onnx_export
+from sdtrt.graph import optimize
 from sdtrt.shapes.sample_inputs import sample_inputs
 from sdtrt.shapes.spec import ComponentSpec, ShapeProfile
 
@@ -43,11 +45,11 @@ class Bench:
     def onnx(self, name: str) -> Path:
         """The exported graph after the backend's passes."""
         folder = self.folder / f"{name}.onnx"
-        path = folder / export.MODEL
+        path = folder / onnx_export.MODEL
         if not path.exists():
             spec = self.specs[name]
-            made = export.capture(spec, spec.load(demo.MODEL), self.profiles, self.backend.opset, folder / "work")
-            graph.optimise(made, self.backend.passes)
+            made = onnx_export.capture(spec, spec.load(demo.MODEL), self.profiles, self.backend.opset, folder / "work")
+            optimize.optimise(made, self.backend.passes)
             for file in made.parent.iterdir():
                 file.replace(folder / file.name)
         return path

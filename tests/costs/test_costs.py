@@ -19,9 +19,11 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 from torch.utils.flop_counter import FlopCounterMode
 
-from sdtrt import engines, export, graph, models
+from sdtrt import engines, models
 from sdtrt.costs import graph_costs, join
 from sdtrt.errors import GraphError
+from sdtrt.export import onnx_export
+from sdtrt.graph import optimize
 from sdtrt.plan.layers import Layer, NodeCost, Plan
 from sdtrt.plan.node_names import module_of
 from sdtrt.plan.op_kinds import node_kind
@@ -307,8 +309,8 @@ class Component:
         self.module = self.spec.load(folder)
         text = tiny_random.STATIC if half else tiny_random.PROFILES[family]
         profile = ShapeProfile.parse(text).with_defaults(found.default_profile(folder))
-        self.path = export.capture(self.spec, self.module, [profile], 20, out)
-        graph.optimise(self.path, engines.load("onnxruntime").passes)
+        self.path = onnx_export.capture(self.spec, self.module, [profile], 20, out)
+        optimize.optimise(self.path, engines.load("onnxruntime").passes)
         self.graph = graph_costs(self.path, {t.name: t.resolve(SIZES) for t in self.spec.inputs})
         self.costs = self.graph.nodes
 

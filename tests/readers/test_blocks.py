@@ -10,7 +10,7 @@ from readers import inspector_text
 
 from sdtrt.analysis.load import load
 from sdtrt.errors import PlanError
-from sdtrt.readers._blocks import blocks
+from sdtrt.readers.formats.tensorrt.blocks import blocks
 
 
 def names(block):

@@ -7,8 +7,8 @@ import json
 import pytest
 
 from sdtrt.errors import PlanError
-from sdtrt.readers import _documents
-from sdtrt.readers._documents import parse
+from sdtrt.readers import documents
+from sdtrt.readers.documents import parse
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def test_a_byte_order_mark_and_broken_utf8_do_not_stop_it(file):
 
 
 def test_a_file_has_a_largest_size(file, monkeypatch):
-    monkeypatch.setattr(_documents, "LIMIT_BYTES", 10)
+    monkeypatch.setattr(documents, "LIMIT_BYTES", 10)
     with pytest.raises(PlanError) as caught:
         parse(file("[1, 2, 3, 4]"))
     assert caught.value.slug == "plan-size"

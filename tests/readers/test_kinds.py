@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sdtrt.plan.layers import TensorInfo
-from sdtrt.readers._kinds import kind_of, precision_of, tokens
+from sdtrt.readers.formats.tensorrt.kinds import kind_of, precision_of, tokens
 
 CONV = "sm80_xmma_fprop_implicit_gemm_f16f16_f16f32_f32_nhwckrsc_nhwc_tilesize128x64x32_stage4_g1_tensor16x8x16"
 GEMM = "sm90_xmma_gemm_f16f16_f16f32_f32_tn_n_tilesize128x128x64_stage4"

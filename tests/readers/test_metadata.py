@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from sdtrt.analysis.ceilings import ceilings_of
-from sdtrt.readers._documents import LeftOut
-from sdtrt.readers._metadata import device_name, gpu_ms, precision, run_shapes, sections
+from sdtrt.readers.documents import LeftOut
+from sdtrt.readers.formats.tensorrt.metadata import device_name, gpu_ms, precision, run_shapes, sections
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from sdtrt.readers._documents import LeftOut
-from sdtrt.readers._nodes import nodes_of, usual_module
+from sdtrt.readers.documents import LeftOut
+from sdtrt.readers.formats.tensorrt.nodes import nodes_of, usual_module
 
 
 @pytest.mark.parametrize("separator", ["\x1e", "\x1f", "", " "])

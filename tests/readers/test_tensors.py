@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from sdtrt.readers._documents import LeftOut
-from sdtrt.readers._tensors import dtype_of, tensor_of
+from sdtrt.readers.documents import LeftOut
+from sdtrt.readers.formats.tensorrt.tensors import dtype_of, tensor_of
 
 # What TensorRT 8 to 11 write, by the type that each string tells.
 STRINGS = {

@@ -7,8 +7,8 @@ import math
 import pytest
 
 from sdtrt.plan.layers import Layer
-from sdtrt.readers._documents import LeftOut
-from sdtrt.readers._timings import records, run_times, timed
+from sdtrt.readers.documents import LeftOut
+from sdtrt.readers.formats.tensorrt.timings import records, run_times, timed
 
 
 def layers(*names):

@@ -12,9 +12,10 @@ import tiny_random
 from onnx import TensorProto, helper
 from trt import bindings, parser_facts, use
 
-from sdtrt import engines, export
-from sdtrt import graph as passes
+from sdtrt import engines
 from sdtrt import models as families
+from sdtrt.export import onnx_export
+from sdtrt.graph import optimize as passes
 from sdtrt.shapes.spec import ShapeProfile
 
 RELEASES = [(10, 12), (10, 16), (11, 0), (11, 4)]
@@ -41,7 +42,7 @@ def half(request, cache, models, tmp_path_factory):
     spec = families.family_of(models[family]).components(models[family], "fp16")[name]
     profile = ShapeProfile.parse(tiny_random.STATIC)
     with shared_exports.shared(cache / "exports"):
-        path = export.capture(
+        path = onnx_export.capture(
             spec, spec.load(models[family]), [profile], engines.load("tensorrt").opset, tmp_path_factory.mktemp("half")
         )
     passes.optimise(path, engines.load("tensorrt").passes)

@@ -11,9 +11,11 @@ from onnx import numpy_helper
 from torch import nn
 from trt import bindings, parser_facts, use
 
-from sdtrt import compare, config, engines, export, graph, qdq
+from sdtrt import compare, config, engines
 from sdtrt import models as families
 from sdtrt.engines import EngineContext, Source
+from sdtrt.export import onnx_export, quantized_layers
+from sdtrt.graph import optimize
 from sdtrt.shapes.sample_inputs import sample_inputs
 from sdtrt.shapes.spec import ShapeProfile
 
@@ -35,9 +37,9 @@ class Quantised:
         self.names = set(linear) - self.kept
         self.eager, ranges = self.outputs_of(module, self.names, lambda values, _: float(values.abs().max()))
         module = module.half()
-        qdq.insert(module.inner, {n: qdq.Scales(r) for n, r in ranges.items()}, scheme)
-        self.path = export.capture(self.spec, module, [PROFILE], 20, folder)
-        self.changes = graph.optimise(self.path, ("fold_constants", "drop_nan_guards"))
+        quantized_layers.insert(module.inner, {n: quantized_layers.Scales(r) for n, r in ranges.items()}, scheme)
+        self.path = onnx_export.capture(self.spec, module, [PROFILE], 20, folder)
+        self.changes = optimize.optimise(self.path, ("fold_constants", "drop_nan_guards"))
         self.model = onnx.load(self.path, load_external_data=False)
         self.producer = {o: n for n in self.model.graph.node for o in n.output}
         self.module = module.float()

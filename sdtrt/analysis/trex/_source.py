@@ -13,7 +13,7 @@ from sdtrt.analysis._onnx import join_onnx
 from sdtrt.analysis.load import load
 from sdtrt.errors import PlanError
 from sdtrt.plan.layers import Plan
-from sdtrt.readers._documents import Document, parse
+from sdtrt.readers.documents import Document, parse
 
 # A path, what json.loads makes of a graph file, or its list of layers.
 Source: TypeAlias = str | Path | Sequence[Mapping[str, Any]] | Mapping[str, Any]

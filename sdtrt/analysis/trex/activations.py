@@ -16,7 +16,7 @@ from typing import Any
 import pandas as pd
 
 from sdtrt.plan.layers import DTYPE_BITS, TensorInfo
-from sdtrt.readers._tensors import dtype_of
+from sdtrt.readers.formats.tensorrt.tensors import dtype_of
 
 # What TREx calls a type that it cannot tell.
 UNKNOWN = "Unknown format"

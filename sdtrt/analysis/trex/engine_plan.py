@@ -20,7 +20,7 @@ from sdtrt.analysis.trex.df_preprocessing import filter_by_layer, layer_table
 from sdtrt.analysis.trex.layer import Layer, fold_no_ops, folded_layer
 from sdtrt.analysis.trex.notebook import write
 from sdtrt.plan.layers import Plan
-from sdtrt.readers._timings import UNMATCHED
+from sdtrt.readers.formats.tensorrt.timings import UNMATCHED
 
 # What synchronises or computes shapes, and what the profiler names but the graph file does not: none is in the table,
 # as in TREx, and the summary says how much time it has.

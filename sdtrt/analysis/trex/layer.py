@@ -10,7 +10,7 @@ from typing import Any
 from sdtrt.analysis.trex.activations import UNKNOWN, Activation, bytes_of, raw_tensor
 from sdtrt.plan import layers
 from sdtrt.plan.layers import DTYPE_BITS
-from sdtrt.readers._tensors import dtype_of
+from sdtrt.readers.formats.tensorrt.tensors import dtype_of
 
 # TREx's names for layers that other versions and backends call otherwise.
 _TYPES = {

@@ -26,7 +26,7 @@ from sdtrt.analysis.trex.graphing import layer_type_formatter, render_dot, to_do
 from sdtrt.analysis.trex.misc import group_count, group_sum_attr
 from sdtrt.analysis.trex.notebook import display_df, write
 from sdtrt.analysis.trex.plotting import plotly_bar2, plotly_hist, plotly_pie2, trex_base_layout
-from sdtrt.readers._documents import parse
+from sdtrt.readers.documents import parse
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go

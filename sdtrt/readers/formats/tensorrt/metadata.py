@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from sdtrt.plan.layers import LONGEST_MS
-from sdtrt.readers._documents import LeftOut
+from sdtrt.readers.documents import LeftOut
 
 _SECTIONS = {
     "device_information": "device",

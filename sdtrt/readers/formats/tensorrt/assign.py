@@ -19,8 +19,8 @@ from collections.abc import Callable, Iterable, Sequence
 from sdtrt import costs as shared
 from sdtrt.costs import GraphCosts
 from sdtrt.plan.layers import Layer, Plan, TensorInfo
-from sdtrt.readers._owners import owned
-from sdtrt.readers._tensors import PROFILE
+from sdtrt.readers.formats.tensorrt.owners import owned
+from sdtrt.readers.formats.tensorrt.tensors import PROFILE
 
 _FOREIGN = "{ForeignNode["
 _MYELIN_TENSOR = re.compile(r"(?:\.\d+)?(?:_\d+)?_myl\d+$|'+$")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import onnx
 
-from sdtrt.graph._result import Result
+from sdtrt.graph.pass_result import Result
 
 VERSION = 1
 _WHOLE = {onnx.TensorProto.INT32, onnx.TensorProto.INT64, onnx.TensorProto.BOOL}

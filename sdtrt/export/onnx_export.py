@@ -41,7 +41,7 @@ def capture(spec: ComponentSpec, module: nn.Module, profiles: Sequence[ShapeProf
     import torch
     from onnxscript.optimizer import optimize_ir
 
-    from sdtrt import qdq
+    from sdtrt.export import quantized_layers
 
     dynamic = varying(spec, profiles)
     tensors = sample_inputs(spec, _sample_sizes(spec, profiles, dynamic))
@@ -58,7 +58,7 @@ def capture(spec: ComponentSpec, module: nn.Module, profiles: Sequence[ShapeProf
                 input_names=[t.name for t in spec.inputs],
                 output_names=[t.name for t in spec.outputs],
                 opset_version=opset,
-                custom_translation_table=qdq.translations(),
+                custom_translation_table=quantized_layers.translations(),
                 optimize=False,
                 verbose=False,
             )

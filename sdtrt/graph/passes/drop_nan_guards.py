@@ -9,7 +9,7 @@ from __future__ import annotations
 import onnx
 import onnx_graphsurgeon as gs
 
-from sdtrt.graph._result import Result
+from sdtrt.graph.pass_result import Result
 
 VERSION = 1
 

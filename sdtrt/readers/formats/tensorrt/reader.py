@@ -15,12 +15,22 @@ from typing import TYPE_CHECKING, Any
 
 from sdtrt.errors import PlanError
 from sdtrt.plan.layers import Layer, Plan
-from sdtrt.readers import _bindings, _kinds, _metadata, _timings, _work
-from sdtrt.readers._blocks import blocks
-from sdtrt.readers._documents import Document, LeftOut
-from sdtrt.readers._nodes import nodes_of, usual_module
-from sdtrt.readers._owners import owned
-from sdtrt.readers._tensors import tensors_of
+from sdtrt.readers.documents import Document, LeftOut
+from sdtrt.readers.formats.tensorrt import bindings, kinds, timings, work
+from sdtrt.readers.formats.tensorrt.blocks import blocks
+from sdtrt.readers.formats.tensorrt.metadata import (
+    Metadata,
+    device_name,
+    gpu_ms,
+    is_devices,
+    is_metadata,
+    precision,
+    run_shapes,
+    sections,
+)
+from sdtrt.readers.formats.tensorrt.nodes import nodes_of, usual_module
+from sdtrt.readers.formats.tensorrt.owners import owned
+from sdtrt.readers.formats.tensorrt.tensors import tensors_of
 
 if TYPE_CHECKING:
     from sdtrt.costs import GraphCosts
@@ -38,7 +48,7 @@ def role_of(document: Document) -> str | None:
     if isinstance(data, dict):
         if "Layers" in data or name.endswith(".graph.json"):
             return "graph"
-        return "metadata" if _metadata.is_metadata(data) or name.endswith(".metadata.json") else None
+        return "metadata" if is_metadata(data) or name.endswith(".metadata.json") else None
     if not isinstance(data, list):
         return None
     known = {".graph.json": "graph", ".profile.json": "profile", ".timing.json": "timing", ".metadata.json": "metadata"}
@@ -53,7 +63,7 @@ def _role_by_content(entries: list[dict[str, Any]], data: list[Any]) -> str | No
         return "profile"
     if any("computeMs" in e for e in entries):
         return "timing"
-    return "metadata" if _metadata.is_devices(data) else None
+    return "metadata" if is_devices(data) else None
 
 
 def sniff(document: Document) -> bool:
@@ -73,36 +83,36 @@ def read(documents: Sequence[Document], component: str, profile: int = 0) -> Pla
             hint="export it: trtexec --loadEngine=FILE --exportLayerInfo=X.graph.json",
         )
     left = LeftOut()
-    metadata: _metadata.Metadata = {}
+    metadata: Metadata = {}
     for document in _of(documents, "metadata"):
-        for section, facts in _metadata.sections(document.data, left).items():
+        for section, facts in sections(document.data, left).items():
             metadata.setdefault(section, {}).update(_plain(facts, left, section))
     raw, notes = _layers(graph)
     notes += _doubled(documents)
     found = blocks(raw)
     layers = owned([_layer(entry, left) for entry in _block(found, profile, graph)])
-    times = [_timings.records(d.data, left) for d in _of(documents, "profile")]
+    times = [timings.records(d.data, left) for d in _of(documents, "profile")]
     if len(found) > 1:
         notes.append(f"the engine has {len(found)} optimisation profiles; this is number {profile}")
     if times:
         layers, more = _timed(layers, times[0], found, profile)
         notes += more
-    bindings = _bindings.read(graph.data, layers, profile, left)
-    weights = [x.weight_bytes for x in layers if x.op != _timings.UNMATCHED]
+    bound = bindings.read(graph.data, layers, profile, left)
+    weights = [x.weight_bytes for x in layers if x.op != timings.UNMATCHED]
     known = [w for w in weights if w is not None]
-    walls = [_timings.run_times(d.data, left) for d in _of(documents, "timing")]
+    walls = [timings.run_times(d.data, left) for d in _of(documents, "timing")]
     return Plan(
         component=component,
         backend="tensorrt",
         backend_version=None,
-        device=_metadata.device_name(metadata),
-        precision=_metadata.precision(metadata),
-        shapes=bindings.shapes | _metadata.run_shapes(metadata),
+        device=device_name(metadata),
+        precision=precision(metadata),
+        shapes=bound.shapes | run_shapes(metadata),
         layers=tuple(layers),
-        inputs=bindings.inputs,
-        outputs=bindings.outputs,
+        inputs=bound.inputs,
+        outputs=bound.outputs,
         runs=times[0].runs if times else None,
-        wall_times_ms=walls[0] if walls else _metadata.gpu_ms(metadata),
+        wall_times_ms=walls[0] if walls else gpu_ms(metadata),
         total_weight_bytes=sum(known) if len(known) == len(weights) else None,
         metadata=metadata,
         notes=(*(n for d in documents for n in d.notes), *notes, *left.notes()),
@@ -111,9 +121,9 @@ def read(documents: Sequence[Document], component: str, profile: int = 0) -> Pla
 
 def join(plan: Plan, costs: GraphCosts) -> Plan:
     """The plan with the costs of its ONNX nodes."""
-    from sdtrt.readers import _assign
+    from sdtrt.readers.formats.tensorrt import assign
 
-    return _assign.join(plan, costs)
+    return assign.join(plan, costs)
 
 
 def _of(documents: Sequence[Document], role: str) -> list[Document]:
@@ -170,14 +180,14 @@ def _block(found: list[list[dict[str, Any]]], profile: int, graph: Document) -> 
 
 
 def _timed(
-    layers: list[Layer], times: _timings.Records, found: list[list[dict[str, Any]]], profile: int
+    layers: list[Layer], times: timings.Records, found: list[list[dict[str, Any]]], profile: int
 ) -> tuple[list[Layer], list[str]]:
     """A profiler reports the one optimisation profile that ran: times of another are not those of these layers."""
-    fits = [_timings.matches(times.timings, (x["Name"] for x in block)) for block in found]
+    fits = [timings.matches(times.timings, (x["Name"] for x in block)) for block in found]
     best = max(range(len(found)), key=lambda p: (fits[p], p == profile))
     if best != profile:
         return layers, [f"the times are those of optimisation profile {best} and were left out: ask for that one"]
-    timed, notes = _timings.timed(layers, times)
+    timed, notes = timings.timed(layers, times)
     return timed, list(notes)
 
 
@@ -186,25 +196,25 @@ def _layer(raw: dict[str, Any], left: LeftOut) -> Layer:
     name = raw["Name"]
     layer_type, parameter, tactic = (_text(raw, key, left) for key in ("LayerType", "ParameterType", "TacticName"))
     layer_type = layer_type or "unknown"
-    kind = _kinds.kind_of(layer_type, parameter, tactic, name)
+    kind = kinds.kind_of(layer_type, parameter, tactic, name)
     inputs, outputs = tensors_of(raw, "Inputs", left), tensors_of(raw, "Outputs", left)
     nodes = nodes_of(raw.get("Metadata"), left, name)
-    weights = _work.weight_bytes(raw, kind, left)
+    weights = work.weight_bytes(raw, kind, left)
     stream = raw.get("StreamId")
     return Layer.model_construct(
         name=name,
         kind=kind,
         op=layer_type,
         kernel=tactic or None,
-        precision=_kinds.precision_of(kind, layer_type.lower() not in _MYELIN, tactic, inputs, outputs),
+        precision=kinds.precision_of(kind, layer_type.lower() not in _MYELIN, tactic, inputs, outputs),
         inputs=inputs,
         outputs=outputs,
         nodes=nodes,
         module=usual_module(nodes),
         stream=stream if type(stream) is int else None,
         weight_bytes=weights,
-        bytes_moved=_work.bytes_moved(kind, weights, inputs, outputs),
-        flops=_work.flops(raw, inputs, outputs) if kind == "conv" else _free(kind),
+        bytes_moved=work.bytes_moved(kind, weights, inputs, outputs),
+        flops=work.flops(raw, inputs, outputs) if kind == "conv" else _free(kind),
         attributes=_plain({k: v for k, v in raw.items() if k not in _TAKEN}, left, name),
     )
 

@@ -16,7 +16,7 @@ import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 
-from sdtrt.graph._result import Result
+from sdtrt.graph.pass_result import Result
 
 VERSION = 1
 DOMAIN = "com.microsoft"

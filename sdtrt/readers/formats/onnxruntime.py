@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 from sdtrt.plan.layers import Layer, Plan, TensorInfo, Timing
 from sdtrt.plan.node_names import module_of
 from sdtrt.plan.op_kinds import node_kind
-from sdtrt.readers._documents import Document, LeftOut
-from sdtrt.readers._tensors import dims_of
-from sdtrt.readers._timings import milliseconds
+from sdtrt.readers.documents import Document, LeftOut
+from sdtrt.readers.formats.tensorrt.tensors import dims_of
+from sdtrt.readers.formats.tensorrt.timings import milliseconds
 
 if TYPE_CHECKING:
     from sdtrt.costs import GraphCosts

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from sdtrt.plan.layers import LONGEST_MS, Layer, Timing
-from sdtrt.readers._documents import LeftOut
-from sdtrt.readers._tensors import PROFILE
+from sdtrt.readers.documents import LeftOut
+from sdtrt.readers.formats.tensorrt.tensors import PROFILE
 
 _KEYS = {"total_ms": "timeMs", "mean_ms": "averageMs", "median_ms": "medianMs", "percentage": "percentage"}
 UNMATCHED = "unmatched"

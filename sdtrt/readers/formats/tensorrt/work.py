@@ -13,8 +13,8 @@ from math import prod
 from typing import Any
 
 from sdtrt.plan.layers import DTYPE_BITS, Kind, TensorInfo
-from sdtrt.readers._documents import LeftOut
-from sdtrt.readers._tensors import dtype_of, tensor_of
+from sdtrt.readers.documents import LeftOut
+from sdtrt.readers.formats.tensorrt.tensors import dtype_of, tensor_of
 
 _WEIGHTS = ("Weights", "Bias", "ConvWeights", "ConvBias")
 _WITHOUT = ("pool", "softmax", "signal", "wait", "memset")

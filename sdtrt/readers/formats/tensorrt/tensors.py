@@ -14,7 +14,7 @@ from math import prod
 from typing import Any
 
 from sdtrt.plan.layers import TensorInfo
-from sdtrt.readers._documents import LeftOut
+from sdtrt.readers.documents import LeftOut
 
 PROFILE = re.compile(r" ?\[profile (\d+)\]")
 _WORDS = {

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sdtrt.plan.layers import Layer, TensorInfo
-from sdtrt.readers._documents import LeftOut
-from sdtrt.readers._tensors import dims_of, tensor_of
+from sdtrt.readers.documents import LeftOut
+from sdtrt.readers.formats.tensorrt.tensors import dims_of, tensor_of
 
 
 @dataclass(frozen=True)

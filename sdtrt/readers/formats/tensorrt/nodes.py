@@ -10,7 +10,7 @@ import re
 from collections import Counter
 
 from sdtrt.plan.node_names import module_of
-from sdtrt.readers._documents import LeftOut
+from sdtrt.readers.documents import LeftOut
 
 _SEPARATOR = re.compile(r"[\x1e\x1f]")
 _MARK = "[ONNX Layer: "

@@ -3,8 +3,8 @@
 A node of an island takes and gives float32; casts stand at its shores alone, one per tensor. Every operator still has
 one type, so the graph stays strongly typed, and its inputs, outputs and weights keep theirs.
 
-As a pass this widens the scores of every attention, from the product of queries and keys to the softmax: the overflow
-of SD 2.1. `widen` takes any nodes; `sdtrt.islands` finds the nodes that an engine needs.
+`widen` takes any nodes; `sdtrt.islands` finds the nodes that an engine needs, and the pass `fp32_attention_scores`
+widens the scores of every attention.
 """
 
 from __future__ import annotations
@@ -17,11 +17,10 @@ from pathlib import Path
 import onnx
 
 from sdtrt.bundle.manifest import Change
-from sdtrt.graph._result import Result
 from sdtrt.plan.op_kinds import kind_of
 
 VERSION = 1
-NAME = "fp32_islands"
+NAME = "widen_fp32"
 # What stands between the product of an attention and its softmax.
 _BETWEEN = {"Add", "Cast", "Div", "Mul", "Reshape", "Where"}
 # Operators that state their type themselves, or whose other operands follow from it.
@@ -34,11 +33,6 @@ class Widened:
 
     changed: int
     tensors: dict[str, str]
-
-
-def apply(model: onnx.ModelProto) -> Result:
-    """Widen the scores of every attention."""
-    return Result(model, widen(model, set(score_nodes(model))).changed)
 
 
 def widen_file(path: Path, choose: Callable[[onnx.ModelProto], Collection[str]]) -> Change:

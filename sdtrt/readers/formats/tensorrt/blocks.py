@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from sdtrt.readers._tensors import PROFILE
+from sdtrt.readers.formats.tensorrt.tensors import PROFILE
 
 _REGION = re.compile(r"_myl(\d+)(?:_|$)")
 _MAX_PROFILES = 1024

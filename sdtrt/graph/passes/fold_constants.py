@@ -9,7 +9,7 @@ import onnx
 from polygraphy.backend.onnx import fold_constants
 from polygraphy.logger import G_LOGGER
 
-from sdtrt.graph._result import Result
+from sdtrt.graph.pass_result import Result
 
 VERSION = 1
 # A mask expanded to full size is cheap to compute and dear to store.

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from sdtrt.plan.layers import Layer
-from sdtrt.readers._tensors import PROFILE
+from sdtrt.readers.formats.tensorrt.tensors import PROFILE
 
 _COPY = re.compile(r"Reformatting CopyNode for (?:Input|Output) Tensor \d+ (?:to|of|from) (.+)", re.S)
 _PREFIX = ("copied_squeeze_after_", "squeeze_after_", "unsqueeze_node_after_", "reshape_after_", "reshape_before_")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sdtrt.plan.layers import Plan
-from sdtrt.readers._documents import Document
+from sdtrt.readers.documents import Document
 
 
 def sniff(document: Document) -> bool:

@@ -1,0 +1,89 @@
+"""Graph passes: each one file, each says what it changed. Weights stay on disk while passes run.
+
+A pass module has `VERSION`, part of the engine's key, and `apply(model) -> Result`. Weights are stood in for by graph
+inputs: no pass folds or renames one, so that a LoRA finds its layer, and a model of many gigabytes costs no memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import onnx
+
+from sdtrt import registry
+from sdtrt.bundle.manifest import Change
+from sdtrt.errors import GraphError
+from sdtrt.graph import widen_fp32
+from sdtrt.graph.pass_result import Result
+
+PASSES = "sdtrt.graph.passes"
+
+
+def versions(passes: Sequence[str]) -> str:
+    """The pass list with versions, as it stands in an engine's key."""
+    return " ".join(f"{name}@{registry.load(PASSES, name, GraphError).VERSION}" for name in passes)
+
+
+def optimise(path: Path, passes: Sequence[str], float32: Sequence[str] = ()) -> tuple[Change, ...]:
+    """Run `passes` in order on the ONNX file at `path`, in place; GraphError names the pass that failed.
+
+    Modules that `float32` names, of a half precision graph, compute in float32 after that.
+    """
+    model = onnx.load(path, load_external_data=False)
+    weights = _detach_weights(model)
+    changes = []
+    for name in passes:
+        module = registry.load(PASSES, name, GraphError)
+        before = len(model.graph.node)
+        try:
+            result: Result = module.apply(model)
+        except Exception as exc:
+            raise GraphError(
+                f"the pass {name} failed on {path.parent.name}",
+                received=f"{type(exc).__name__}: {exc}",
+                hint=f"leave it out: passes: [{', '.join(p for p in passes if p != name)}] in the config",
+            ) from exc
+        model = result.model
+        changes.append(
+            Change(
+                name=name,
+                version=module.VERSION,
+                changed=result.changed,
+                nodes_before=before,
+                nodes_after=len(model.graph.node),
+                notes=result.notes,
+            )
+        )
+    _attach_weights(model, weights)
+    onnx.save(model, path)
+    if float32:
+        widened = widen_fp32.widen_file(path, lambda graph: widen_fp32.nodes_in(graph, float32))
+        changes.append(widened.model_copy(update={"notes": (f"asked for: {', '.join(float32)}",)}))
+    return tuple(changes)
+
+
+def _detach_weights(model: onnx.ModelProto) -> list[onnx.TensorProto]:
+    """Replace weights by inputs of the same name, type and shape; return them.
+
+    A parameter keeps its dotted name ("conv_in.bias") and counts as one however small; the exporter's own constants
+    have none.
+    """
+    weights: list[onnx.TensorProto] = []
+    constants: list[onnx.TensorProto] = []
+    for t in model.graph.initializer:
+        external = t.data_location == onnx.TensorProto.EXTERNAL
+        (weights if external or "." in t.name else constants).append(t)
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(constants)
+    model.graph.input.extend(onnx.helper.make_tensor_value_info(t.name, t.data_type, t.dims) for t in weights)
+    return weights
+
+
+def _attach_weights(model: onnx.ModelProto, weights: Sequence[onnx.TensorProto]) -> None:
+    known = {t.name for t in weights}
+    inputs = [i for i in model.graph.input if i.name not in known]
+    used = {name for node in model.graph.node for name in node.input} | {o.name for o in model.graph.output}
+    del model.graph.input[:]
+    model.graph.input.extend(inputs)
+    model.graph.initializer.extend(t for t in weights if t.name in used)

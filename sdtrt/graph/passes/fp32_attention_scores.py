@@ -1,0 +1,15 @@
+"""Attention scores in float32, from the product of queries and keys to the softmax: SD 2.1 overflows there."""
+
+from __future__ import annotations
+
+import onnx
+
+from sdtrt.graph.pass_result import Result
+from sdtrt.graph.widen_fp32 import score_nodes, widen
+
+VERSION = 1
+
+
+def apply(model: onnx.ModelProto) -> Result:
+    """Widen the scores of every attention."""
+    return Result(model, widen(model, set(score_nodes(model))).changed)

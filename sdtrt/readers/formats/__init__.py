@@ -1,0 +1,1 @@
+"""Formats of engine files: one file or folder each, listed from here."""
