@@ -32,7 +32,7 @@ from sdtrt import demo, images, sensitivity
 from sdtrt.bundle.bundle import Bundle
 from sdtrt.cli.console import hush
 from sdtrt.config import Calibration
-from sdtrt.engines.inductor import InductorOptions
+from sdtrt.engines.backends.inductor.engine import InductorOptions
 from sdtrt.errors import VerifyError
 from sdtrt.system import env
 

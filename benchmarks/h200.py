@@ -35,7 +35,7 @@ from torch import Tensor, nn
 import configs
 from sdtrt import engines, models
 from sdtrt.engines import Engine, EngineContext, Source
-from sdtrt.engines._inductor import buckets
+from sdtrt.engines.backends.inductor import buckets
 from sdtrt.measure import measure_ceilings
 from sdtrt.shapes.spec import ComponentSpec, ShapeProfile
 

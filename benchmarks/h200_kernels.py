@@ -26,14 +26,14 @@ import triton
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from sdtrt.engines._inductor.conv_kernel import conv3x3
-from sdtrt.engines._inductor.fp8 import FEW_ROWS
-from sdtrt.engines._inductor.gated_kernel import gated
-from sdtrt.engines._inductor.group_norm_kernel import group_norm
-from sdtrt.engines._inductor.layer_norm_kernel import layer_norm
-from sdtrt.engines._inductor.self_attention_kernel import self_attention
-from sdtrt.engines._inductor.short_attention_kernel import MOST_KEYS, short_attention
-from sdtrt.engines._inductor.upsample_kernel import upsample
+from sdtrt.engines.backends.inductor.kernels.conv import conv3x3
+from sdtrt.engines.backends.inductor.kernels.cross_attention import MOST_KEYS, short_attention
+from sdtrt.engines.backends.inductor.kernels.geglu import gated
+from sdtrt.engines.backends.inductor.kernels.group_norm import group_norm
+from sdtrt.engines.backends.inductor.kernels.layer_norm import layer_norm
+from sdtrt.engines.backends.inductor.kernels.self_attention import self_attention
+from sdtrt.engines.backends.inductor.kernels.upsample import upsample
+from sdtrt.engines.backends.inductor.passes.fp8 import FEW_ROWS
 
 RESULTS = Path(__file__).parent / "results"
 CALLS, REPLAYS = 20, 5

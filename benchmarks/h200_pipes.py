@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from sdtrt import modules as stand_ins
 from sdtrt.engines import Engine
-from sdtrt.engines._inductor import buckets
+from sdtrt.engines.backends.inductor import buckets
 from sdtrt.shapes.spec import ComponentSpec, ShapeProfile
 
 # Without a GPU the "tiny" model shows whether these programs run at all.

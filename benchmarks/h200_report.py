@@ -28,7 +28,7 @@ import configs
 from sdtrt.analysis import load, summarize
 from sdtrt.analysis._modules import NO_MODULE, module_at
 from sdtrt.engines import Engine
-from sdtrt.engines._inductor import buckets
+from sdtrt.engines.backends.inductor import buckets
 from sdtrt.plan.layers import Plan
 from sdtrt.system import env
 

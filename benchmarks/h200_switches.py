@@ -28,8 +28,8 @@ from parts import Parts
 
 import configs
 from sdtrt.engines import Engine
-from sdtrt.engines._inductor import buckets
-from sdtrt.engines.inductor import InductorOptions
+from sdtrt.engines.backends.inductor import buckets
+from sdtrt.engines.backends.inductor.engine import InductorOptions
 from sdtrt.system import env
 
 BASE, HALF = "ours fp8", "ours fp16"

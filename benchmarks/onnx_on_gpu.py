@@ -35,7 +35,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import configs
 from sdtrt import engines, models
 from sdtrt.engines import EngineContext, Source
-from sdtrt.engines.onnxruntime import FUSION, MODEL, WEIGHTS
+from sdtrt.engines.backends.onnxruntime.engine import FUSION, MODEL, WEIGHTS
 from sdtrt.export import onnx_export
 from sdtrt.graph import optimize
 from sdtrt.shapes.sample_inputs import sample_inputs

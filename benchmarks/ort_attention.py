@@ -28,7 +28,7 @@ from spreads import spread
 import configs
 from sdtrt import engines, models
 from sdtrt.engines import EngineContext
-from sdtrt.engines.onnxruntime import FUSION, WEIGHTS
+from sdtrt.engines.backends.onnxruntime.engine import FUSION, WEIGHTS
 from sdtrt.export import onnx_export
 from sdtrt.graph import optimize
 from sdtrt.shapes.sample_inputs import sample_inputs

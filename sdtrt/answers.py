@@ -13,8 +13,8 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sdtrt import compare
 from sdtrt.effort import Effort
+from sdtrt.engines import accuracy
 from sdtrt.errors import VerifyError
 from sdtrt.shapes.sample_inputs import sample_inputs
 from sdtrt.shapes.spec import ComponentSpec, ShapeProfile
@@ -118,7 +118,7 @@ def ask(
 
 
 def _outputs(module: Any, spec: ComponentSpec, point: Point, seed: int) -> tuple[Tensor, ...]:
-    outputs = compare.expected(module, point.inputs(spec, seed))
+    outputs = accuracy.expected(module, point.inputs(spec, seed))
     if not all(t.isfinite().all() for t in outputs):
         raise VerifyError(
             f"eager PyTorch gives NaN or Inf for {spec.name}, in float32",

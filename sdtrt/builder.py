@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any
 from sdtrt import (
     answers,
     calibrating,
-    compare,
     costs,
     history,
     lora,
@@ -40,7 +39,7 @@ from sdtrt.bundle.bundle import Bundle
 from sdtrt.bundle.manifest import PIPELINE, RECORD, Change, Component, Manifest, Memory, Quantisation
 from sdtrt.bundle.staging import Staging
 from sdtrt.config import BuildConfig
-from sdtrt.engines import Engine, EngineContext, Source
+from sdtrt.engines import Engine, EngineContext, Source, accuracy
 from sdtrt.errors import BuildError, SdtrtError, VerifyError
 from sdtrt.export import onnx_export
 from sdtrt.forecast import IMAGE, Forecast, Step, forecast
@@ -223,7 +222,7 @@ def _build(plan: Forecast, step: Step, folder: Path, report: Progress, made: Ref
         spare = Spare(onnx, folder) if onnx is not None and spec.dtype == "float16" else None
         engine = make(onnx)
     with stage("verify", "comparing with eager"):
-        limit = compare.LIMITS[plan.config.precision].error
+        limit = accuracy.LIMITS[plan.config.precision].error
         checked = rescue.checked(engine, asked, limit, spare, make, within("verify"))
         changes, engine = (*changes, *checked.changes), checked.engine
         priced = price(checked.onnx) if checked.onnx else priced

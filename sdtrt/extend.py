@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from sdtrt import builder, compare, lora
+from sdtrt import builder, lora
 from sdtrt import config as configs
 from sdtrt.bundle import staging
 from sdtrt.bundle.bundle import Bundle
 from sdtrt.bundle.manifest import MANIFEST
-from sdtrt.engines import EngineContext
+from sdtrt.engines import EngineContext, accuracy
 from sdtrt.errors import VerifyError
 from sdtrt.forecast import Forecast, Step, forecast
 from sdtrt.shapes import profile_selection
@@ -79,7 +79,7 @@ def _explained(step: Step, built: Sequence[ShapeProfile], after: Sequence[ShapeP
 
 
 def _check_kept(plan: Forecast, bundle: Path, built: Sequence[ShapeProfile], progress: Progress) -> None:
-    limit = compare.LIMITS[plan.config.precision][0]
+    limit = accuracy.LIMITS[plan.config.precision][0]
     kept = [s for s in plan.steps if s.action == "reuse" and plan.backend.computes]
     for index, step in enumerate(kept):
         spec, old = step.spec, profile_selection.concerning(step.spec, built)
@@ -90,12 +90,12 @@ def _check_kept(plan: Forecast, bundle: Path, built: Sequence[ShapeProfile], pro
         inputs = [sample_inputs(spec, profile.sizes("opt")) for profile in new]
         module = spec.load(plan.folder)
         lora.bake(module, spec, plan.loras, plan.folder)
-        wanted = [compare.expected(module.float(), given) for given in inputs]
+        wanted = [accuracy.expected(module.float(), given) for given in inputs]
         del module
         malloc.give_back()
         engine = plan.backend.load(bundle / spec.name, EngineContext(spec, plan.profiles, plan.options))
         for profile, given, expected in zip(new, inputs, wanted, strict=True):
-            error = compare.worst_error(compare.run(engine, given), expected)
+            error = accuracy.worst_error(accuracy.run(engine, given), expected)
             if not error <= limit:
                 raise VerifyError(
                     f"the engine of {spec.name} differs from eager PyTorch at {profile}",

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sdtrt import compare
 from sdtrt.answers import Answer, Answers
+from sdtrt.engines import accuracy
 from sdtrt.errors import ShapeError
 
 if TYPE_CHECKING:
@@ -64,9 +64,9 @@ def judge(
 def error(engine: Engine, answer: Answer) -> float | None:
     """Relative error; None when the engine was built for guidance only, or for more images than were made."""
     try:
-        outputs = compare.run(engine, answer.point.inputs(engine.spec, answer.seed))
+        outputs = accuracy.run(engine, answer.point.inputs(engine.spec, answer.seed))
     except ShapeError:
         if answer.point.alone or answer.point.given is not None:
             return None
         raise
-    return compare.worst_error(outputs, answer.outputs)
+    return accuracy.worst_error(outputs, answer.outputs)

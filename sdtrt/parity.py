@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from sdtrt import answers, gate, images, lora, models, reference
 from sdtrt import config as configs
 from sdtrt.bundle.bundle import Bundle
-from sdtrt.compare import LIMITS
+from sdtrt.engines.accuracy import LIMITS
 from sdtrt.errors import NonFiniteError, VerifyError
 from sdtrt.images import psnr
 from sdtrt.models import checkpoint

@@ -116,7 +116,8 @@ def gated(x: Tensor, weight: Tensor, scale: Tensor, scales: Tensor, bias: Tensor
 
 def install_as_on_hopper(patch) -> None:
     """The same, with all that the passes do on such a GPU, on images of few pixels, too."""
-    from sdtrt.engines._inductor import build, self_attention
+    from sdtrt.engines.backends.inductor import build
+    from sdtrt.engines.backends.inductor.passes import self_attention
 
     install(patch)
     patch.setattr(build, "is_hopper", lambda device: True)
@@ -126,13 +127,13 @@ def install_as_on_hopper(patch) -> None:
 def install(patch) -> None:
     """Register the operations, and put modules in the place of those that import Triton."""
     modules = {
-        "group_norm_kernel": ({"group_norm": group_norm}, {}),
-        "layer_norm_kernel": ({"layer_norm": layer_norm}, {"LONGEST_ROW": 2048}),
-        "short_attention_kernel": ({"short_attention": short_attention}, {"MOST_KEYS": 80, "SIZES": (64, 128)}),
-        "self_attention_kernel": ({"self_attention": self_attention}, {"SIZES": (64, 128), "PER_OCTAVE": 8}),
-        "upsample_kernel": ({"upsample": upsample}, {}),
-        "conv_kernel": ({"conv3x3": conv3x3}, {}),
-        "gated_kernel": ({"gated": gated}, {"TILE": 64}),
+        "group_norm": ({"group_norm": group_norm}, {}),
+        "layer_norm": ({"layer_norm": layer_norm}, {"LONGEST_ROW": 2048}),
+        "cross_attention": ({"short_attention": short_attention}, {"MOST_KEYS": 80, "SIZES": (64, 128)}),
+        "self_attention": ({"self_attention": self_attention}, {"SIZES": (64, 128), "PER_OCTAVE": 8}),
+        "upsample": ({"upsample": upsample}, {}),
+        "conv": ({"conv3x3": conv3x3}, {}),
+        "geglu": ({"gated": gated}, {"TILE": 64}),
     }
     for name, (operations, constants) in modules.items():
         module = ModuleType(name)
@@ -142,4 +143,4 @@ def install(patch) -> None:
                 made.register_fake(function)
             setattr(module, operation, function)
         module.__dict__.update(constants)
-        patch.setitem(sys.modules, f"sdtrt.engines._inductor.{name}", module)
+        patch.setitem(sys.modules, f"sdtrt.engines.backends.inductor.kernels.{name}", module)

@@ -8,7 +8,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from sdtrt import engines
 from sdtrt.costs import graph_costs
-from sdtrt.engines.onnxruntime import FUSION
+from sdtrt.engines.backends.onnxruntime.engine import FUSION
 from sdtrt.graph import optimize
 
 HEADS, SIZE, WIDTH = 2, 8, 16

@@ -12,7 +12,7 @@ from small_checkpoint import make
 import sdtrt
 from sdtrt import answers, builder, cli, config, engines, gate, memory, parity, reference
 from sdtrt import models as families
-from sdtrt.engines.onnxruntime import OrtEngine
+from sdtrt.engines.backends.onnxruntime.engine import OrtEngine
 from sdtrt.export import onnx_export
 from sdtrt.forecast import forecast
 from sdtrt.shapes.spec import ShapeProfile

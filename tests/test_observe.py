@@ -10,8 +10,8 @@ import traced_graphs
 from torch import nn
 
 from sdtrt import builder, config, engines, forecast, observe
-from sdtrt.engines._inductor import fp8
-from sdtrt.engines._inductor.build import _added
+from sdtrt.engines.backends.inductor.build import _added
+from sdtrt.engines.backends.inductor.passes import fp8
 from sdtrt.errors import BackendUnavailable, ConfigError, EngineError
 
 PROFILE = "B=1:1:2,H=64,W=64"
@@ -156,8 +156,10 @@ def test_what_only_modelopt_can_do_is_refused(checkpoint, tmp_path, settings, wo
 )
 def test_only_layers_that_are_rounded_are_measured_and_kept(monkeypatch, layer, on_gpu, on_cpu):
     inductor = engines.load("inductor")
-    monkeypatch.setattr("sdtrt.engines.inductor.device_of", lambda options: torch.device(options["device"]))
-    monkeypatch.setattr("sdtrt.engines.inductor.is_hopper", lambda device: device.type == "cuda")
+    monkeypatch.setattr(
+        "sdtrt.engines.backends.inductor.engine.device_of", lambda options: torch.device(options["device"])
+    )
+    monkeypatch.setattr("sdtrt.engines.backends.inductor.engine.is_hopper", lambda device: device.type == "cuda")
     assert inductor.rounds_layer(layer, {"device": "cpu"}) == on_cpu
     assert inductor.rounds_layer(layer, {"device": "cuda"}) == on_gpu
     linear = isinstance(layer, nn.Linear)

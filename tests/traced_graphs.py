@@ -5,8 +5,9 @@ import copy
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from sdtrt.engines._inductor import launches, package, provenance
-from sdtrt.engines._inductor.capture import Graph, _flatten
+from sdtrt.engines.backends.inductor import package
+from sdtrt.engines.backends.inductor.profiling import launches, provenance
+from sdtrt.engines.backends.inductor.trace import Graph, _flatten
 
 
 class Flat(torch.nn.Module):

@@ -135,11 +135,11 @@ def _sources(given: list[Path] | None, engine: Path | None) -> list[Path]:
 def _timed(engine: Path, sizes: dict[str, tuple[int, ...]], runs: int) -> Path:
     """Time a plan file, write the files of trtexec and the plan beside it, and return the plan's path."""
     from sdtrt import engines
-    from sdtrt.engines import tensorrt
+    from sdtrt.engines.backends.tensorrt.engine import BACKEND, profile_plan_file
 
-    engines.require(tensorrt.BACKEND.name)
+    engines.require(BACKEND.name)
     path = engine.with_name(f"{engine.stem}.plan.json")
-    tensorrt.profile_plan_file(engine, sizes, runs, engine.parent).save(path)
+    profile_plan_file(engine, sizes, runs, engine.parent).save(path)
     return path
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from sdtrt import registry
-from sdtrt.engines._contract import Backend, Engine, EngineContext, EngineWeights, Source, Unavailable
-from sdtrt.engines._lazy import one_at_a_time
-from sdtrt.engines._tally import note_run, tallying
+from sdtrt.engines.base import Backend, Engine, EngineContext, EngineWeights, Source, Unavailable
+from sdtrt.engines.call_timing import note_run, tallying
+from sdtrt.engines.low_memory import one_at_a_time
 from sdtrt.errors import BackendUnavailable
 
 __all__ = [
@@ -23,15 +23,17 @@ __all__ = [
     "tallying",
 ]
 
+BACKENDS = f"{__name__}.backends"
+
 
 def names() -> tuple[str, ...]:
     """Names of the backends."""
-    return registry.names(__name__)
+    return registry.names(BACKENDS)
 
 
 def load(name: str) -> Backend:
     """The backend called `name`, usable or not; BackendUnavailable lists the names when there is none."""
-    backend: Backend = registry.load(__name__, name, BackendUnavailable).BACKEND
+    backend: Backend = registry.load(BACKENDS, name, BackendUnavailable).BACKEND
     return backend
 
 

@@ -8,8 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sdtrt import compare, models
-from sdtrt.engines import Engine
+from sdtrt import models
+from sdtrt.engines import Engine, accuracy
 from sdtrt.errors import ModelError, VerifyError
 from sdtrt.lora._shadow import acting, activate, active, fuse
 from sdtrt.lora._times import PartTime
@@ -104,11 +104,11 @@ class Part:
     def _check(self, weights: Mapping[str, Tensor]) -> None:
         """Compare the engine with what it should compute now; without `checked`, ask for finite numbers only."""
         if self._before is not None and not weights:
-            self._judge(compare.worst_error(self._outputs(), self._before))
+            self._judge(accuracy.worst_error(self._outputs(), self._before))
         elif self.weights.checked:
-            self._judge(compare.component_error(self.engine, self._oracle(weights), self._sizes))
+            self._judge(accuracy.component_error(self.engine, self._oracle(weights), self._sizes))
         else:
-            self._judge(compare.worst_error(outputs := self._outputs(), outputs))
+            self._judge(accuracy.worst_error(outputs := self._outputs(), outputs))
 
     @cached_property
     def _bare(self) -> nn.Module:
@@ -133,7 +133,7 @@ class Part:
         return lambda **inputs: torch.func.functional_call(self._bare, state, (), inputs)
 
     def _judge(self, error: float) -> None:
-        limit = compare.LIMITS[_PRECISIONS[self.engine.spec.dtype]][0]
+        limit = accuracy.LIMITS[_PRECISIONS[self.engine.spec.dtype]][0]
         if not error <= limit:
             raise VerifyError(
                 f"with other weights, the engine of {self.engine.spec.name} differs from eager PyTorch",

@@ -30,7 +30,7 @@ def run(out: Path, report: Callable[[str, float], None] = lambda label, share: N
 
     A check that fails is in the result and stops nothing; no error is raised for one.
     """
-    from sdtrt.engines import _trt_checks
+    from sdtrt.engines.backends.tensorrt import self_checks
     from sdtrt.selftest import _bench, _common, _tensorrt
 
     cases = {"tensorrt": (*_common.CASES, *_tensorrt.CASES), "onnxruntime": _common.CASES}
@@ -48,7 +48,7 @@ def run(out: Path, report: Callable[[str, float], None] = lambda label, share: N
 
     def saved(checks: tuple[Check, ...]) -> None:
         nonlocal result
-        unknown = (t for t in (*noted, *(text for _, text in logged)) if _trt_checks.known(t) is None)
+        unknown = (t for t in (*noted, *(text for _, text in logged)) if self_checks.known(t) is None)
         messages = tuple(dict.fromkeys(" ".join(t.split()) for t in unknown))[:_MESSAGES]
         result = result.model_copy(update={"checks": checks, "messages": messages})
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -65,7 +65,7 @@ def run(out: Path, report: Callable[[str, float], None] = lambda label, share: N
             runner.skip(cases[backend], backend, missing[backend].reason)
             seen[0] += len(cases[backend])
             continue
-        watching: AbstractContextManager[Any] = _trt_checks.watched() if backend == "tensorrt" else nullcontext(logged)
+        watching: AbstractContextManager[Any] = self_checks.watched() if backend == "tensorrt" else nullcontext(logged)
         with tempfile.TemporaryDirectory(prefix="sdtrt-self-test-") as folder, watching as logged:
             bench = _bench.bench(backend, Path(folder))
             try:
@@ -73,7 +73,7 @@ def run(out: Path, report: Callable[[str, float], None] = lambda label, share: N
             finally:
                 bench.close()
             if backend == "tensorrt":  # its builder runs in another process, and its words are in the engines' records
-                noted += [note for folder in bench.built for note in _trt_checks.notes(folder)]
+                noted += [note for folder in bench.built for note in self_checks.notes(folder)]
                 saved(tuple(runner.done))
     report("done", 1.0)
     return result

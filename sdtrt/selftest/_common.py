@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sdtrt import compare
-from sdtrt.engines import Engine
+from sdtrt.engines import Engine, accuracy
 from sdtrt.errors import ShapeError
 from sdtrt.selftest._bench import COMPONENTS, Bench
 from sdtrt.selftest._runner import Case, Failed, Figures
@@ -35,12 +34,12 @@ def load(bench: Bench) -> Figures:
 
 def parity(bench: Bench) -> Figures:
     """Relative error at the least and the best size of both profiles."""
-    limit, figures = compare.LIMITS[bench.precision][0], {}
+    limit, figures = accuracy.LIMITS[bench.precision][0], {}
     for name in COMPONENTS:
         engine = bench.load(name)
         for index in range(len(bench.profiles)):
             for point in ("min", "opt"):
-                error = compare.component_error(engine, bench.eager(name), bench.sizes(index, point))
+                error = accuracy.component_error(engine, bench.eager(name), bench.sizes(index, point))
                 figures[f"{name} {index} {point}"] = error
     worst = max(figures.values())
     if not worst <= limit:
@@ -67,7 +66,7 @@ def _spread(engine: Engine, name: str, output: Tensor) -> float:
     spec = next(t for t in engine.spec.outputs if t.name == name)
     axis = next(a for a, e in spec.axes().items() if e.symbol == "B")
     first, *others = output.float().unbind(axis)
-    return max(compare.worst_error((other,), (first,)) for other in others)
+    return max(accuracy.worst_error((other,), (first,)) for other in others)
 
 
 def sizes(bench: Bench) -> Figures:

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from sdtrt import compare
-from sdtrt.engines import _trt_checks as trt
+from sdtrt.engines import accuracy
+from sdtrt.engines.backends.tensorrt import self_checks as trt
 from sdtrt.errors import EngineError
 from sdtrt.selftest._bench import Bench
 from sdtrt.selftest._runner import Case, Failed, Figures, Skipped
@@ -59,14 +59,14 @@ def refit(bench: Bench) -> Figures:
     bench.build("unet", "refit", refit="all")
     engine = bench.load("unet", "refit", refit="all")
     given = bench.inputs(engine, bench.sizes())
-    figures: Figures = {"error before": compare.component_error(engine, bench.eager("unet"), bench.sizes())}
+    figures: Figures = {"error before": accuracy.component_error(engine, bench.eager("unet"), bench.sizes())}
     before, weights = _run(engine, given), engine.weights()
     name = "mid_block.attentions.0.transformer_blocks.0.attn1.to_q.weight"
     weights.put({name: weights.read([name])[name] * _FACTOR})
     changed = _run(engine, given)
-    figures["error after"] = compare.worst_error((changed,), (_scaled(bench, name, given),))
+    figures["error after"] = accuracy.worst_error((changed,), (_scaled(bench, name, given),))
     weights.put({})
-    limit = compare.LIMITS[bench.precision][0]
+    limit = accuracy.LIMITS[bench.precision][0]
     if changed.equal(before):
         raise Failed("a refit had no effect", figures)
     if not _run(engine, given).equal(before):

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from sdtrt import compare, engines, pipeline
+from sdtrt import engines, pipeline
 from sdtrt import models as families
 from sdtrt.costs import graph_costs
+from sdtrt.engines import accuracy
 from sdtrt.errors import ConfigError, EngineError, ShapeError
 from sdtrt.plan.layers import Plan
 from sdtrt.shapes.sample_inputs import sample_inputs
@@ -170,7 +171,7 @@ def test_matches_eager(made, bundles, backend, component):
     engine = made(component)
     oracle = engine.spec.load(Path(bundles("sd1", backend.name).manifest.model))
     for size in SIZES:
-        assert compare.component_error(engine, oracle, inputs_at(engine, size)[1]) <= compare.LIMITS["fp32"].error
+        assert accuracy.component_error(engine, oracle, inputs_at(engine, size)[1]) <= accuracy.LIMITS["fp32"].error
 
 
 # ---------------------------------------------------------------------------------------------- refusals

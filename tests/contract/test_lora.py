@@ -9,7 +9,8 @@ from safetensors.torch import load_file
 from trt import refit
 
 import sdtrt
-from sdtrt import compare, engines, parity, pipeline
+from sdtrt import engines, parity, pipeline
+from sdtrt.engines import accuracy
 from sdtrt.errors import ConfigError, EngineError, ModelError, Unsupported, VerifyError
 from sdtrt.shapes.sample_inputs import sample_inputs
 
@@ -132,9 +133,9 @@ def check_every_parameter(engine, folder):
     }
     module.inner.load_state_dict(changed, strict=False)
     sizes = engine.context.profiles[0].sizes("min")
-    assert compare.component_error(engine, module, sizes) > 1e-2, "the change is one"
+    assert accuracy.component_error(engine, module, sizes) > 1e-2, "the change is one"
     weights.put(changed)
-    assert compare.component_error(engine, module, sizes) <= compare.LIMITS["fp32"][0]
+    assert accuracy.component_error(engine, module, sizes) <= accuracy.LIMITS["fp32"][0]
     assert weights.changed == changed.keys()
     for name, tensor in weights.read(state).items():
         assert torch.equal(tensor, state[name]) or name in changed, name

@@ -10,12 +10,13 @@ import torch
 from backends import usable
 
 import sdtrt
-from sdtrt import compare, engines, extend, outside, parity, pipeline
+from sdtrt import engines, extend, outside, parity, pipeline
 from sdtrt import models as families
 from sdtrt.bundle.bundle import Bundle
 from sdtrt.bundle.staging import Staging
-from sdtrt.engines import _trt_profiles
-from sdtrt.engines._parts import Usage
+from sdtrt.engines import accuracy
+from sdtrt.engines.backends.tensorrt.running import optimization_profiles
+from sdtrt.engines.batch_split import Usage
 from sdtrt.errors import BundleError, ConfigError, FallbackWarning, ShapeError, Unsupported, VerifyError
 from sdtrt.shapes.sample_inputs import sample_inputs
 from sdtrt.shapes.spec import ShapeProfile
@@ -101,8 +102,8 @@ def test_notes_and_plans_say_which_profile_served(bucketed):
 def test_tensorrt_runs_the_profile_that_is_named(bucketed, backend, monkeypatch):
     if backend.name != "tensorrt":
         pytest.skip("only its engines have profiles inside")
-    choose, chosen = _trt_profiles.choose, []
-    monkeypatch.setattr(_trt_profiles, "choose", lambda *call: chosen.append(choose(*call)) or chosen[-1])
+    choose, chosen = optimization_profiles.choose, []
+    monkeypatch.setattr(optimization_profiles, "choose", lambda *call: chosen.append(choose(*call)) or chosen[-1])
     for size in ((1, 72, 64), (1, 64, 64), (2, 64, 64)):
         bucketed(**latents(*size))
     assert chosen == [1, 0, 1]
@@ -137,7 +138,7 @@ def test_rows_of_a_split_batch_keep_their_conditioning(bundles, backend, models,
     if backend.computes:
         oracle = engine.spec.load(models["sd1"])
         with torch.no_grad():
-            assert compare.worst_error(tuple(outputs.values()), oracle(**inputs)) <= compare.LIMITS["fp32"][0]
+            assert accuracy.worst_error(tuple(outputs.values()), oracle(**inputs)) <= accuracy.LIMITS["fp32"][0]
     engine.close()
 
 
@@ -336,7 +337,7 @@ def test_a_graph_with_dynamic_axes_only_gets_a_new_manifest(bundle_copy):
 
 def test_a_kept_engine_that_is_wrong_at_a_new_size_is_never_offered(bundle_copy, monkeypatch):
     path = bundle_copy("sd1", "onnxruntime")
-    monkeypatch.setattr(compare, "worst_error", lambda outputs, expected: 1.0)
+    monkeypatch.setattr(accuracy, "worst_error", lambda outputs, expected: 1.0)
     with pytest.raises(VerifyError, match="H=32"):
         sdtrt.add_profiles(path, ["B=1,H=32,W=32"])
     assert len(Bundle.open(path).manifest.profiles) == 1

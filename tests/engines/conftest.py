@@ -4,10 +4,12 @@ import pytest
 import torch
 from trt import bindings, small, use
 
-from sdtrt.engines import _trt_build, _trt_load, tensorrt
-from sdtrt.engines._trt_job import Job
-from sdtrt.engines._trt_options import TrtOptions
-from sdtrt.engines._trt_session import Session
+from sdtrt.engines.backends.tensorrt.building import isolated_build
+from sdtrt.engines.backends.tensorrt.building.build_messages import Job
+from sdtrt.engines.backends.tensorrt.engine import PLAN, RUN_OPTIONS
+from sdtrt.engines.backends.tensorrt.options import TrtOptions
+from sdtrt.engines.backends.tensorrt.running import deserialize
+from sdtrt.engines.backends.tensorrt.running.session import Session
 
 
 @pytest.fixture(params=[min(bindings.RELEASES), max(bindings.RELEASES)])
@@ -37,8 +39,8 @@ def build(double, onnx, tmp_path):
     """build(**options) makes a plan of the small network in a child process and returns its path."""
 
     def make(profiles=(small.RANGES,), progress=lambda label, share: None, timing_cache=None, path=onnx, **options):
-        plan = tmp_path / tensorrt.PLAN
-        make.notes = _trt_build.build(
+        plan = tmp_path / PLAN
+        make.notes = isolated_build.build(
             Job(
                 onnx=str(path),
                 plan=str(plan),
@@ -68,12 +70,12 @@ def open_session(build, double, plans, tmp_path):
 
     def make(profiles=(small.RANGES,), **options):
         chosen = TrtOptions(**options)
-        key = (double, str(profiles), str(chosen.model_dump(exclude=tensorrt.RUN_OPTIONS)))
+        key = (double, str(profiles), str(chosen.model_dump(exclude=RUN_OPTIONS)))
         if key not in plans:
             plans[key] = build(profiles, **options).read_bytes()
         path = tmp_path / f"{len(made)}.plan"
         path.write_bytes(plans[key])
-        engine = _trt_load.load(path, chosen, "small", "sdtrt build")
+        engine = deserialize.load(path, chosen, "small", "sdtrt build")
         made.append(Session(engine, torch.device("cpu"), chosen, "small", "sdtrt build"))
         return made[-1]
 

@@ -51,7 +51,7 @@ IMAGES += [(1, 128, 96, 64), (2, 1280, 32, 32)]
     ("silu", "add", "round_by", "border"), [(1, 1, 1, 1), (0, 0, 0, 0), (1, 0, 0, 1), (0, 1, 1, 0)]
 )
 def test_group_norm(shape, silu, add, round_by, border):
-    from sdtrt.engines._inductor.group_norm_kernel import group_norm
+    from sdtrt.engines.backends.inductor.kernels.group_norm import group_norm
 
     x = half(*shape).contiguous(memory_format=torch.channels_last) + 1
     vector = half(*shape[:2]) if add else None
@@ -64,7 +64,7 @@ def test_group_norm(shape, silu, add, round_by, border):
 @pytest.mark.parametrize("shape", IMAGES, ids=str)
 @pytest.mark.parametrize(("factor", "border"), [(None, False), (8.0, True), (8.0, False)])
 def test_upsample(shape, factor, border):
-    from sdtrt.engines._inductor.upsample_kernel import upsample
+    from sdtrt.engines.backends.inductor.kernels.upsample import upsample
 
     x = half(*shape).contiguous(memory_format=torch.channels_last)
     rest = (None if factor is None else one(factor), border)
@@ -76,7 +76,7 @@ def test_upsample(shape, factor, border):
 @pytest.mark.parametrize("shape", [(2, 77, 768), (1, 33, 320), (2, 1024, 1280), (3, 5, 2048)], ids=str)
 @pytest.mark.parametrize(("shift", "residual", "factor"), [(0, 0, 0), (1, 1, 1), (0, 1, 1), (1, 0, 0)])
 def test_layer_norm(shape, shift, residual, factor):
-    from sdtrt.engines._inductor.layer_norm_kernel import layer_norm
+    from sdtrt.engines.backends.inductor.kernels.layer_norm import layer_norm
 
     size = shape[-1]
     given = (half(size) if shift else None, half(*shape) if residual else None)
@@ -92,7 +92,7 @@ def test_layer_norm(shape, shift, residual, factor):
 @pytest.mark.parametrize("size", [64, 128])
 @pytest.mark.parametrize("factor", [None, 30.0])
 def test_short_attention(shape, size, factor):
-    from sdtrt.engines._inductor.short_attention_kernel import short_attention
+    from sdtrt.engines.backends.inductor.kernels.cross_attention import short_attention
 
     batch, heads, queries, keys = shape
     both = half(batch, keys, 2 * heads * size)  # as two products of one layer
@@ -110,7 +110,7 @@ SELF = [(2, 20, 1024, 64), (1, 5, 1040, 64), (2, 5, 1096, 64), (2, 10, 2304, 64)
 @pytest.mark.parametrize("shape", SELF, ids=str)
 @pytest.mark.parametrize(("factor", "tilt"), [(None, 0), (30.0, 0), (None, 4)])
 def test_self_attention(shape, factor, tilt):
-    from sdtrt.engines._inductor.self_attention_kernel import PER_OCTAVE, self_attention
+    from sdtrt.engines.backends.inductor.kernels.self_attention import PER_OCTAVE, self_attention
 
     images, heads, pixels, size = shape
     qk = (torch.randn(images * pixels, 2 * heads * size, device="cuda") * 2).to(FP8)
@@ -135,7 +135,7 @@ SIZES += [(16, 320, 640, 32, 32), (3, 64, 80, 9, 7), (2, 960, 320, 128, 128), (2
 @pytest.mark.parametrize("size", SIZES, ids=str)
 @pytest.mark.parametrize(("biased", "added"), [(True, False), (False, True), (True, True)])
 def test_conv3x3(size, biased, added):
-    from sdtrt.engines._inductor.conv_kernel import conv3x3
+    from sdtrt.engines.backends.inductor.kernels.conv import conv3x3
 
     images, channels, columns, height, width = size
     x = functional.pad(narrow(images, channels, height, width).view(torch.uint8), (0, 1, 0, 1))
@@ -158,7 +158,7 @@ GATES = [(2048, 1280, 5120), (16384, 640, 2560), (8192, 320, 1280), (100, 320, 1
 @pytest.mark.parametrize("size", GATES, ids=str)
 @pytest.mark.parametrize("biased", [True, False])
 def test_gated(size, biased):
-    from sdtrt.engines._inductor.gated_kernel import gated
+    from sdtrt.engines.backends.inductor.kernels.geglu import gated
 
     rows, inner, columns = size
     x, scales = narrow(rows, inner).view(torch.uint8), torch.rand(2 * columns, device="cuda") * 0.1

@@ -5,8 +5,9 @@ import pytest
 import torch
 from traced_graphs import planned, traced
 
-from sdtrt.engines._inductor import fp8, launches, layer_norm, self_attention
-from sdtrt.engines._inductor.capture import Graph
+from sdtrt.engines.backends.inductor.passes import fp8, layer_norm, self_attention
+from sdtrt.engines.backends.inductor.profiling import launches
+from sdtrt.engines.backends.inductor.trace import Graph
 
 CODE = """
 async_compile = AsyncCompile()

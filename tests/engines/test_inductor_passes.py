@@ -11,9 +11,11 @@ import traced_graphs
 from diffusers import UNet2DConditionModel
 from traced_graphs import Flat, copied, error, heavy, placed
 
-from sdtrt.engines._inductor import build, fp8, launches, split_prompt
-from sdtrt.engines._inductor.capture import capture
-from sdtrt.engines.inductor import InductorOptions
+from sdtrt.engines.backends.inductor import build
+from sdtrt.engines.backends.inductor.engine import InductorOptions
+from sdtrt.engines.backends.inductor.passes import fp8, split_prompt
+from sdtrt.engines.backends.inductor.profiling import launches
+from sdtrt.engines.backends.inductor.trace import capture
 
 SIDE = 16
 

@@ -9,9 +9,11 @@ import torch
 from diffusers import AutoencoderKL
 from traced_graphs import copied, error, heavy, placed, run
 
-from sdtrt.engines._inductor import build, launches, wide_attention
-from sdtrt.engines._inductor.capture import capture
-from sdtrt.engines.inductor import InductorOptions
+from sdtrt.engines.backends.inductor import build
+from sdtrt.engines.backends.inductor.engine import InductorOptions
+from sdtrt.engines.backends.inductor.passes import vae_attention
+from sdtrt.engines.backends.inductor.profiling import launches
+from sdtrt.engines.backends.inductor.trace import capture
 
 SIDE, CHANNELS = 12, 288
 GPU = torch.device("cuda")
@@ -79,7 +81,7 @@ def error_of(graph, truth):
 # The whole of it at once, some queries at a time with a remainder, and one query at a time.
 @pytest.mark.parametrize("scores", [2**23, 2 * SIDE**2 * 50, 1], ids=["whole", "parts", "single"])
 def test_wide_attention_is_near_the_module(traced, truth, monkeypatch, scores):
-    monkeypatch.setattr(wide_attention, "SCORES", scores)
+    monkeypatch.setattr(vae_attention, "SCORES", scores)
     graph, changes = rewritten(traced)
     assert changes["wide_attention"] == changes["upsample"] == 1
     assert error_of(graph, truth) < 0.02
@@ -88,7 +90,7 @@ def test_wide_attention_is_near_the_module(traced, truth, monkeypatch, scores):
 
 
 def test_heads_that_a_kernel_takes_stay(traced, monkeypatch):
-    monkeypatch.setattr(wide_attention, "WIDEST_OF_KERNELS", CHANNELS)
+    monkeypatch.setattr(vae_attention, "WIDEST_OF_KERNELS", CHANNELS)
     assert rewritten(traced)[1]["wide_attention"] == 0
 
 

@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn.functional import scaled_dot_product_attention
 from traced_graphs import planned, traced
 
-from sdtrt.engines._inductor import timing
+from sdtrt.engines.backends.inductor.profiling import timing
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

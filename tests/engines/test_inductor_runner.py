@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from sdtrt.engines._inductor.runner import Part, Runner
+from sdtrt.engines.backends.inductor.runner import Part, Runner
 
 
 @pytest.fixture

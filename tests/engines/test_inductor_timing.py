@@ -1,6 +1,6 @@
 """What a profiler saw, brought together with what should have run."""
 
-from sdtrt.engines._inductor.timing import Event, Ran, key_of, matched, runs_of
+from sdtrt.engines.backends.inductor.profiling.timing import Event, Ran, key_of, matched, runs_of
 from sdtrt.plan.layers import Layer
 
 

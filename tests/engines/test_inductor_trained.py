@@ -13,9 +13,9 @@ from traced_graphs import Flat, copied, error, run
 
 import sdtrt
 from sdtrt import observe
-from sdtrt.engines._inductor import build
-from sdtrt.engines._inductor.capture import capture
-from sdtrt.engines.inductor import InductorOptions
+from sdtrt.engines.backends.inductor import build
+from sdtrt.engines.backends.inductor.engine import InductorOptions
+from sdtrt.engines.backends.inductor.trace import capture
 
 SIDE = 16
 
@@ -24,7 +24,7 @@ SIDE = 16
 def plain(monkeypatch):
     plain_kernels.install_as_on_hopper(monkeypatch)
     # Its heads are smaller than those that the kernel takes.
-    kernel = sys.modules["sdtrt.engines._inductor.self_attention_kernel"]
+    kernel = sys.modules["sdtrt.engines.backends.inductor.kernels.self_attention"]
     monkeypatch.setattr(kernel, "SIZES", (16, 32))
 
 

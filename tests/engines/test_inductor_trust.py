@@ -7,7 +7,7 @@ import pytest
 
 from sdtrt import pipeline
 from sdtrt.bundle.bundle import Bundle
-from sdtrt.engines._inductor import package
+from sdtrt.engines.backends.inductor import package
 from sdtrt.errors import BundleError
 
 LOAD = """

@@ -7,7 +7,8 @@ import tiny_loras
 import torch
 
 import sdtrt
-from sdtrt import compare, parity, pipeline
+from sdtrt import parity, pipeline
+from sdtrt.engines import accuracy
 from sdtrt.errors import EngineError
 from sdtrt.shapes.sample_inputs import sample_inputs
 
@@ -55,8 +56,8 @@ def test_all_parameters_can_change_and_come_back_to_the_bit(engine, bundle):
     module.inner.load_state_dict(others, strict=False)
     with torch.no_grad():
         expected = module(**inputs)
-    assert compare.worst_error(tuple(engine(**inputs).values()), expected) < 1e-4
-    assert compare.worst_error(tuple(before.values()), expected) > 1e-2
+    assert accuracy.worst_error(tuple(engine(**inputs).values()), expected) < 1e-4
+    assert accuracy.worst_error(tuple(before.values()), expected) > 1e-2
     assert weights.changed == others.keys()
     weights.put({})
     assert all(torch.equal(t, before[n]) for n, t in engine(**inputs).items())

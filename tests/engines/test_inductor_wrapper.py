@@ -2,7 +2,7 @@
 
 import pytest
 
-from sdtrt.engines._inductor import wrapper
+from sdtrt.engines.backends.inductor.profiling import wrapper
 from sdtrt.errors import EngineError
 
 GPU = """

@@ -9,8 +9,9 @@ from trt import bindings, use
 from sdtrt import builder, engines
 from sdtrt import models as families
 from sdtrt.bundle.bundle import Bundle
-from sdtrt.engines import _trt_device, tensorrt
-from sdtrt.engines._trt_device import Cuda, Device
+from sdtrt.engines.backends.tensorrt import cuda
+from sdtrt.engines.backends.tensorrt.cuda import Cuda, Device
+from sdtrt.engines.backends.tensorrt.engine import BACKEND, TensorRt, env
 from sdtrt.errors import BackendUnavailable, EngineError
 from sdtrt.shapes.sample_inputs import sample_inputs
 
@@ -91,7 +92,7 @@ def test_the_key_names_version_and_gpu_and_no_option_of_running(built):
 
 
 def test_an_option_of_running_changes_the_manifest_and_builds_nothing(copy, models, monkeypatch):
-    monkeypatch.setattr(tensorrt.BACKEND.__class__, "build", None)
+    monkeypatch.setattr(BACKEND.__class__, "build", None)
     options = {**copy.manifest.options, "cuda_graphs": 0}
     again = builder.build(models["sd1"], copy.path, options=options, **SETTINGS)
     assert again.manifest.options["cuda_graphs"] == 0
@@ -164,13 +165,13 @@ def onnx_plan(newest, onnx, tmp_path):
     """A plan of the small network."""
     from trt import small
 
-    from sdtrt.engines import _trt_build
-    from sdtrt.engines._trt_job import Job
-    from sdtrt.engines._trt_options import TrtOptions
+    from sdtrt.engines.backends.tensorrt.building import isolated_build
+    from sdtrt.engines.backends.tensorrt.building.build_messages import Job
+    from sdtrt.engines.backends.tensorrt.options import TrtOptions
 
     plan = tmp_path / "small.plan"
     job = Job(onnx=str(onnx), plan=str(plan), profiles=(small.RANGES,), options=TrtOptions())
-    _trt_build.build(job, "small", "r", lambda *_: None)
+    isolated_build.build(job, "small", "r", lambda *_: None)
     return plan
 
 
@@ -187,12 +188,12 @@ class NoGpu(Cuda):
 
 def test_without_the_package_it_says_how_to_get_it():
     why = engines.load("tensorrt").unavailable()
-    if not tensorrt.env.importable("tensorrt"):
+    if not env.importable("tensorrt"):
         assert why.fix == "pip install tensorrt"
 
 
 def test_without_a_gpu_it_is_unavailable(newest, monkeypatch):
-    monkeypatch.setattr(_trt_device, "cuda", NoGpu())
+    monkeypatch.setattr(cuda, "cuda", NoGpu())
     assert "no NVIDIA GPU" in engines.load("tensorrt").unavailable().reason
     with pytest.raises(BackendUnavailable, match="no NVIDIA GPU"):
         engines.require("tensorrt")
@@ -207,7 +208,7 @@ def test_a_gpu_that_is_not_there_is_named(newest):
 
 @pytest.mark.parametrize(("version", "usable"), [("10.11.0.33", False), ("10.12.0.36", True), ("8.6.1", False)])
 def test_what_is_too_old_is_unavailable(newest, monkeypatch, version, usable):
-    monkeypatch.setattr(tensorrt.TensorRt, "version", lambda self: version)
+    monkeypatch.setattr(TensorRt, "version", lambda self: version)
     assert (engines.load("tensorrt").unavailable() is None) == usable
 
 

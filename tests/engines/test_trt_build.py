@@ -10,11 +10,11 @@ import threading
 import pytest
 from trt import bindings, small
 
-from sdtrt.engines import _trt_build, _trt_cache
-from sdtrt.engines._trt_job import Job
-from sdtrt.engines._trt_options import TrtOptions
-from sdtrt.engines._trt_phases import Phases
-from sdtrt.engines._trt_plan_file import read_header
+from sdtrt.engines.backends.tensorrt.building import isolated_build, timing_cache
+from sdtrt.engines.backends.tensorrt.building.build_messages import Job
+from sdtrt.engines.backends.tensorrt.building.build_progress import Phases
+from sdtrt.engines.backends.tensorrt.options import TrtOptions
+from sdtrt.engines.backends.tensorrt.running.plan_file import read_header
 from sdtrt.errors import BuildError
 
 # What is about processes and files, not about TensorRT.
@@ -98,7 +98,7 @@ def interrupt(*_):
 
 def children():
     out = subprocess.run(["ps", "-o", "pid=,args=", "--ppid", str(os.getpid())], capture_output=True, text=True).stdout
-    return [line for line in out.splitlines() if "_trt_child" in line]
+    return [line for line in out.splitlines() if "tensorrt.building.build_process" in line]
 
 
 @newest_only
@@ -116,7 +116,7 @@ def test_an_interrupt_stops_the_builder(build, monkeypatch, tmp_path):
 @newest_only
 def test_a_builder_that_does_not_listen_is_ended(build, monkeypatch):
     monkeypatch.setenv("TENSORRT_DOUBLE_BUILD_SECONDS", "5")
-    monkeypatch.setattr(_trt_build, "GRACE_SECONDS", 0.0)
+    monkeypatch.setattr(isolated_build, "GRACE_SECONDS", 0.0)
     with pytest.raises(KeyboardInterrupt):
         build(progress=interrupt)
     assert not children()
@@ -128,12 +128,12 @@ def test_a_builder_whose_caller_is_gone_stops(onnx, tmp_path, monkeypatch):
     monkeypatch.setenv("TENSORRT_DOUBLE_BUILD_SECONDS", "5")
     job = Job(onnx=str(onnx), plan=str(tmp_path / "x.plan"), profiles=(small.RANGES,), options=TrtOptions())
     process = subprocess.Popen(
-        [sys.executable, "-m", "sdtrt.engines._trt_child"],
+        [sys.executable, "-m", "sdtrt.engines.backends.tensorrt.building.build_process"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
-        env=_trt_build._environment(0),
+        env=isolated_build._environment(0),
     )
     process.stdin.write(job.model_dump_json() + "\n")
     process.stdin.flush()
@@ -159,7 +159,7 @@ def test_the_builder_sees_the_one_gpu_that_was_chosen(monkeypatch, visible, gpu,
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    assert _trt_build._environment(gpu)["CUDA_VISIBLE_DEVICES"] == expected
+    assert isolated_build._environment(gpu)["CUDA_VISIBLE_DEVICES"] == expected
 
 
 # ---------------------------------------------------------------------------------------------- timing cache
@@ -206,7 +206,7 @@ def test_builds_at_the_same_time_both_keep_their_timings(build, onnx, tmp_path):
         )
         for index, file in enumerate((onnx, other))
     ]
-    threads = [threading.Thread(target=_trt_build.build, args=(j, "small", "r", lambda *_: None)) for j in jobs]
+    threads = [threading.Thread(target=isolated_build.build, args=(j, "small", "r", lambda *_: None)) for j in jobs]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -220,7 +220,7 @@ def test_builds_at_the_same_time_both_keep_their_timings(build, onnx, tmp_path):
 def test_the_cache_is_that_of_one_version_and_gpu(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     names = {
-        _trt_cache.path_of(None, version, gpu, sm)
+        timing_cache.path_of(None, version, gpu, sm)
         for version in ("10.16.1.11", "11.4.0.106")
         for gpu, sm in (("NVIDIA H100 PCIe", "9.0"), ("NVIDIA L4", "8.9"))
     }
@@ -259,5 +259,5 @@ def test_reports_are_short_lines():
 
 
 def test_an_ending_is_named():
-    assert _trt_build._ending(-signal.SIGSEGV) == "SIGSEGV"
-    assert _trt_build._ending(3) == "exit code 3"
+    assert isolated_build._ending(-signal.SIGSEGV) == "SIGSEGV"
+    assert isolated_build._ending(3) == "exit code 3"

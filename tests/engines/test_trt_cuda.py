@@ -13,9 +13,10 @@ from types import ModuleType, SimpleNamespace
 import pytest
 import torch
 
-from sdtrt.engines import _trt_device, _trt_lane
-from sdtrt.engines._trt_options import TrtOptions
-from sdtrt.engines._trt_session import Session
+from sdtrt.engines.backends.tensorrt import cuda
+from sdtrt.engines.backends.tensorrt.options import TrtOptions
+from sdtrt.engines.backends.tensorrt.running import stream_memory
+from sdtrt.engines.backends.tensorrt.running.session import Session
 from sdtrt.system.nvml import Clocks
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")]
@@ -84,7 +85,7 @@ def session(monkeypatch):
         get_tensor_profile_shape=lambda name, index: [(1, WIDTH), (2, WIDTH), (MOST, WIDTH)],
         create_execution_context=lambda strategy: Context(),
     )
-    made = Session(engine, _trt_device.cuda.device(0), TrtOptions(cuda_graphs=3), "x", "r")
+    made = Session(engine, cuda.cuda.device(0), TrtOptions(cuda_graphs=3), "x", "r")
     yield made
     made.close()
 
@@ -133,7 +134,7 @@ def test_a_larger_block_in_between(session):
     larger = SimpleNamespace
     wanted = type("Larger", (larger,), {"__hash__": object.__hash__})()
     wanted.device, wanted.activation_bytes = session.device, session.activation_bytes * 3
-    _trt_lane.register(wanted)
+    stream_memory.register(wanted)
     check(session, 8)
     assert session.stats.as_json()["captured"] >= 2
 
@@ -175,7 +176,7 @@ def test_a_thread_that_ends_gives_its_memory_back(session):
 
 
 def test_the_gpu_is_described_and_its_clocks_are_read(session):
-    device = _trt_device.cuda.describe(0)
+    device = cuda.cuda.describe(0)
     assert device.name
     assert float(device.sm) >= 7
     with Clocks(device.uuid) as clocks:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from sdtrt.engines import _trt_errors
+from sdtrt.engines.backends.tensorrt import error_table
 from sdtrt.errors import BackendUnavailable, BuildError, EngineError, ShapeError
 
 BUILD, RUN = BuildError("building failed", slug="build"), EngineError("running failed", slug="engine-failed")
@@ -159,7 +159,7 @@ LOGGED = [
 
 @pytest.mark.parametrize(("otherwise", "line", "error", "slug"), LOGGED, ids=lambda v: str(v)[:40])
 def test_a_logged_message_becomes_one_error(otherwise, line, error, slug):
-    found = _trt_errors.from_log(["[I] something before", line], "unet", rebuild="sdtrt build X", otherwise=otherwise)
+    found = error_table.from_log(["[I] something before", line], "unet", rebuild="sdtrt build X", otherwise=otherwise)
     assert type(found) is error
     assert found.slug == slug
     assert line[:80] in found.received
@@ -172,22 +172,22 @@ def test_a_logged_message_becomes_one_error(otherwise, line, error, slug):
 
 def test_every_case_of_the_table_is_reached_by_a_message_that_was_seen():
     reached = {slug for *_, slug in LOGGED}
-    assert {case.slug for case in _trt_errors.CASES} - reached == {"plan-host-code", "engine-device-memory"}
-    assert reached <= {case.slug for case in _trt_errors.CASES}
+    assert {case.slug for case in error_table.CASES} - reached == {"plan-host-code", "engine-device-memory"}
+    assert reached <= {case.slug for case in error_table.CASES}
 
 
 def test_a_message_that_is_not_in_the_table_keeps_its_words_and_the_error_of_the_situation():
-    found = _trt_errors.from_log(["first", "unheard of"], "unet", rebuild="sdtrt build X", otherwise=RUN)
+    found = error_table.from_log(["first", "unheard of"], "unet", rebuild="sdtrt build X", otherwise=RUN)
     assert (type(found), found.slug, found.received) == (EngineError, "engine-failed", "first / unheard of")
 
 
 def test_the_cause_wins_over_what_follows_from_it():
     lines = ["Network must have at least one output", "Failed to open file: conv.weight"]
-    assert _trt_errors.from_log(lines, "unet", rebuild="x", otherwise=BUILD).slug == "onnx-weights-missing"
+    assert error_table.from_log(lines, "unet", rebuild="x", otherwise=BUILD).slug == "onnx-weights-missing"
 
 
 def test_a_very_long_message_is_shortened_in_the_middle():
-    found = _trt_errors.from_log(
+    found = error_table.from_log(
         ["Could not find any implementation for node " + "x" * 9000], "u", rebuild="x", otherwise=BUILD
     )
     assert len(found.received) < 500

@@ -2,8 +2,8 @@
 
 import pytest
 
-from sdtrt.engines._trt_device import Device
-from sdtrt.engines._trt_plan_file import PlanRecord, check_gpu, check_version, numbers, read_header
+from sdtrt.engines.backends.tensorrt.cuda import Device
+from sdtrt.engines.backends.tensorrt.running.plan_file import PlanRecord, check_gpu, check_version, numbers, read_header
 from sdtrt.errors import EngineError
 
 H100 = Device("NVIDIA H100 PCIe", "9.0", 114, 80 << 30)

@@ -6,8 +6,9 @@ from statistics import median
 import pytest
 from trt import small
 
-from sdtrt.engines import _trt_files, _trt_measure, tensorrt
-from sdtrt.engines._trt_device import Device
+from sdtrt.engines.backends.tensorrt import engine
+from sdtrt.engines.backends.tensorrt.cuda import Device
+from sdtrt.engines.backends.tensorrt.profiling import layer_times, trtexec_files
 from sdtrt.errors import ConfigError, EngineError, ShapeError
 from sdtrt.plan.layers import Plan
 from sdtrt.system.nvml import Clocks, env
@@ -22,7 +23,7 @@ def profiled(build, tmp_path):
     """A plan file's plan, and its files as parsed JSON."""
     path = build()
     out = tmp_path / "out"
-    plan = tensorrt.profile_plan_file(path, {"image": (2, 4, 8, 8)}, RUNS, out)
+    plan = engine.profile_plan_file(path, {"image": (2, 4, 8, 8)}, RUNS, out)
     return plan, {role: json.loads((out / f"{path.name}.{role}.json").read_text()) for role in ROLES}
 
 
@@ -73,42 +74,42 @@ def test_metadata_names_device_shapes_and_spread(profiled):
 
 
 def test_inputs_that_are_left_out_have_the_best_shape(build, tmp_path):
-    plan = tensorrt.profile_plan_file(build(), {}, 1, tmp_path / "out")
+    plan = engine.profile_plan_file(build(), {}, 1, tmp_path / "out")
     assert plan.shapes["image"] == small.RANGES["image"][1]
 
 
 def test_the_second_profile_is_profiled_where_only_it_fits(build, tmp_path):
     profiles = ({"image": ((1, 4, 4, 4),) * 3}, {"image": ((2, 4, 8, 8), (2, 4, 8, 8), (4, 4, 8, 8))})
-    plan = tensorrt.profile_plan_file(build(profiles), {"image": (3, 4, 8, 8)}, 2, tmp_path / "out")
+    plan = engine.profile_plan_file(build(profiles), {"image": (3, 4, 8, 8)}, 2, tmp_path / "out")
     assert plan.shapes["image"] == (3, 4, 8, 8)
     assert sum(layer.times_ms is not None for layer in plan.layers) > 0.8 * len(plan.layers)
 
 
 def test_an_unknown_input_is_refused(build, tmp_path):
     with pytest.raises(ConfigError) as caught:
-        tensorrt.profile_plan_file(build(), {"sample": (1, 4, 8, 8)}, 1, tmp_path / "out")
+        engine.profile_plan_file(build(), {"sample": (1, 4, 8, 8)}, 1, tmp_path / "out")
     assert "image 1x4x4x4 to 4x4x16x16" in caught.value.expected
 
 
 def test_shapes_outside_are_refused(build, tmp_path):
     with pytest.raises(ShapeError):
-        tensorrt.profile_plan_file(build(), {"image": (9, 4, 8, 8)}, 1, tmp_path / "out")
+        engine.profile_plan_file(build(), {"image": (9, 4, 8, 8)}, 1, tmp_path / "out")
 
 
 def test_a_file_that_is_no_plan_is_refused(double, tmp_path):
     (tmp_path / "x.plan").write_bytes(b"nothing")
     with pytest.raises(EngineError, match="cannot be loaded"):
-        tensorrt.profile_plan_file(tmp_path / "x.plan", {}, 1, tmp_path / "out")
+        engine.profile_plan_file(tmp_path / "x.plan", {}, 1, tmp_path / "out")
 
 
 def test_layers_of_one_name_are_told_apart_by_their_order():
     seen = [[("a", 1.0), ("b", 2.0), ("a", 3.0)], [("a", 1.5), ("b", 2.5), ("a", 3.5)]]
-    assert _trt_measure._by_layer(seen) == (("a", (1.0, 1.5)), ("b", (2.0, 2.5)), ("a", (3.0, 3.5)))
+    assert layer_times._by_layer(seen) == (("a", (1.0, 1.5)), ("b", (2.0, 2.5)), ("a", (3.0, 3.5)))
 
 
 def measured(inspector, layers):
-    run = _trt_measure.Run(called=0.0, returned=0.1, begun=0.2, ended=1.2)
-    return _trt_measure.Measured(
+    run = layer_times.Run(called=0.0, returned=0.1, begun=0.2, ended=1.2)
+    return layer_times.Measured(
         shapes={"x": (1, 4)},
         profile=0,
         runs=(run, run),
@@ -123,20 +124,22 @@ def measured(inspector, layers):
 def test_two_layers_of_one_name_keep_their_own_times():
     layer = {"Name": "copy", "LayerType": "Reformat", "Inputs": [], "Outputs": []}
     found = measured({"Layers": [layer, layer], "Bindings": []}, (("copy", (1.0, 1.0)), ("copy", (5.0, 5.0))))
-    plan = _trt_files.to_plan(found, DEVICE, "x", "11", None, "engine.plan")
+    plan = trtexec_files.to_plan(found, DEVICE, "x", "11", None, "engine.plan")
     assert [layer.times_ms for layer in plan.layers] == [(1.0, 1.0), (5.0, 5.0)]
 
 
 def test_a_measured_name_that_the_inspector_does_not_list_is_kept():
     layer = {"Name": "conv", "LayerType": "correlation", "Inputs": [], "Outputs": []}
     found = measured({"Layers": [layer]}, (("conv", (1.0, 1.0)), ("Reformatting CopyNode for Input", (0.5, 0.5))))
-    plan = _trt_files.to_plan(found, DEVICE, "x", "11", None, "engine.plan")
+    plan = trtexec_files.to_plan(found, DEVICE, "x", "11", None, "engine.plan")
     assert sum(layer.time_ms for layer in plan.layers) == pytest.approx(1.5)
 
 
 def test_clocks_and_fallbacks_are_in_the_plan(tmp_path):
     layer = {"Name": "conv", "LayerType": "correlation", "Inputs": [], "Outputs": []}
-    plan = _trt_files.to_plan(measured({"Layers": [layer]}, (("conv", (1.0, 1.0)),)), DEVICE, "x", "11", tmp_path, "e")
+    plan = trtexec_files.to_plan(
+        measured({"Layers": [layer]}, (("conv", (1.0, 1.0)),)), DEVICE, "x", "11", tmp_path, "e"
+    )
     assert plan.metadata["device"]["Throttle Reasons"] == ["power cap"]
     assert plan.metadata["cuda_graphs"]["refused"] == {"reason": 1}
     plan.save(tmp_path / "plan.json")

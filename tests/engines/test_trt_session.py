@@ -9,9 +9,10 @@ import pytest
 import torch
 from trt import small
 
-from sdtrt.engines import _trt_device, _trt_lane, _trt_load
-from sdtrt.engines._trt_options import TrtOptions
-from sdtrt.engines._trt_session import STREAMED, Session
+from sdtrt.engines.backends.tensorrt import cuda as trt_cuda
+from sdtrt.engines.backends.tensorrt.options import TrtOptions
+from sdtrt.engines.backends.tensorrt.running import deserialize, stream_memory
+from sdtrt.engines.backends.tensorrt.running.session import STREAMED, Session
 from sdtrt.errors import EngineError, ShapeError
 
 TWO = (
@@ -23,8 +24,8 @@ TWO = (
 @pytest.fixture(autouse=True)
 def alone(monkeypatch):
     """Engines that other tests left alive would have a say in the size of the block."""
-    monkeypatch.setattr(_trt_lane, "_engines", weakref.WeakSet())
-    monkeypatch.setattr(_trt_lane, "_lanes", _trt_lane._Lanes())
+    monkeypatch.setattr(stream_memory, "_engines", weakref.WeakSet())
+    monkeypatch.setattr(stream_memory, "_lanes", stream_memory._Lanes())
 
 
 def tensors(batch=2, size=8, seed=0):
@@ -100,7 +101,7 @@ def test_a_larger_engine_takes_a_larger_block_and_the_graphs_are_made_anew(open_
         activation_bytes = session.activation_bytes * 4
 
     larger = Larger()
-    _trt_lane.register(larger)
+    stream_memory.register(larger)
     given = tensors(seed=5)
     torch.testing.assert_close(session.run(given)["result"], expected(given), rtol=1e-4, atol=1e-4)
     assert counts(session)[0] == 2
@@ -180,7 +181,7 @@ def test_weights_that_fit_are_captured(open_session):
 def test_a_budget_is_refused_by_an_engine_without_streamed_weights(build):
     plan = build()
     options = TrtOptions(weight_streaming=True, weight_budget_mib=1)
-    _trt_load.load(plan, options, "small", "r")  # nothing to stream: a budget of nothing is kept
+    deserialize.load(plan, options, "small", "r")  # nothing to stream: a budget of nothing is kept
 
 
 def test_the_nearest_profile_runs_whatever_ran_before(open_session, expected):
@@ -243,7 +244,7 @@ def test_threads_do_not_disturb_each_other(open_session, expected, graphs):
 
 def test_work_is_on_a_stream_of_its_own_and_ordered_both_ways(open_session):
     session = open_session()
-    cuda = _trt_device.cuda
+    cuda = trt_cuda.cuda
     session._mine().lane.renew()  # the thread's was made for another test
     for _ in range(3):  # plain, capture, replay
         cuda.waits.clear()
@@ -256,7 +257,7 @@ def test_work_is_on_a_stream_of_its_own_and_ordered_both_ways(open_session):
 
 def test_the_callers_stream_is_the_one_that_is_current(open_session):
     session = open_session()
-    cuda = _trt_device.cuda
+    cuda = trt_cuda.cuda
     stream = cuda.new_stream(session.device, session)
     cuda.waits.clear()
     with cuda.use(stream):
@@ -306,7 +307,7 @@ def test_a_plan_that_is_cut_off_is_refused(build):
     plan = build()
     plan.write_bytes(plan.read_bytes()[: plan.stat().st_size // 2])
     with pytest.raises(EngineError, match="cannot be loaded"):
-        _trt_load.load(plan, TrtOptions(), "small", "sdtrt build X")
+        deserialize.load(plan, TrtOptions(), "small", "sdtrt build X")
 
 
 def test_a_plan_of_another_version_is_refused_with_both(build, double):
@@ -315,7 +316,7 @@ def test_a_plan_of_another_version_is_refused_with_both(build, double):
     data[24:28] = bytes([9, 3, 0, 1])
     plan.write_bytes(data)
     with pytest.raises(EngineError) as caught:
-        _trt_load.load(plan, TrtOptions(), "small", "sdtrt build X")
+        deserialize.load(plan, TrtOptions(), "small", "sdtrt build X")
     assert caught.value.slug == "plan-version"
     assert "9.3.0.1" in caught.value.received
     assert double in caught.value.received
@@ -324,7 +325,7 @@ def test_a_plan_of_another_version_is_refused_with_both(build, double):
 def test_a_stripped_plan_takes_its_weights_from_the_onnx_file(build, onnx, expected):
     plan = build(strip_plan=True)
     options = TrtOptions(strip_plan=True)
-    session = Session(_trt_load.load(plan, options, "small", "r", onnx), torch.device("cpu"), options, "small", "r")
+    session = Session(deserialize.load(plan, options, "small", "r", onnx), torch.device("cpu"), options, "small", "r")
     given = tensors()
     torch.testing.assert_close(session.run(given)["result"], expected(given), rtol=1e-4, atol=1e-4)
     session.close()
@@ -333,13 +334,13 @@ def test_a_stripped_plan_takes_its_weights_from_the_onnx_file(build, onnx, expec
 def test_a_stripped_plan_without_its_weights_is_refused(build, tmp_path):
     plan = build(strip_plan=True)
     with pytest.raises(EngineError):
-        _trt_load.load(plan, TrtOptions(strip_plan=True), "small", "r", tmp_path / "none.onnx")
+        deserialize.load(plan, TrtOptions(strip_plan=True), "small", "r", tmp_path / "none.onnx")
 
 
 def test_a_version_compatible_plan_is_loaded_when_it_may_run_code(build, expected):
     plan = build(version_compatible=True)
     options = TrtOptions(version_compatible=True)
-    session = Session(_trt_load.load(plan, options, "small", "r"), torch.device("cpu"), options, "small", "r")
+    session = Session(deserialize.load(plan, options, "small", "r"), torch.device("cpu"), options, "small", "r")
     given = tensors()
     torch.testing.assert_close(session.run(given)["result"], expected(given), rtol=1e-4, atol=1e-4)
     session.close()

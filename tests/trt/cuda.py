@@ -1,6 +1,6 @@
 """What stands in for CUDA in tests: streams that run at once, events from the clock, graphs that the double records.
 
-It goes where `sdtrt.engines._trt_device.cuda` stands; tensors are on the CPU. `WAITS` lists which stream waited for
+It goes where `cuda` of the backend stands; tensors are on the CPU. `WAITS` lists which stream waited for
 which, by their handles, so that a test can ask whether work was ordered.
 """
 
@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from sdtrt.engines._trt_device import Cuda, Device
+from sdtrt.engines.backends.tensorrt.cuda import Cuda, Device
 
 WAITS: list[tuple[int, int]] = []
 _handles = itertools.count(0x5000, 0x10)

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 from trt import usage
 
-import sdtrt.engines
+import sdtrt
+from sdtrt.engines.backends import tensorrt
 
-ENGINES = Path(sdtrt.engines.__file__).parent
-FILES = [p for p in sorted(ENGINES.glob("*.py")) if p.name == "tensorrt.py" or p.name.startswith("_trt_")]
+FILES = sorted(Path(tensorrt.__file__).parent.rglob("*.py"))
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def test_the_check_sees_what_an_engine_must_use(apis, release):
 
 
 def test_only_the_engines_files_import_tensorrt():
-    package = ENGINES.parent
+    package = Path(sdtrt.__file__).parent
     importing = [
         p
         for p in package.rglob("*.py")

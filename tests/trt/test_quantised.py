@@ -11,9 +11,9 @@ from onnx import numpy_helper
 from torch import nn
 from trt import bindings, parser_facts, use
 
-from sdtrt import compare, config, engines
+from sdtrt import config, engines
 from sdtrt import models as families
-from sdtrt.engines import EngineContext, Source
+from sdtrt.engines import EngineContext, Source, accuracy
 from sdtrt.export import onnx_export, quantized_layers
 from sdtrt.graph import optimize
 from sdtrt.shapes.sample_inputs import sample_inputs
@@ -181,7 +181,7 @@ def test_layers_compute_in_onnx_what_they_compute_in_pytorch(unet):
         expected = layer(values[pairs[name][0]])
         if layer.bias is not None and node.op_type == "MatMul":  # the node after it adds that
             expected = expected - layer.bias
-        assert compare.worst_error((got,), (expected,)) < 2e-3, name
+        assert accuracy.worst_error((got,), (expected,)) < 2e-3, name
 
 
 def test_tensorrts_double_builds_runs_and_times_it(unet, scheme, apis, cache, tmp_path):
@@ -194,10 +194,10 @@ def test_tensorrts_double_builds_runs_and_times_it(unet, scheme, apis, cache, tm
         got = engine(**unet.inputs)["out_sample"]
         plan = engine.profile(unet.inputs, PROFILE.sizes(), 1)
         engine.close()
-    assert compare.worst_error((got,), (unet.eager[0],)) < compare.LIMITS[scheme][0]
+    assert accuracy.worst_error((got,), (unet.eager[0],)) < accuracy.LIMITS[scheme][0]
     assert len([layer for layer in plan.layers if layer.kind == "attention"]) == small_checkpoint.ATTENTIONS
 
 
 def test_the_whole_stays_near_to_eager(unet, scheme):
-    error = compare.worst_error(tuple(unet.run(unet.spec.outputs[0].name)), unet.eager)
-    assert 1e-3 < error < compare.LIMITS[scheme][0]
+    error = accuracy.worst_error(tuple(unet.run(unet.spec.outputs[0].name)), unet.eager)
+    assert 1e-3 < error < accuracy.LIMITS[scheme][0]

@@ -7,7 +7,7 @@ import shared_exports
 from trt import bindings, use
 
 from sdtrt import cli, engines, selftest
-from sdtrt.engines import _trt_checks
+from sdtrt.engines.backends.tensorrt import self_checks
 from sdtrt.errors import ConfigError
 from sdtrt.selftest import _bench, _common, _runner, _tensorrt
 
@@ -106,13 +106,13 @@ def test_a_fault_of_tensorrt_is_found(ready, monkeypatch, fault, check, words):
 
 
 def test_a_plan_that_should_be_refused_and_is_not_is_found(ready, monkeypatch):
-    monkeypatch.setattr(_trt_checks, "_VERSION", slice(4, 8))  # another field of the header
+    monkeypatch.setattr(self_checks, "_VERSION", slice(4, 8))  # another field of the header
     with pytest.raises(_runner.Failed, match="it was loaded"):
         _tensorrt.foreign_plan(ready)
 
 
 def test_a_message_that_the_table_does_not_know_is_found(ready, monkeypatch):
-    monkeypatch.setattr(_trt_checks._trt_errors, "CASES", ())
+    monkeypatch.setattr(self_checks.error_table, "CASES", ())
     with pytest.raises(_runner.Failed, match=r"is not known: .*satisfyProfile"):
         _tensorrt.words(ready)
 

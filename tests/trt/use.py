@@ -19,21 +19,21 @@ def tensorrt(release: str, cache: Path) -> Iterator[None]:
     """Make `import tensorrt` give the double of `release`; raises bindings.Unreachable."""
     from trt.cuda import CpuCuda
 
-    from sdtrt.engines import _trt_device
+    from sdtrt.engines.backends.tensorrt import cuda
 
     described = bindings.declarations(release, cache)
     # The timing cache goes to the user's cache folder, which is none of a test's business.
     variables = {API: str(described), "XDG_CACHE_HOME": str(cache / "user")}
-    before = {name: os.environ.get(name) for name in variables}, sys.path[:], _trt_device.cuda
+    before = {name: os.environ.get(name) for name in variables}, sys.path[:], cuda.cuda
     forget()
     os.environ.update(variables)
     sys.path.insert(0, str(DOUBLE))
-    _trt_device.cuda = CpuCuda()
+    cuda.cuda = CpuCuda()
     try:
         yield
     finally:
         forget()
-        sys.path[:], _trt_device.cuda = before[1], before[2]
+        sys.path[:], cuda.cuda = before[1], before[2]
         for name, value in before[0].items():
             os.environ.pop(name)
             if value is not None:

@@ -1,0 +1,1 @@
+"""Engine backends: one file or folder each, listed from here; each has a `BACKEND`."""

@@ -1,0 +1,205 @@
+"""From a module to an engine's files: traced, rewritten and compiled once per bucket, all weights in one file."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sdtrt.engines.backends.inductor import buckets, cpp_kernels, fp8_rounding, package
+from sdtrt.engines.backends.inductor.engine_record import BucketRecord, EngineRecord, PartRecord
+from sdtrt.engines.backends.inductor.hopper import is_hopper
+from sdtrt.engines.backends.inductor.passes import (
+    attention,
+    conv_residual,
+    fp8,
+    fp8_conv,
+    fuse_linears,
+    geglu,
+    gelu,
+    group_norm,
+    layer_norm,
+    self_attention,
+    split_prompt,
+    upsample,
+    vae_attention,
+)
+from sdtrt.engines.backends.inductor.profiling import launches, provenance
+from sdtrt.engines.backends.inductor.trace import Graph, capture
+from sdtrt.engines.base import Source
+from sdtrt.errors import EngineError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+WEIGHTS = "weights.safetensors"
+
+
+def build(source: Source, options: Any, device: torch.device, folder: Path) -> None:
+    """Write packages, weights and their record into `folder`; the module is moved to `device` and back."""
+    from safetensors.torch import save_file
+
+    spec, module = source.spec, _in_bfloat16(source) if options.bf16_vae else source.module
+    found = buckets.of(spec, source.profiles, options.rows)
+    record = EngineRecord(component=spec.name, switches=options.switches(), buckets=())
+    weights: dict[str, Tensor] = {}
+    home = next(module.parameters()).device
+    module.to(device)
+    try:
+        if device.type == "cuda":
+            _channels_last(module)
+        for number, bucket in enumerate(found):
+            source.report(f"compiling {bucket.name}, {number + 1} of {len(found)}", number / len(found))
+            inputs = {n: t.to(device) for n, t in buckets.example(spec, bucket).items()}
+            graph = capture(spec, module, inputs)
+            changes = rewrite(graph, options, device)
+            prompt, step = (options.prompt_once and split_prompt.split(graph)) or (None, graph)
+            changes |= quantise(step, options, source.ranges)
+            made, kept = _compile(prompt, step, inputs, options, bucket, folder, spec.name)
+            names = _added(weights, kept, bucket.name, graph.sources)
+            record = record.model_copy(
+                update={
+                    "buckets": (*record.buckets, made.renamed(names)),
+                    "changes": changes,
+                    "sources": record.sources | {names[n]: tuple(s) for n, s in graph.sources.items() if n in kept},
+                }
+            )
+    finally:
+        module.to(home)
+    save_file(weights, folder / WEIGHTS)
+    record.save(folder)
+
+
+def _added(
+    weights: dict[str, Tensor], more: Mapping[str, Tensor], bucket: str, sources: Collection[str]
+) -> dict[str, str]:
+    """Add a bucket's weights to those of the others, each tensor once; returns the names that they have now.
+
+    What passes add is named after nodes, which another size may number differently: one name for two tensors. Those in
+    `sources` hold parameters, which a LoRA must find in one place: EngineError when one would be in two.
+    """
+    names = {}
+    for name, tensor in more.items():
+        value = tensor.cpu().contiguous()
+        same = name not in weights or _equal(weights[name], value)
+        if not same and name in sources:
+            raise EngineError(
+                f"the weight {name} has other values at {bucket}",
+                slug="inductor-weights",
+                received="two tensors of one name, made of parameters",
+                expected="parameters merged alike at all sizes",
+                hint="build one engine per size, and report the model",
+            )
+        names[name] = name if same else f"{name}.{bucket}"
+        weights.setdefault(names[name], value)
+    return names
+
+
+def _equal(a: Tensor, b: Tensor) -> bool:
+    import torch
+
+    if (a.shape, a.dtype) != (b.shape, b.dtype):
+        return False
+    return torch.equal(a.reshape(-1).view(torch.uint8), b.reshape(-1).view(torch.uint8))
+
+
+def rewrite(graph: Graph, options: Any, device: torch.device) -> dict[str, int]:
+    """Apply the passes that the options leave on; returns how often each applied."""
+    changes = {}
+    if options.fuse_linears:
+        changes["fuse_linears"] = fuse_linears.run(graph)
+    if options.short_attention and device.type == "cuda":
+        changes["short_attention"] = attention.short(graph)
+    if options.cudnn_attention and device.type == "cuda":
+        changes["cudnn_attention"] = attention.run(graph)
+    if options.wide_attention and device.type == "cuda":
+        changes["wide_attention"] = vae_attention.run(graph)
+    if options.group_norm and device.type == "cuda":
+        changes["group_norm"] = group_norm.run(graph)
+    if options.layer_norm and device.type == "cuda":
+        changes["layer_norm"] = layer_norm.run(graph)
+    if options.upsample and device.type == "cuda":
+        changes["upsample"] = upsample.run(graph)
+    return changes
+
+
+def quantise(step: Graph, options: Any, ranges: Mapping[str, float]) -> dict[str, int]:
+    """FP8 for what runs in every step: what runs once per prompt would gain nothing."""
+    if not ranges:
+        return {}
+    changes, hopper = {}, is_hopper(fp8_rounding.device_of(step))
+    if options.fused_gate and hopper:
+        changes["fused_gate"] = geglu.run(step, ranges)
+    if options.fp8_attention and hopper:
+        changes["fp8_attention"] = self_attention.run(step, ranges)
+    changes["fp8"] = fp8.run(step, ranges)
+    if options.fp8_convolutions and hopper:
+        changes["fp8_convolutions"] = fp8_conv.run(step, ranges)
+        if options.conv_residual:
+            changes["conv_residual"] = conv_residual.run(step)
+    if options.fast_gelu:
+        changes["fast_gelu"] = gelu.run(step)
+    return changes
+
+
+def _compile(
+    prompt: Graph | None,
+    step: Graph,
+    inputs: Mapping[str, Tensor],
+    options: Any,
+    bucket: buckets.Bucket,
+    folder: Path,
+    component: str,
+) -> tuple[BucketRecord, dict[str, Tensor]]:
+    """Write the packages of one bucket; returns their record and all weights that they take."""
+    weights = {**step.weights, **(prompt.weights if prompt else {})}
+    handed: dict[str, Tensor] = {}
+    parts: dict[str, PartRecord] = {}
+    for name, part in (("prompt", prompt), ("step", step)):
+        if part is None:
+            continue
+        given = {part.inputs[n]: {**inputs, **handed}[n] for n in part.inputs}
+        file = f"{bucket.name}.{name}.inductor"
+        arguments, priced = package.arguments(part), launches.priced(part, given)
+        with provenance.commented(), cpp_kernels.keeping(folder):
+            call = package.compile_to(part, given, folder / file, options.settings())
+        code = provenance.code_of(call)
+        launches.plan_of(code, part, priced, arguments, given, component).save(launches.path_of(folder / file))
+        back = {placeholder: n for n, placeholder in part.inputs.items()}
+        parts[name] = PartRecord(file=file, arguments=tuple(back.get(a, a) for a in arguments))
+        if part is prompt:
+            made = call(*[{**part.weights, **given}[a] for a in arguments])
+            handed = dict(zip([n for n in step.inputs if n not in inputs], made, strict=True))
+    record = BucketRecord(
+        sizes=dict(bucket.sizes), rows=bucket.rows, step=parts["step"], prompt=parts.get("prompt"), handed=tuple(handed)
+    )
+    return record, weights
+
+
+def _in_bfloat16(source: Source) -> Any:
+    """A VAE that must not be float16 (SDXL's) computing in bfloat16, which has float32's range; others as they are."""
+    import copy
+
+    from sdtrt.engines.backends.inductor.bf16 import InBfloat16
+
+    wanted = source.spec.attribute == "vae" and source.spec.dtype == "float32"
+    return InBfloat16(copy.deepcopy(source.module)) if wanted else source.module
+
+
+def _channels_last(module: Any) -> None:
+    """Convolutions of a GPU's tensor cores want the channels of a pixel side by side."""
+    import torch
+
+    module.to(memory_format=torch.channels_last)
+
+
+def missing(what: str, name: str, rebuild: str) -> EngineError:
+    """The error for a parameter that no weight of the engine holds."""
+    return EngineError(
+        f"the compiled graph of {what} has no weight for a parameter",
+        slug="refit-merged",
+        received=name,
+        expected="a parameter that the model uses",
+        hint=f"rebuild: {rebuild} --force",
+    )

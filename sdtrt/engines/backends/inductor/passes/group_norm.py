@@ -1,0 +1,91 @@
+"""GroupNorm and the SiLU behind it by one hand-written operation, with the time embedding and a bias added on the way.
+
+In a residual block a convolution's bias and the time embedding are added only to be normalised: the kernel adds them as
+it reads, so that the sum is never written.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sdtrt.engines.backends.inductor.trace import Graph
+
+if TYPE_CHECKING:
+    Node = Any  # of torch.fx, whose own types say too little of arguments
+
+
+def run(graph: Graph) -> int:
+    """Replace all GroupNorms over images; returns how many."""
+    import torch
+
+    from sdtrt.engines.backends.inductor.kernels.group_norm import group_norm
+
+    del group_norm  # importing it registered the operation
+    aten, changed = torch.ops.aten, 0
+    for node in list(graph.nodes.find_nodes(op="call_function", target=aten.group_norm.default)):
+        if node.meta["val"].dim() != 4:
+            continue
+        last = node
+        (user, *others) = node.users
+        if not others and user.target is aten.silu.default:
+            last = user
+        source, groups, weight, bias, eps = (*node.args, 1e-5)[:5]
+        with graph.nodes.inserting_before(node):
+            source, add = _added(graph, source)
+            if source.target is not aten.conv2d.default or source.args[2] is not None:
+                source = in_memory(graph, source, source.meta["val"])
+            arguments = (source, add, weight, bias, groups, eps, last is user)
+            made = graph.call(node, torch.ops.sdtrt.group_norm.default, *arguments)  # named like the norm
+        graph.replace(last, made)
+        changed += 1
+    graph.finish()
+    return changed
+
+
+def in_memory(graph: Graph, source: Node, value: Any) -> Node:
+    """Write a tensor out, channels_last, once and for all who read it.
+
+    Inductor computes what is pointwise again for each reader, and writes it anew for each argument of a kernel that is
+    not its own.
+    """
+    import torch
+
+    for user in source.users:
+        if user.target is torch.ops.prims.inductor_force_stride_order.default:
+            return user
+    _, channels, height, width = value.shape
+    strides = [channels * height * width, 1, channels * width, channels]
+    with graph.nodes.inserting_after(source):  # before all of its readers
+        made = graph.nodes.call_function(torch.ops.prims.inductor_force_stride_order.default, (source, strides))
+    made.meta = dict(source.meta)
+    source.replace_all_uses_with(made, delete_user_cb=lambda user: user is not made)
+    return made
+
+
+def own_bias(source: Node) -> Node | None:
+    """The bias of a convolution that one node alone reads: that one may add it instead."""
+    import torch
+
+    alone = source.target is torch.ops.aten.conv2d.default and len(source.users) == 1
+    return source.args[2] if alone and len(source.args) > 2 else None
+
+
+def _added(graph: Graph, source: Any) -> tuple[Any, Any]:
+    """(tensor, vector per image and channel): what is added on the way, taken apart when nothing else needs it."""
+    import torch
+
+    aten, add = torch.ops.aten, None
+    value = source.meta["val"]
+    images, channels = value.shape[:2]
+    if source.target is aten.add.Tensor and len(source.users) == 1 and not source.kwargs:
+        left, right = source.args
+        if getattr(right, "meta", {}).get("val") is not None and right.meta["val"].shape == (images, channels, 1, 1):
+            add = graph.nodes.call_function(aten.reshape.default, (right, [images, channels]))
+            source = left
+    if (bias := own_bias(source)) is not None:
+        source.update_arg(2, None)
+        if add is None:
+            add = graph.nodes.call_function(aten.expand.default, (bias, [images, channels]))
+        else:
+            add = graph.nodes.call_function(aten.add.Tensor, (add, bias))
+    return source, add

@@ -1,0 +1,144 @@
+"""Attention of pixels to each other in FP8: by a kernel of ours, from products that already write FP8.
+
+Queries, keys and values come out of their product rounded, so half as much is written, and values turned, as tensor
+cores want them. What one unit stands for need not be calibrated: FP8 is a floating-point format, as exact at a
+hundredth of its largest number as there. So it is estimated from the layer's weights and largest input. Queries and
+keys may be ten times as large, both at once, before products exceed half precision; those of the embedded model are two
+to three times as large. See self_attention_kernel.py for the rest.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Mapping
+from functools import partial
+from math import e, log2, sqrt
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from sdtrt.engines.backends.inductor.fp8_rounding import LARGEST, constant, device_of, round_matrix
+from sdtrt.engines.backends.inductor.passes import attention, fp8
+from sdtrt.engines.backends.inductor.trace import Graph
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    Node = Any  # of torch.fx, whose own types say too little of arguments
+
+# Of 256 pixels, with their products, on an H200: 14.6 µs instead of 14.9 in half precision at 2 rows, 48 instead of 58
+# at 16 (benchmarks/h200_kernels.py). Whole images with it were not measured.
+LEAST_PIXELS = 1024
+# Root mean square that results should have, in units: their largest is then far from 448, and no product of a query and
+# a key near 65504, the largest number of half precision.
+_MEAN = 2.0
+# A largest input is taken for so many root mean squares; of a LayerNorm's outputs it is 4 to 50.
+_CREST = 8.0
+
+
+class _Attention(NamedTuple):
+    """`node` is an attention of (images, heads, pixels, size) to itself, all three of `linear`."""
+
+    node: Node
+    linear: Node
+    shape: tuple[int, int, int, int]
+    scale: float
+
+
+def run(graph: Graph, amax: Mapping[str, float]) -> int:
+    """Replace those whose layer was calibrated; `amax` is the largest input magnitude by layer. Returns how many."""
+    import torch
+
+    from sdtrt.engines.backends.inductor.kernels.self_attention import SIZES
+
+    aten, changed = torch.ops.aten, 0
+    for node, result in list(attention.computed(graph)):
+        found = _match(node, result)
+        inside = fp8.calibrated(graph, found.linear, amax) if found else None
+        if found is None or inside is None or found.shape[-1] not in SIZES:
+            continue
+        with graph.nodes.inserting_before(node):
+            made = graph.call(node, aten.transpose.int, _attention(graph, found, inside), 1, 2)
+        graph.replace(result, made)
+        changed += 1
+    graph.finish()
+    return changed
+
+
+def _match(node: Node, result: Node) -> _Attention | None:
+    if result.meta["val"].dim() != 4 or len(node.users) > 1:
+        return None
+    _, _, pixels, size = shape = tuple(result.meta["val"].shape)
+    linears = {_part(a, i, shape) for i, a in enumerate(node.args[:3])}
+    linear: Node = linears.pop()
+    if linears or linear is None:
+        return None
+    suits = pixels >= LEAST_PIXELS and pixels % 16 == 0 and len(linear.args) == 2
+    return _Attention(result, linear, shape, node.kwargs.get("scale") or 1 / sqrt(size)) if suits else None
+
+
+def _part(node: Node, index: int, shape: tuple[int, ...]) -> Node | None:
+    """The layer whose third `index` the tensor is, seen through what divides it into heads."""
+    import torch
+
+    aten = torch.ops.aten
+    ways = (aten.transpose.int, aten.view.default, operator.getitem, aten.split_with_sizes.default)
+    chain = [node]
+    for _ in ways:
+        chain.append(chain[-1].args[0] if getattr(chain[-1], "args", ()) else None)
+    third, parts, linear = chain[2], chain[3], chain[4]
+    if tuple(getattr(n, "target", None) for n in chain[:-1]) != ways or linear.target is not aten.linear.default:
+        return None
+    alone = all(len(n.users) == 1 for n in chain[:3]) and len(parts.users) == 3 and len(linear.users) == 1
+    equal = len(parts.args[1]) == 3 and len({*parts.args[1]}) == 1
+    whole = tuple(node.meta["val"].shape) == shape and node.args[1:] == (1, 2) and third.args[1] == index
+    return linear if alone and equal and whole else None
+
+
+def _attention(graph: Graph, found: _Attention, inside: float) -> Node:
+    import torch
+
+    from sdtrt.engines.backends.inductor.kernels.self_attention import PER_OCTAVE
+
+    node, name, device = found.node, found.linear.args[1].name, device_of(graph)
+    scale = inside / LARGEST
+    with graph.nodes.inserting_before(found.linear):
+        rows = fp8.rows_of(graph, found.linear.args[0], scale)
+    parts = graph.weights[name].float().chunk(3)
+    units = [_unit(part, inside) for part in parts]
+    given = constant(graph, f"{name}_input", torch.tensor(scale, device=device))
+    step = partial(_product, graph, node)
+    *queries_and_keys, values = (part / unit for part, unit in zip(parts, units, strict=True))
+    both, both_unit = _rounded(graph, f"{name}_qk", torch.cat(queries_and_keys))
+    last, last_unit = _rounded(graph, f"{name}_v", values)
+    asked = step(rows, both, given, both_unit)  # (images * pixels, 2 * heads * size)
+    valued = step(last, rows, last_unit, given)  # (heads * size, images * pixels)
+    codes = torch.tensor(PER_OCTAVE * log2(e) * found.scale * units[0] * units[1], device=device)
+    return graph.call(
+        node,
+        torch.ops.sdtrt.self_attention.default,
+        asked,
+        valued,
+        constant(graph, f"{name}_codes", codes),
+        constant(graph, f"{name}_unit", torch.tensor(units[2], device=device)),
+        *found.shape[:2],
+        node.meta["val"].dtype,
+    )
+
+
+def _unit(weight: Tensor, inside: float) -> float:
+    """What one unit of the results of these rows should stand for, if inputs were independent of each other."""
+    expected = weight.square().sum(1).mean().sqrt() * inside / _CREST
+    return max(float(expected) / _MEAN, 1e-30)
+
+
+def _rounded(graph: Graph, name: str, weight: Tensor) -> tuple[Node, Node]:
+    matrix, unit = round_matrix(weight)
+    return constant(graph, f"{name}_fp8", matrix), constant(graph, f"{name}_of", unit)
+
+
+def _product(graph: Graph, node: Node, left: Node, right: Node, *units: Node) -> Node:
+    """`left @ right.T`, rounded to FP8 as it is written."""
+    import torch
+
+    aten, fp8e4 = torch.ops.aten, torch.float8_e4m3fn
+    turned = graph.call(node, aten.t.default, right)
+    return graph.call(node, aten._scaled_mm.default, left, turned, *units, None, None, fp8e4, True)

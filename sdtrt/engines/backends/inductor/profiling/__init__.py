@@ -1,0 +1,1 @@
+"""A package's launches: what they compute, and how long they take."""

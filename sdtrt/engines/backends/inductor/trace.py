@@ -1,0 +1,126 @@
+"""One component, traced at fixed sizes, as a flat graph: weights and inputs are its arguments, nothing is inside.
+
+Fixed sizes, because compiled code is faster when it knows them, and because reasoning about symbolic heights and widths
+through a U-Net took the compiler more than ten minutes without an end (torch 2.13, 2 cores, a tiny U-Net).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from sdtrt.engines.backends.inductor.passes import tidy
+from sdtrt.errors import ExportError
+from sdtrt.shapes.spec import ComponentSpec
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+_INNER = "inner."  # the wrappers of `models` keep the checkpoint's module under this name
+
+
+@dataclass
+class Graph:
+    """A traced component: `weights` by placeholder, `sources` say which parameters lie in which rows of a weight."""
+
+    module: torch.fx.GraphModule
+    weights: dict[str, Tensor]
+    inputs: dict[str, str]
+    sources: dict[str, list[tuple[str, int]]] = field(default_factory=dict)
+
+    @property
+    def nodes(self) -> torch.fx.Graph:
+        """The graph itself."""
+        return self.module.graph
+
+    def call(self, like: Any, target: Any, *args: Any, **kwargs: Any) -> Any:
+        """A new node at the place of insertion, of the same module as `like`; its value is not known."""
+        made = self.nodes.call_function(target, args, kwargs)
+        made.meta = {k: v for k, v in like.meta.items() if k != "val"}
+        return made
+
+    def replace(self, node: Any, made: Any) -> None:
+        """Give `made`, which computes the same, to all who read `node`, and drop that."""
+        made.meta["val"] = node.meta["val"]
+        node.replace_all_uses_with(made)
+        self.nodes.erase_node(node)
+
+    def finish(self) -> None:
+        """Drop what nothing uses, weights too, and make the module callable again."""
+        self.nodes.eliminate_dead_code(_acts)
+        for node in list(self.nodes.find_nodes(op="placeholder")):
+            if node.name in self.weights and not node.users:
+                del self.weights[node.name]
+                self.sources.pop(node.name, None)
+                self.nodes.erase_node(node)
+        self.nodes.lint()
+        self.module.recompile()
+
+
+def _acts(node: Any) -> bool:
+    """Whether a node does more than give a result. torch itself says so of all that may draw random numbers, too.
+
+    cuDNN's attention may, for dropout: replaced by a kernel of ours, it stayed in the graph and was priced once more.
+    """
+    return node.op in ("placeholder", "output") or getattr(getattr(node.target, "_schema", None), "is_mutable", False)
+
+
+def terms(node: Any) -> tuple[Any, Any] | None:
+    """The two tensors of one shape and type that a node adds up, when it is such a sum."""
+    import torch
+
+    if node.target is not torch.ops.aten.add.Tensor or node.kwargs:
+        return None
+    left, right = (getattr(a, "meta", {}).get("val") for a in node.args)
+    if left is None or right is None or (left.shape, left.dtype) != (right.shape, right.dtype):
+        return None
+    return node.args[0], node.args[1]
+
+
+def capture(spec: ComponentSpec, module: nn.Module, tensors: Mapping[str, Tensor]) -> Graph:
+    """Trace `module` at the sizes of `tensors`, which lie on the device that the engine will run on.
+
+    Raises ExportError when the model cannot be traced.
+    """
+    import torch
+
+    try:
+        with torch.no_grad():
+            program = torch.export.export(module, (), kwargs=dict(tensors), strict=False)
+    except Exception as exc:
+        raise ExportError(
+            f"{spec.name} could not be traced",
+            slug="export-failed",
+            received=f"{type(exc).__name__}: {str(exc)[:300]}",
+            expected="a graph that torch.export can trace",
+            hint="build with the tested versions of constraints.txt, or report the model that fails",
+        ) from exc
+    return _flatten(program, tensors)
+
+
+def _flatten(program: Any, tensors: Mapping[str, Tensor]) -> Graph:
+    """Placeholders of parameters, buffers and constants become weights; the others are the inputs in their order."""
+    import torch
+
+    signature = program.graph_signature
+    owned = {
+        **signature.inputs_to_parameters,
+        **signature.inputs_to_buffers,
+        **signature.inputs_to_lifted_tensor_constants,
+    }
+    state = {**program.state_dict, **program.constants}
+    graph = program.graph_module.graph
+    tidy.run(graph)
+    weights, sources, inputs = {}, {}, {}
+    user = iter(tensors)
+    for node in graph.find_nodes(op="placeholder"):
+        if (name := owned.get(node.name)) is not None:
+            weights[node.name] = state[name].detach()
+            sources[node.name] = [(name.removeprefix(_INNER), 0)]
+        else:
+            inputs[next(user)] = node.name
+    found = Graph(torch.fx.GraphModule(torch.nn.Module(), graph), weights, inputs, sources)
+    found.finish()
+    return found

@@ -1,0 +1,257 @@
+"""ONNX Runtime: the exported graph as it is, optimised by the runtime when it is loaded. CPU by default.
+
+Opset 20, in which GELU is one node, and the runtime's own operator for attention: that of opset 23 writes all scores to
+memory, as the operators of opset 20 do. Tensors are bound by address on the CPU and on CUDA alike: nothing is copied.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from sdtrt.engines.backends.onnxruntime.cuda_session import CudaSession
+from sdtrt.engines.backends.onnxruntime.weights import OrtWeights, Replaced
+from sdtrt.engines.base import Backend, Engine, EngineContext, Source, Unavailable, damaged
+from sdtrt.errors import BackendUnavailable, EngineError
+from sdtrt.plan.layers import Layer
+from sdtrt.shapes import profile_selection
+from sdtrt.shapes.spec import ComponentSpec, ShapeProfile
+from sdtrt.system import env, malloc
+from sdtrt.system.json_records import Record
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+MODEL = "engine.onnx"
+# The name inside the model file: external data is found by it.
+WEIGHTS = "model.onnx.data"
+# The pass that brings in an operator of the runtime's own, and the providers that have a kernel for it.
+FUSION = "fuse_attention"
+FUSING = {"CPUExecutionProvider", "CUDAExecutionProvider"}
+
+
+class OrtOptions(Record):
+    """Options of this backend."""
+
+    providers: tuple[str, ...] = Field(("CPUExecutionProvider",), description="execution providers, best first")
+    threads: int = Field(0, ge=0, description="threads inside an operator; 0 means one per core")
+    cuda_graphs: bool = Field(False, description="CUDA only: capture each shape once and replay it; holds its buffers")
+
+
+class OrtEngine(Engine):
+    """One inference session; `run` may be called from several threads."""
+
+    def __init__(self, context: EngineContext, path: Path) -> None:
+        import torch
+
+        options = OrtOptions.model_validate(dict(context.options))
+        cuda = options.providers[0] in {"CUDAExecutionProvider", "TensorrtExecutionProvider"}
+        super().__init__(context, torch.device("cuda", 0) if cuda else torch.device("cpu"))
+        self._options = options
+        self._path = path
+        self._cuda = CudaSession(self.device, options.cuda_graphs) if cuda else None
+        self._why_plain: str | None = None
+        self._weights: OrtWeights | None = OrtWeights(path, context.spec.name, context.rebuild, self._reopen)
+        self._session = self._open()
+
+    def weights(self) -> OrtWeights:
+        """Access to the weights: the graph names all of them."""
+        return self._weights or OrtWeights(self._path, self.spec.name, self.context.rebuild, self._reopen)
+
+    def _reopen(self, replaced: Replaced | None) -> None:
+        """Open a session in the place of this one, which is closed first: two would hold all weights twice."""
+        self._session = None
+        if self._cuda is not None:
+            self._cuda.forget()
+        self._session = self._open(replaced=replaced)
+
+    def _open(self, prepare: Callable[[Any], None] = lambda settings: None, *, replaced: Replaced | None = None) -> Any:
+        """A session, with settings that `prepare` may add to."""
+        import onnxruntime as ort
+
+        settings = ort.SessionOptions()
+        settings.intra_op_num_threads = self._options.threads
+        settings.log_severity_level = 3
+        prepare(settings)
+        if self._cuda is not None:
+            ort.preload_dlls()
+        try:
+            source = str(self._path) if replaced is None else replaced.source(settings)
+            with malloc.returning():  # of what it casts or reorders it has two copies for a while
+                return ort.InferenceSession(source, settings, providers=self._providers())
+        except Exception as exc:
+            if self._cuda is not None and self._cuda.graphs and "graph capture" in str(exc):
+                self._cuda.graphs = False
+                self._why_plain = f"CUDA graphs are off: {str(exc).strip()}"
+                return self._open(prepare, replaced=replaced)
+            raise damaged(self.context, exc) from exc
+
+    def notes(self) -> tuple[str, ...]:
+        """Whether CUDA graphs were asked for and could not be, or not for every shape."""
+        missed = self._cuda.uncaptured if self._cuda else 0
+        graphs = (self._why_plain, f"{missed} calls had a shape too many for a CUDA graph" * bool(missed))
+        return (*super().notes(), *filter(None, graphs))
+
+    def _providers(self) -> list[Any]:
+        cuda = {} if self._cuda is None else self._cuda.provider_options()
+        return [(p, cuda) if p == "CUDAExecutionProvider" else p for p in self._options.providers]
+
+    def _run(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        return self._run_on(self._session, tensors)
+
+    def _run_on(self, session: Any, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        try:
+            if self._cuda is not None:
+                return self._cuda.run(session, tensors, lambda: self._outputs(tensors), self._bind_all)
+            outputs, binding = self._outputs(tensors), session.io_binding()
+            self._bind_all(binding, tensors, outputs)
+            session.run_with_iobinding(binding)
+        except Exception as exc:
+            raise EngineError(
+                f"the engine of {self.spec.name} failed",
+                slug="engine-failed",
+                received=str(exc).strip().splitlines()[0],
+                expected=", ".join(f"{n} {tuple(t.shape)}" for n, t in tensors.items()) + " to run",
+            ) from exc
+        return outputs
+
+    def _outputs(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        import torch
+
+        shapes = self.spec.output_shapes({n: tuple(t.shape) for n, t in tensors.items()})
+        return {
+            t.name: torch.empty(shapes[t.name], dtype=getattr(torch, t.dtype), device=self.device)
+            for t in self.spec.outputs
+        }
+
+    def _bind_all(self, binding: Any, inputs: Mapping[str, Tensor], outputs: Mapping[str, Tensor]) -> None:
+        for name, tensor in inputs.items():
+            self._bind(binding.bind_input, name, tensor)
+        for name, tensor in outputs.items():
+            self._bind(binding.bind_output, name, tensor)
+
+    def _bind(self, bind: Any, name: str, tensor: torch.Tensor) -> None:
+        import numpy as np
+
+        dtype = np.dtype(str(tensor.dtype).removeprefix("torch."))
+        bind(name, self.device.type, self.device.index or 0, dtype, tuple(tensor.shape), tensor.data_ptr())
+
+    def _layers(self, tensors: Mapping[str, Tensor], runs: int) -> tuple[Layer, ...]:
+        """Times come from another session, since the profiler slows a session that has it switched on.
+
+        It has the weights of the build: times do not depend on them. The graph is written by one more, before.
+        On CUDA the runtime's profiler measures how long the host takes to launch a node: such times are left out.
+        """
+        from sdtrt.engines.backends.onnxruntime.profiling import layers_of
+
+        ready = self._prepare(tensors)
+        if self.context.once:
+            self.close()  # two sessions would hold all weights twice
+        with tempfile.TemporaryDirectory() as name:
+            self._open(partial(_write_graph, Path(name) / "optimised.onnx"))
+            session = self._open(partial(_write_profile, Path(name) / "profile"))
+            for _ in range(runs + 1):
+                self._run_on(session, ready)
+            trace = Path(session.end_profiling())
+            del session
+            layers = layers_of(self._path, Path(name) / "optimised.onnx", trace, runs)
+        if self._cuda is None:
+            return layers
+        return tuple(layer.model_copy(update={"times_ms": None}) for layer in layers)
+
+    def close(self) -> None:
+        """Drop the session, and the weights, which are mapped into memory."""
+        self._session = self._weights = None
+
+
+def _write_graph(path: Path, settings: Any) -> None:
+    settings.optimized_model_filepath = str(path)
+    settings.add_session_config_entry("session.optimized_model_external_initializers_file_name", "weights")
+    # Packed weights would be in memory beside those that are written.
+    settings.add_session_config_entry("session.disable_prepacking", "1")
+
+
+def _write_profile(path: Path, settings: Any) -> None:
+    settings.enable_profiling = True
+    settings.profile_file_prefix = str(path)
+
+
+class OnnxRuntime(Backend):
+    """The backend."""
+
+    name = "onnxruntime"
+    consumes = "onnx"
+    passes = ("fold_constants", "drop_nan_guards", "argmax_in_float", FUSION)
+    options = OrtOptions
+
+    def unavailable(self) -> Unavailable | None:
+        """Missing only where it was uninstalled."""
+        if not env.importable("onnxruntime"):
+            return Unavailable("onnxruntime is not installed", "pip install onnxruntime")
+        return None
+
+    def sizes_key(self, spec: ComponentSpec, profiles: Sequence[ShapeProfile]) -> str:
+        """A graph with dynamic axes takes any size: ranges beyond those of the build need no other engine."""
+        return profile_selection.of_graph(spec, profiles)
+
+    def version(self) -> str:
+        """Version of ONNX Runtime, CPU or GPU build."""
+        return env.version("onnxruntime") or env.version("onnxruntime-gpu") or "unknown"
+
+    def device(self, options: Mapping[str, Any]) -> str:
+        """The CPU's or the GPU's name, by the first provider."""
+        provider = OrtOptions.model_validate(dict(options)).providers[0]
+        if provider == "CPUExecutionProvider":
+            return env.cpu_name()
+        return env.gpus()[0].name if env.gpus() else provider
+
+    def gpu(self, options: Mapping[str, Any]) -> tuple[str, str] | None:
+        """The first that NVML lists, unless the first provider is the CPU."""
+        first = OrtOptions.model_validate(dict(options)).providers[0]
+        if first == "CPUExecutionProvider" or not env.gpus():
+            return None
+        return env.gpus()[0].name, env.gpus()[0].sm
+
+    def passes_for(self, options: Mapping[str, Any]) -> tuple[str, ...]:
+        """All, but attention stays written out for a provider that fuses it itself, such as TensorRT's."""
+        fuses = FUSING.issuperset(OrtOptions.model_validate(dict(options)).providers)
+        return tuple(p for p in self.passes if fuses or p != FUSION)
+
+    def check_options(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Validate; BackendUnavailable when a provider is not in the installed build."""
+        import onnxruntime as ort
+
+        checked = super().check_options(options)
+        for provider in checked["providers"]:
+            if provider not in ort.get_available_providers():
+                raise BackendUnavailable(
+                    f"this build of ONNX Runtime has no {provider}",
+                    slug="provider-unavailable",
+                    received=provider,
+                    expected=", ".join(ort.get_available_providers()),
+                    hint="pip uninstall onnxruntime && pip install onnxruntime-gpu" if "CUDA" in provider else None,
+                )
+        return checked
+
+    def build(self, source: Source, options: Mapping[str, Any], folder: Path) -> None:
+        """Move graph and weights in; the runtime optimises for the machine it is loaded on."""
+        if source.onnx is None:
+            raise EngineError(f"{source.spec.name} was not exported", expected="an ONNX file")
+        shutil.move(source.onnx, folder / MODEL)
+        weights = source.onnx.with_name(WEIGHTS)
+        if weights.exists():
+            shutil.move(weights, folder / WEIGHTS)
+
+    def load(self, folder: Path, context: EngineContext) -> OrtEngine:
+        """Open a session."""
+        return OrtEngine(context, folder / MODEL)
+
+
+BACKEND = OrtEngine.backend = OnnxRuntime()

@@ -1,0 +1,1 @@
+"""From an ONNX file to a plan file, in a process of its own."""

@@ -1,0 +1,1 @@
+"""Times of engines and their layers, as trtexec and TREx name them."""

@@ -1,0 +1,1 @@
+"""From a plan file to outputs: sessions, contexts, memory, CUDA graphs."""
