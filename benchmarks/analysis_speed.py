@@ -19,7 +19,7 @@ from typing import Any
 from spreads import spread
 
 from sdtrt.analysis.load import load
-from sdtrt.analysis.report import render
+from sdtrt.analysis.report.html import render
 from sdtrt.system import env
 
 ROOT = Path(__file__).parents[1]

@@ -26,7 +26,7 @@ from parts import Parts
 
 import configs
 from sdtrt.analysis import load, summarize
-from sdtrt.analysis._modules import NO_MODULE, module_at
+from sdtrt.analysis.module_paths import NO_MODULE, module_at
 from sdtrt.engines import Engine
 from sdtrt.engines.backends.inductor import buckets
 from sdtrt.plan.layers import Plan

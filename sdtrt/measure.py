@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from statistics import median
 
-from sdtrt.analysis.ceilings import GPU_LAUNCH_US, Ceilings
+from sdtrt.analysis.device_peaks import GPU_LAUNCH_US, Ceilings
 from sdtrt.system import env
 
 # Side of the matrices and bytes of the copy: well beyond the caches, and a second or two in all.

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from sdtrt import cli, measure
-from sdtrt.analysis.ceilings import Ceilings
+from sdtrt.analysis.device_peaks import Ceilings
 
 
 @pytest.fixture

@@ -4,19 +4,19 @@
 Reads files only and imports neither torch nor a vendor library, so that a bundle can be examined on any machine.
 """
 
-from sdtrt.analysis._compare_page import render_comparison
-from sdtrt.analysis._compare_text import comparison_to_json, comparison_to_markdown
-from sdtrt.analysis._runs import merge_runs
-from sdtrt.analysis.ceilings import Ceilings
-from sdtrt.analysis.compare import Comparison, compare
+from sdtrt.analysis.comparison.compare import Comparison, compare
+from sdtrt.analysis.comparison.gate import Check, gate
+from sdtrt.analysis.comparison.html import render_comparison
+from sdtrt.analysis.comparison.text import comparison_to_json, comparison_to_markdown
+from sdtrt.analysis.device_peaks import Ceilings
 from sdtrt.analysis.frame import COLUMNS, to_frame
-from sdtrt.analysis.gate import Check, gate
 from sdtrt.analysis.load import load, load_plans
-from sdtrt.analysis.report import render
+from sdtrt.analysis.repeated_runs import merge_runs
+from sdtrt.analysis.report.html import render
+from sdtrt.analysis.report.text import to_csv, to_json, to_markdown
+from sdtrt.analysis.report.xlsx import to_xlsx
 from sdtrt.analysis.session import Analysis
 from sdtrt.analysis.summary import Summary, summarize
-from sdtrt.analysis.text import to_csv, to_json, to_markdown
-from sdtrt.analysis.xlsx import to_xlsx
 
 __all__ = [
     "COLUMNS",

@@ -16,9 +16,9 @@ from functools import cache
 import pandas as pd
 
 from sdtrt import registry
-from sdtrt.analysis.budget import Budget
-from sdtrt.analysis.ceilings import Ceilings
-from sdtrt.analysis.rules._view import Found, Severity, View
+from sdtrt.analysis.device_peaks import Ceilings
+from sdtrt.analysis.image_budget import Budget
+from sdtrt.analysis.rule_support.view import Found, Severity, View
 from sdtrt.plan.layers import Plan
 
 RULES = "sdtrt.analysis.rules"

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from sdtrt.analysis.ceilings import Ceilings, ceilings_of
+from sdtrt.analysis.device_peaks import Ceilings, ceilings_of
 from sdtrt.plan.layers import Plan
 
 TEXT = {

@@ -14,8 +14,8 @@ from itertools import chain
 from pathlib import Path
 
 from sdtrt import readers
-from sdtrt.analysis._onnx import Shapes, check_names, join_onnx, names_of
-from sdtrt.analysis.ceilings import Ceilings
+from sdtrt.analysis.device_peaks import Ceilings
+from sdtrt.analysis.onnx_join import Shapes, check_names, join_onnx, names_of
 from sdtrt.analysis.session import Analysis
 from sdtrt.bundle.bundle import Bundle
 from sdtrt.bundle.manifest import MANIFEST, Manifest

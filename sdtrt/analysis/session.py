@@ -11,10 +11,10 @@ from functools import cached_property
 
 import pandas as pd
 
-from sdtrt.analysis.budget import Budget, budget
-from sdtrt.analysis.ceilings import Ceilings, ceilings_of
+from sdtrt.analysis.device_peaks import Ceilings, ceilings_of
 from sdtrt.analysis.findings import Finding, findings
 from sdtrt.analysis.frame import to_frame
+from sdtrt.analysis.image_budget import Budget, budget
 from sdtrt.analysis.memory import MemoryRow, memory
 from sdtrt.analysis.summary import Summary, summarize
 from sdtrt.bundle.manifest import Manifest

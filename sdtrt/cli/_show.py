@@ -20,7 +20,7 @@ COLORS = {"high": "red", "medium": "yellow", "low": "dim"}
 
 def safe(text: str, length: int = NAME) -> str:
     """A name in one line without control characters or markup, cut in the middle to `length`."""
-    from sdtrt.analysis._escape import legal
+    from sdtrt.analysis.escape import legal
 
     line = " ".join(legal(text).split())
     if len(line) > length:
@@ -96,8 +96,8 @@ def _findings(analysis: Analysis) -> None:
 
 
 def _slowest(analysis: Analysis) -> None:
-    from sdtrt.analysis._modules import NO_MODULE, module_at
-    from sdtrt.analysis.gate import MODULE_DEPTH
+    from sdtrt.analysis.comparison.gate import MODULE_DEPTH
+    from sdtrt.analysis.module_paths import NO_MODULE, module_at
     from sdtrt.analysis.summary import number
 
     timed = analysis.frame.dropna(subset=["time_ms"])
@@ -122,7 +122,7 @@ def _slowest(analysis: Analysis) -> None:
 
 def show_comparison(comparison: Comparison) -> None:
     """Totals of each engine and the modules that changed most."""
-    from sdtrt.analysis._compare_text import changed, figures, totals_of
+    from sdtrt.analysis.comparison.text import changed, figures, totals_of
 
     numbers = ("before", "after", "ms", "%", "speed-up")
     out.print(f"[bold]{safe(comparison.baseline, 34)}[/] → [bold]{safe(comparison.candidate, 34)}[/]")

@@ -188,27 +188,27 @@ def _write(analysis: Analysis, files: Sequence[tuple[str, Path]], say: Say) -> l
 
 
 def _part(plan: Plan, around: str | None, query: str | None, radius: int | None, depth: int | None) -> Plan:
-    from sdtrt.analysis import graphs
+    from sdtrt.analysis.graph import draw
 
     reach = {} if radius is None else {"radius": radius}
     if around is not None:
-        return graphs.around(plan, int(around) if around.isdecimal() else around, **reach)
+        return draw.around(plan, int(around) if around.isdecimal() else around, **reach)
     if query is not None:
-        return graphs.subgraph(plan, query, **reach)
-    return plan if depth is None else graphs.by_module(plan, depth)
+        return draw.subgraph(plan, query, **reach)
+    return plan if depth is None else draw.by_module(plan, depth)
 
 
 def _draw(plan: Plan, path: Path, color: Color) -> Path:
-    from sdtrt.analysis import graphs
+    from sdtrt.analysis.graph import draw
 
-    formatter = {"type": graphs.layer_type_formatter, "precision": graphs.precision_formatter}[color]
+    formatter = {"type": draw.layer_type_formatter, "precision": draw.precision_formatter}[color]
     path.parent.mkdir(parents=True, exist_ok=True)
-    fmt = next(picture for picture in get_args(graphs.Format) if picture == path.suffix[1:].lower())
-    return graphs.render_dot(graphs.to_dot(plan, formatter), path, fmt)
+    fmt = next(picture for picture in get_args(draw.Format) if picture == path.suffix[1:].lower())
+    return draw.render_dot(draw.to_dot(plan, formatter), path, fmt)
 
 
 def _netron(plan: Plan, path: Path) -> Path:
-    from sdtrt.analysis.onnx_export import save_onnx
+    from sdtrt.analysis.graph.netron import save_onnx
 
     path.parent.mkdir(parents=True, exist_ok=True)
     save_onnx(plan, path)
@@ -217,7 +217,7 @@ def _netron(plan: Plan, path: Path) -> Path:
 
 def _junit(analysis: Analysis, path: Path, severity: FailOn) -> Path:
     from sdtrt import registry
-    from sdtrt.analysis.junit import finding_cases, to_junit
+    from sdtrt.analysis.comparison.junit import finding_cases, to_junit
     from sdtrt.system.files import write_text
 
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -227,7 +227,7 @@ def _junit(analysis: Analysis, path: Path, severity: FailOn) -> Path:
 
 
 def _gate(analysis: Analysis, fail_on: FailOn | None) -> None:
-    from sdtrt.analysis.gate import at_least
+    from sdtrt.analysis.comparison.gate import at_least
 
     if fail_on and (found := at_least(analysis.findings, fail_on)):
         out.print(f"[red]{len(found)} findings are of severity {fail_on} or above[/]")

@@ -53,7 +53,7 @@ def run(
     profile: Annotated[int, typer.Option(min=0, help="Optimisation profile that was timed.")] = 0,
 ) -> None:
     """Compare engines layer by layer, aligned by ONNX nodes; the first is the baseline."""
-    from sdtrt.analysis.gate import parse_percent
+    from sdtrt.analysis.comparison.gate import parse_percent
 
     allowed = None if max_regression is None else parse_percent(max_regression)
     if junit and allowed is None:
@@ -122,7 +122,7 @@ def _write(
     compared: Sequence[Comparison], checks: Sequence[Check], reports: Sequence[Path], junit: Path | None
 ) -> list[Path]:
     from sdtrt import analysis
-    from sdtrt.analysis.junit import check_cases, to_junit
+    from sdtrt.analysis.comparison.junit import check_cases, to_junit
     from sdtrt.system.files import write_text
 
     writers = {

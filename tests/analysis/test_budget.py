@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sdtrt.analysis.budget import ASSUMED_STEPS, REST, budget
+from sdtrt.analysis.image_budget import ASSUMED_STEPS, REST, budget
 from sdtrt.analysis.session import Analysis
 from sdtrt.plan.image_timing import EngineCalls
 

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from work import calls
 
 from sdtrt.analysis import compare, comparison_to_json, comparison_to_markdown, gate, load, render_comparison
-from sdtrt.analysis._align import align
-from sdtrt.analysis._modules import NO_MODULE, module_at
-from sdtrt.analysis.compare import diff
+from sdtrt.analysis.comparison.align import align
+from sdtrt.analysis.comparison.compare import diff
+from sdtrt.analysis.module_paths import NO_MODULE, module_at
 from sdtrt.errors import ConfigError
 from sdtrt.plan.layers import KINDS, Layer, NodeCost, Plan, TensorInfo
 

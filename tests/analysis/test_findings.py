@@ -7,7 +7,7 @@ from analysis.rules.engines import DEVICE, MB, Case, engine, layer, tensor
 
 from sdtrt import registry
 from sdtrt.analysis.findings import SEVERITIES, rules
-from sdtrt.analysis.rules._kernels import uses_tensor_cores
+from sdtrt.analysis.rule_support.kernels import uses_tensor_cores
 from sdtrt.analysis.session import Analysis
 from sdtrt.plan.image_timing import EngineCalls, ImageRun
 from sdtrt.plan.layers import KINDS, Layer, NodeCost, Plan, TensorInfo, Timing

@@ -11,10 +11,10 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from sdtrt.analysis import compare, gate, merge_runs
+from sdtrt.analysis.comparison.gate import at_least, parse_percent
+from sdtrt.analysis.comparison.junit import Case, check_cases, finding_cases, to_junit
+from sdtrt.analysis.comparison.noise import Estimate, change_error_ms, estimate, layers_estimate, threshold
 from sdtrt.analysis.findings import SEVERITIES, Finding
-from sdtrt.analysis.gate import at_least, parse_percent
-from sdtrt.analysis.junit import Case, check_cases, finding_cases, to_junit
-from sdtrt.analysis.noise import Estimate, change_error_ms, estimate, layers_estimate, threshold
 from sdtrt.errors import ConfigError
 from sdtrt.plan.layers import Layer, Plan, Timing
 

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 
-from sdtrt.analysis import graph_data
-from sdtrt.analysis._colors import KIND_COLORS
+from sdtrt.analysis.colors import KIND_COLORS
+from sdtrt.analysis.graph.data import graph_data
+from sdtrt.analysis.report.template import asset
 from sdtrt.analysis.session import Analysis
 from sdtrt.plan.layers import KINDS, Layer, Plan, TensorInfo
 
 Keys = pytest.importorskip("selenium.webdriver.common.keys").Keys
 Actions = pytest.importorskip("selenium.webdriver.common.action_chains").ActionChains
 
-PAGE = Path(graph_data.__file__).with_name("page")
 SCRIPTS = ("graph_parts", "graph_layout", "graph_model", "graph_details", "graph_controls", "graph")
 HOSTILE = "</script><img src=x onerror=alert(1)>"
 
@@ -50,15 +49,15 @@ def show(driver, tmp_path):
     """Open a page with the graph of some plans; afterwards nothing may have been complained about."""
 
     def show(*plans: Plan):
-        scripts = "\n".join((PAGE / f"{name}.js").read_text(encoding="utf-8") for name in SCRIPTS)
-        data = json.dumps(graph_data.graph_data(Analysis(plans))).replace("<", "\\u003c")
+        scripts = "\n".join(asset(f"{name}.js") for name in SCRIPTS)
+        data = json.dumps(graph_data(Analysis(plans))).replace("<", "\\u003c")
         colors = json.dumps(
             {"kindColors": KIND_COLORS, "precisionColors": {"float16": "#009e73", "float32": "#d55e00"}}
         )
         page = tmp_path / "graph.html"
         page.write_text(
             f"""<!doctype html><html lang="en"><meta charset="utf-8"><title>graph</title><link rel="icon" href="data:,">
-            <style>{(PAGE / "graph.css").read_text(encoding="utf-8")}</style><div id="graph"></div>
+            <style>{asset("graph.css")}</style><div id="graph"></div>
             <script id="data" type="application/json">{data}</script><script>{scripts}</script><script>
             window.api = EngineGraph.mount(document.getElementById("graph"),
               JSON.parse(document.getElementById("data").textContent), {colors});</script></html>""",

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from sdtrt.analysis.graph_data import graph_data
+from sdtrt.analysis.graph.data import graph_data
 from sdtrt.analysis.session import Analysis
 from sdtrt.plan.layers import Layer, Plan, TensorInfo
 

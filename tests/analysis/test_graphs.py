@@ -9,10 +9,10 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
-from sdtrt.analysis import graphs
-from sdtrt.analysis._graph_edges import bindings, edges, one_writer_each
-from sdtrt.analysis._graph_modules import layer_paths, runs, short_name
-from sdtrt.analysis._modules import module_path
+from sdtrt.analysis.graph import draw
+from sdtrt.analysis.graph.edges import bindings, edges, one_writer_each
+from sdtrt.analysis.graph.modules import layer_paths, runs, short_name
+from sdtrt.analysis.module_paths import module_path
 from sdtrt.errors import ConfigError
 from sdtrt.plan.layers import Layer, Plan, TensorInfo, Timing
 
@@ -111,38 +111,38 @@ def test_renaming_gives_every_tensor_one_writer_and_keeps_the_edges():
 
 
 def test_a_pattern_keeps_matches_and_their_neighbours(block):
-    names = [each.name for each in graphs.subgraph(block, "silu", radius=0).layers]
+    names = [each.name for each in draw.subgraph(block, "silu", radius=0).layers]
     assert names == ["/mid/act/Silu"]
-    names = [each.name for each in graphs.subgraph(block, "SILU").layers]
+    names = [each.name for each in draw.subgraph(block, "SILU").layers]
     assert names == ["/down/norm/Norm", "/mid/act/Silu", "/mid/Add"]
-    assert [each.name for each in graphs.subgraph(block, r"^n2$", radius=0).layers] == ["/down/norm/Norm"]
+    assert [each.name for each in draw.subgraph(block, r"^n2$", radius=0).layers] == ["/down/norm/Norm"]
 
 
 def test_shares_in_a_part_are_those_of_the_whole_engine(block):
-    part = graphs.around(graphs.subgraph(block, "silu"), "/mid/act/Silu", 0)
-    assert ">1.5 ms, 33.3 %<" in graphs.to_dot(part).source
+    part = draw.around(draw.subgraph(block, "silu"), "/mid/act/Silu", 0)
+    assert ">1.5 ms, 33.3 %<" in draw.to_dot(part).source
 
 
 def test_a_part_of_a_plan_without_tensors_joins_only_what_was_joined():
-    part = graphs.subgraph(plan(*(layer(name) for name in ("a1", "b", "c", "a2"))), "a", radius=0)
+    part = draw.subgraph(plan(*(layer(name) for name in ("a1", "b", "c", "a2"))), "a", radius=0)
     assert ends(part) == []
 
 
 def test_around_takes_a_name_or_a_number(block):
-    by_name = graphs.around(block, "/mid/act/Silu", 1)
-    assert by_name == graphs.around(block, 2, 1)
+    by_name = draw.around(block, "/mid/act/Silu", 1)
+    assert by_name == draw.around(block, 2, 1)
     assert [each.name for each in by_name.layers] == ["/down/norm/Norm", "/mid/act/Silu", "/mid/Add"]
-    assert len(graphs.around(block, 2, 9).layers) == 4, "the layer without edges is never near"
+    assert len(draw.around(block, 2, 9).layers) == 4, "the layer without edges is never near"
 
 
 @pytest.mark.parametrize(
     ("select", "slug"),
     [
-        (lambda p: graphs.subgraph(p, "("), "query"),
-        (lambda p: graphs.subgraph(p, "nothing"), "no-match"),
-        (lambda p: graphs.around(p, "/mid/act/Silo"), "no-match"),
-        (lambda p: graphs.around(p, 99), "no-match"),
-        (lambda p: graphs.by_module(p, 0), "depth"),
+        (lambda p: draw.subgraph(p, "("), "query"),
+        (lambda p: draw.subgraph(p, "nothing"), "no-match"),
+        (lambda p: draw.around(p, "/mid/act/Silo"), "no-match"),
+        (lambda p: draw.around(p, 99), "no-match"),
+        (lambda p: draw.by_module(p, 0), "depth"),
     ],
 )
 def test_a_wrong_selection_says_what_would_be_right(block, select, slug):
@@ -154,11 +154,11 @@ def test_a_wrong_selection_says_what_would_be_right(block, select, slug):
 
 def test_a_missed_name_is_answered_with_close_ones(block):
     with pytest.raises(ConfigError, match="/mid/act/Silu"):
-        graphs.around(block, "/mid/act/Silo")
+        draw.around(block, "/mid/act/Silo")
 
 
 def test_modules_become_one_layer_each(block):
-    modules = graphs.by_module(block)
+    modules = draw.by_module(block)
     assert [each.name for each in modules.layers] == ["down_blocks.0", "mid_block", "(no module)"]
     down, mid, lost = modules.layers
     assert (down.time_ms, mid.time_ms, lost.time_ms) == (3.0, 1.5, None), "the unknown stays unknown"
@@ -166,7 +166,7 @@ def test_modules_become_one_layer_each(block):
     assert [t.name for t in mid.inputs] == ["b", "a"]
     assert mid.attributes == {"layers": 2, "layers without a time": 1}
     assert set(ends(modules)) == {(0, 1)}
-    assert [each.name for each in graphs.by_module(block, 2).layers][:2] == ["down_blocks.0.conv", "down_blocks.0.norm"]
+    assert [each.name for each in draw.by_module(block, 2).layers][:2] == ["down_blocks.0.conv", "down_blocks.0.norm"]
 
 
 def test_numbers_stay_with_their_module():
@@ -201,13 +201,13 @@ def test_runs_are_cut_where_the_fewest_tensors_cross():
 
 
 def test_the_graph_has_a_node_per_layer_and_an_edge_per_pair(block):
-    source = graphs.to_dot(block).source
+    source = draw.to_dot(block).source
     assert source.count("[label=<<table") == 4, "constants are hidden"
     assert source.count("->") == 4 + 2, "and the engine's input and output"
     assert "3 ms, 66.7 %" in source
     assert "1x320x64x64 float16" in source
-    assert graphs.to_dot(block, display_constants=True).source.count("<<table") == 5
-    alone = graphs.to_dot(block, display_constants=True, remove_disconnected_layers=True).source
+    assert draw.to_dot(block, display_constants=True).source.count("<<table") == 5
+    alone = draw.to_dot(block, display_constants=True, remove_disconnected_layers=True).source
     assert alone.count("<<table") == 4
 
 
@@ -221,19 +221,19 @@ def test_the_graph_has_a_node_per_layer_and_an_edge_per_pair(block):
     ],
 )
 def test_each_option_takes_away_what_it_names(block, option, text):
-    assert text in graphs.to_dot(block).source
-    assert text not in graphs.to_dot(block, **{option: False}).source
+    assert text in draw.to_dot(block).source
+    assert text not in draw.to_dot(block, **{option: False}).source
 
 
 def test_names_that_tensorrt_joined_are_stacked_or_not():
     fused = plan(layer("Conv_0 + Relu_1"))
-    assert ">Conv_0</font></td></tr><tr><td><font>Relu_1<" in graphs.to_dot(fused).source
-    assert "Conv_0 + Relu_1" in graphs.to_dot(fused, stack_layer_names=False).source
+    assert ">Conv_0</font></td></tr><tr><td><font>Relu_1<" in draw.to_dot(fused).source
+    assert "Conv_0 + Relu_1" in draw.to_dot(fused, stack_layer_names=False).source
 
 
 def test_latencies_are_median_mean_or_sum():
     timed = plan(layer("a", times_ms=(1.0, 2.0, 9.0)), layer("b", timing=Timing(total_ms=70.0, mean_ms=7.0)))
-    texts = {kind: graphs.to_dot(timed, latency_type=kind).source for kind in ("median_time", "avg_time", "time")}
+    texts = {kind: draw.to_dot(timed, latency_type=kind).source for kind in ("median_time", "avg_time", "time")}
     assert ">2 ms, 22.2 %<" in texts["median_time"]
     assert ">4 ms, 36.4 %<" in texts["avg_time"]
     assert ">12 ms, 14.6 %<" in texts["time"]
@@ -242,20 +242,20 @@ def test_latencies_are_median_mean_or_sum():
 
 def test_formatters_colour_by_kind_and_by_precision(block):
     conv, norm, *_ = block.layers
-    assert graphs.layer_type_formatter(conv)["fillcolor"] != graphs.layer_type_formatter(norm)["fillcolor"]
+    assert draw.layer_type_formatter(conv)["fillcolor"] != draw.layer_type_formatter(norm)["fillcolor"]
     half, single = (conv.model_copy(update={"precision": name}) for name in ("float16", "float32"))
-    assert graphs.precision_formatter(half)["fillcolor"] != graphs.precision_formatter(single)["fillcolor"]
+    assert draw.precision_formatter(half)["fillcolor"] != draw.precision_formatter(single)["fillcolor"]
     eight = [conv.model_copy(update={"precision": name}) for name in ("float8_e4m3fn", "float8_e5m2")]
-    assert graphs.precision_formatter(eight[0]) == graphs.precision_formatter(eight[1])
-    mine = graphs.to_dot(block, lambda each: {"fillcolor": "tomato", "style": "filled"}).source
+    assert draw.precision_formatter(eight[0]) == draw.precision_formatter(eight[1])
+    mine = draw.to_dot(block, lambda each: {"fillcolor": "tomato", "style": "filled"}).source
     assert mine.count("tomato") == 4
 
 
 def test_a_highlighted_layer_has_a_border_of_its_own(block):
-    assert "penwidth=5" not in graphs.to_dot(block).source
+    assert "penwidth=5" not in draw.to_dot(block).source
     for chosen in ("/mid/Add", 3):
         lines = [
-            line for line in graphs.to_dot(block, highlight_layers=[chosen]).source.splitlines() if "penwidth=5" in line
+            line for line in draw.to_dot(block, highlight_layers=[chosen]).source.splitlines() if "penwidth=5" in line
         ]
         assert len(lines) == 1
         assert "/mid/Add" in lines[0]
@@ -263,7 +263,7 @@ def test_a_highlighted_layer_has_a_border_of_its_own(block):
 
 @needs_dot
 def test_hostile_names_are_drawn_as_text(hostile, tmp_path):
-    path = graphs.render_dot(graphs.to_dot(hostile, highlight_layers=[HOSTILE]), tmp_path / "unet")
+    path = draw.render_dot(draw.to_dot(hostile, highlight_layers=[HOSTILE]), tmp_path / "unet")
     tree = ET.parse(path)  # noqa: S314 (written by Graphviz just now)
     texts = [text.text for text in tree.iter(f"{SVG}text")]
     assert any('a:b "quoted" <b>&amp;</b>' in (text or "") for text in texts)
@@ -275,19 +275,19 @@ def test_hostile_names_are_drawn_as_text(hostile, tmp_path):
 @needs_dot
 @pytest.mark.parametrize(("fmt", "magic"), [("svg", b"<?xml"), ("png", b"\x89PNG"), ("dot", b"// written by sdtrt")])
 def test_pictures_are_written_beside_and_renamed(block, tmp_path, fmt, magic):
-    graph = graphs.to_dot(graphs.by_module(block))
-    path = graphs.render_dot(graph, tmp_path / "a.b", fmt)
-    assert path == tmp_path / f"a.b.{fmt}" == graphs.render_dot(graph, path, fmt)
+    graph = draw.to_dot(draw.by_module(block))
+    path = draw.render_dot(graph, tmp_path / "a.b", fmt)
+    assert path == tmp_path / f"a.b.{fmt}" == draw.render_dot(graph, path, fmt)
     assert path.read_bytes().startswith(magic)
     assert [each.name for each in tmp_path.iterdir()] == [path.name]
 
 
 def test_a_missing_dot_says_what_to_install(block, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(graphs.DrawError, match="apt install graphviz") as caught:
-        graphs.render_dot(graphs.to_dot(block), tmp_path / "unet")
+    with pytest.raises(draw.DrawError, match="apt install graphviz") as caught:
+        draw.render_dot(draw.to_dot(block), tmp_path / "unet")
     assert caught.value.slug == "dot-missing"
-    assert graphs.render_dot(graphs.to_dot(block), tmp_path / "unet", "dot").exists(), "the text needs no Graphviz"
+    assert draw.render_dot(draw.to_dot(block), tmp_path / "unet", "dot").exists(), "the text needs no Graphviz"
 
 
 def fake_dot(folder, script, monkeypatch):
@@ -298,20 +298,20 @@ def fake_dot(folder, script, monkeypatch):
 
 def test_a_graph_that_takes_too_long_says_how_to_draw_less(block, tmp_path, monkeypatch):
     fake_dot(tmp_path, "exec sleep 60", monkeypatch)
-    with pytest.raises(graphs.DrawError, match="subgraph") as caught:
-        graphs.render_dot(graphs.to_dot(block), tmp_path / "unet", timeout_s=0.2)
+    with pytest.raises(draw.DrawError, match="subgraph") as caught:
+        draw.render_dot(draw.to_dot(block), tmp_path / "unet", timeout_s=0.2)
     assert caught.value.slug == "dot-timeout"
     assert not (tmp_path / "unet.svg").exists()
 
 
 def test_what_graphviz_complains_about_is_in_the_error(block, tmp_path, monkeypatch):
     fake_dot(tmp_path, "cat > /dev/null; echo 'syntax error in line 3' >&2; exit 1", monkeypatch)
-    with pytest.raises(graphs.DrawError, match="syntax error in line 3"):
-        graphs.render_dot(graphs.to_dot(block), tmp_path / "unet")
-    with pytest.raises(graphs.DrawError, match="svg, png, dot"):
-        graphs.render_dot(graphs.to_dot(block), tmp_path / "unet", "pdf")
+    with pytest.raises(draw.DrawError, match="syntax error in line 3"):
+        draw.render_dot(draw.to_dot(block), tmp_path / "unet")
+    with pytest.raises(draw.DrawError, match="svg, png, dot"):
+        draw.render_dot(draw.to_dot(block), tmp_path / "unet", "pdf")
 
 
 def test_importing_the_module_needs_no_graphviz():
-    code = "import sys; sys.modules['graphviz'] = None; import sdtrt.analysis.graphs"
+    code = "import sys; sys.modules['graphviz'] = None; import sdtrt.analysis.graph.draw"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -11,7 +11,7 @@ import pytest
 from analysis.trt_dump import synthetic, write
 
 from sdtrt.analysis import load_plans
-from sdtrt.analysis.ceilings import Ceilings
+from sdtrt.analysis.device_peaks import Ceilings
 from sdtrt.analysis.load import load
 from sdtrt.errors import BundleError, PlanError
 from sdtrt.plan.image_timing import EngineCalls, ImageRun

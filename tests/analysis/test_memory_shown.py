@@ -7,7 +7,7 @@ import json
 import pytest
 
 from sdtrt.analysis import Analysis, to_json, to_markdown, to_xlsx
-from sdtrt.analysis.report import render
+from sdtrt.analysis.report.html import render
 from sdtrt.bundle.manifest import FileRecord, Memory, ProfileMemory
 from sdtrt.cli._show import show_analysis
 

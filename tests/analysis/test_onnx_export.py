@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx
 import pytest
 
-from sdtrt.analysis.onnx_export import DOMAIN, save_onnx, to_onnx
+from sdtrt.analysis.graph.netron import DOMAIN, save_onnx, to_onnx
 from sdtrt.plan.layers import DTYPE_BITS, Layer, Plan, TensorInfo
 
 

@@ -9,10 +9,10 @@ import plotly.graph_objects as go
 import pytest
 
 from sdtrt import registry
-from sdtrt.analysis._colors import KIND_COLORS, NEUTRAL, PRECISION_COLORS, precision_color
-from sdtrt.analysis.ceilings import Ceilings
-from sdtrt.analysis.plots._layout import NAME_CHARS, label
-from sdtrt.analysis.report import SECTIONS
+from sdtrt.analysis.colors import KIND_COLORS, NEUTRAL, PRECISION_COLORS, precision_color
+from sdtrt.analysis.device_peaks import Ceilings
+from sdtrt.analysis.plot_support.layout import NAME_CHARS, label
+from sdtrt.analysis.report.html import SECTIONS
 from sdtrt.analysis.session import Analysis
 from sdtrt.plan.layers import KINDS
 

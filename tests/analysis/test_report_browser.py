@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sdtrt import registry
-from sdtrt.analysis.report import render
+from sdtrt.analysis.report.html import render
 from sdtrt.analysis.session import Analysis
 from sdtrt.plan.layers import KINDS, Layer, TensorInfo
 

@@ -16,9 +16,9 @@ import pytest
 from work import calls
 
 from sdtrt import registry
-from sdtrt.analysis._layer_data import layer_details
-from sdtrt.analysis._overview import tiles
-from sdtrt.analysis.report import render
+from sdtrt.analysis.report.html import render
+from sdtrt.analysis.report.layer_data import layer_details
+from sdtrt.analysis.report.overview import tiles
 from sdtrt.analysis.session import Analysis
 from sdtrt.plan.layers import KINDS, Layer
 
@@ -272,8 +272,8 @@ def test_needs_no_heavy_package():
 import sys
 for name in {HEAVY!r}:
     sys.modules[name] = None  # an import of it raises
-from sdtrt.analysis._layer_data import layer_details
-from sdtrt.analysis.report import render
+from sdtrt.analysis.report.layer_data import layer_details
+from sdtrt.analysis.report.html import render
 from sdtrt.analysis.session import Analysis
 from sdtrt.plan.layers import Layer, NodeCost, Plan
 layers = (Layer(name="a", kind="conv", op="Conv", times_ms=(1.0,), nodes=("n",)),)

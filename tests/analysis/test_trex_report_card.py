@@ -7,8 +7,8 @@ from analysis.trt_dump import write
 
 from sdtrt.analysis import trex
 from sdtrt.analysis.trex import EnginePlan
-from sdtrt.analysis.trex._menu import menu
 from sdtrt.analysis.trex.compare_engines import aligned_merge_plans
+from sdtrt.analysis.trex.figures.menu import menu
 
 LATENCY = "latency.avg_time"
 

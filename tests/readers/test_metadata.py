@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sdtrt.analysis.ceilings import ceilings_of
+from sdtrt.analysis.device_peaks import ceilings_of
 from sdtrt.readers.documents import LeftOut
 from sdtrt.readers.formats.tensorrt.metadata import device_name, gpu_ms, precision, run_shapes, sections
 

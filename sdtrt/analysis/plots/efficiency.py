@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import plotly.graph_objects as go
 
-from sdtrt.analysis.plots._layout import by_kind, finish, small
+from sdtrt.analysis.plot_support.layout import by_kind, finish, small
 from sdtrt.analysis.session import Analysis
 
 TITLE = "Time by efficiency"

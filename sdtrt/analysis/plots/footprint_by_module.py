@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import plotly.graph_objects as go
 
-from sdtrt.analysis.plots._layout import finish, stack_bars
-from sdtrt.analysis.plots._modules import blocks_of
+from sdtrt.analysis.plot_support.layout import finish, stack_bars
+from sdtrt.analysis.plot_support.modules import blocks_of
 from sdtrt.analysis.plots.footprint_per_layer import PARTS
 from sdtrt.analysis.session import Analysis
 

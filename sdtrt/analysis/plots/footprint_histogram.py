@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import plotly.graph_objects as go
 
-from sdtrt.analysis.plots._bins import Bins
-from sdtrt.analysis.plots._layout import finish
+from sdtrt.analysis.plot_support.bins import Bins
+from sdtrt.analysis.plot_support.layout import finish
 from sdtrt.analysis.plots.footprint_per_layer import PARTS
 from sdtrt.analysis.session import Analysis
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import plotly.graph_objects as go
 
-from sdtrt.analysis._colors import ACTIVATIONS, WEIGHTS
-from sdtrt.analysis.plots._layout import LAYERS, finish, layer_axis, names_of
+from sdtrt.analysis.colors import ACTIVATIONS, WEIGHTS
+from sdtrt.analysis.plot_support.layout import LAYERS, finish, layer_axis, names_of
 from sdtrt.analysis.session import Analysis
 
 TITLE = "Footprint per layer"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import plotly.graph_objects as go
 
-from sdtrt.analysis._colors import LINE, LOST, WEIGHTS
-from sdtrt.analysis.plots._layout import finish, stack_bars
-from sdtrt.analysis.plots._modules import blocks_of
+from sdtrt.analysis.colors import LINE, LOST, WEIGHTS
+from sdtrt.analysis.plot_support.layout import finish, stack_bars
+from sdtrt.analysis.plot_support.modules import blocks_of
 from sdtrt.analysis.session import Analysis
 
 TITLE = "Measured against ideal, by module"

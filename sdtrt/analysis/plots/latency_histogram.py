@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import plotly.graph_objects as go
 
-from sdtrt.analysis._colors import LINE, WEIGHTS
-from sdtrt.analysis.plots._bins import Bins
-from sdtrt.analysis.plots._layout import NOT_TIMED, finish
+from sdtrt.analysis.colors import LINE, WEIGHTS
+from sdtrt.analysis.plot_support.bins import Bins
+from sdtrt.analysis.plot_support.layout import NOT_TIMED, finish
 from sdtrt.analysis.session import Analysis
 
 TITLE = "Latency histogram"

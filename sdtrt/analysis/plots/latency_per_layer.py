@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import plotly.graph_objects as go
 
-from sdtrt.analysis.plots._layout import LAYERS, NOT_TIMED, by_kind, finish, layer_axis, names_of
+from sdtrt.analysis.plot_support.layout import LAYERS, NOT_TIMED, by_kind, finish, layer_axis, names_of
 from sdtrt.analysis.session import Analysis
 
 TITLE = "Latency per layer"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import plotly.graph_objects as go
 
-from sdtrt.analysis._colors import precision_color
-from sdtrt.analysis.plots._layout import NOT_TIMED, by_kind, finish, label, name_bars
+from sdtrt.analysis.colors import precision_color
+from sdtrt.analysis.plot_support.layout import NOT_TIMED, by_kind, finish, label, name_bars
 from sdtrt.analysis.session import Analysis
 
 TITLE = "Precision by kind"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pandas as pd
 import plotly.graph_objects as go
 
-from sdtrt.analysis._colors import precision_color
-from sdtrt.analysis.plots._layout import finish, label
+from sdtrt.analysis.colors import precision_color
+from sdtrt.analysis.plot_support.layout import finish, label
 from sdtrt.analysis.session import Analysis
 
 TITLE = "Precision of layers"

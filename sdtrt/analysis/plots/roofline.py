@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from sdtrt.analysis._colors import LINE
-from sdtrt.analysis.ceilings import MATRIX_KINDS, Ceilings
-from sdtrt.analysis.plots._layout import LAYERS, by_kind, finish, label, names_of, small
+from sdtrt.analysis.colors import LINE
+from sdtrt.analysis.device_peaks import MATRIX_KINDS, Ceilings
+from sdtrt.analysis.plot_support.layout import LAYERS, by_kind, finish, label, names_of, small
 from sdtrt.analysis.session import Analysis
 from sdtrt.plan.layers import base_type
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import plotly.graph_objects as go
 
-from sdtrt.analysis._colors import KIND_COLORS
-from sdtrt.analysis.plots._shares import share_bars
+from sdtrt.analysis.colors import KIND_COLORS
+from sdtrt.analysis.plot_support.shares import share_bars
 from sdtrt.analysis.session import Analysis
 
 TITLE = "Layer time by kind"

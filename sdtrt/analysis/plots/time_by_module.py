@@ -6,10 +6,10 @@ from collections import Counter, defaultdict
 
 import plotly.graph_objects as go
 
-from sdtrt.analysis._colors import KIND_COLORS, NEUTRAL
-from sdtrt.analysis._modules import NO_MODULE
-from sdtrt.analysis.plots._layout import NOT_TIMED, finish, label
-from sdtrt.analysis.plots._modules import paths_of
+from sdtrt.analysis.colors import KIND_COLORS, NEUTRAL
+from sdtrt.analysis.module_paths import NO_MODULE
+from sdtrt.analysis.plot_support.layout import NOT_TIMED, finish, label
+from sdtrt.analysis.plot_support.modules import paths_of
 from sdtrt.analysis.session import Analysis
 
 TITLE = "Layer time by module"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import plotly.graph_objects as go
 
-from sdtrt.analysis.plots._layout import LAYERS, NOT_TIMED, by_kind, finish, label, name_bars
+from sdtrt.analysis.plot_support.layout import LAYERS, NOT_TIMED, by_kind, finish, label, name_bars
 from sdtrt.analysis.session import Analysis
 
 TITLE = "Slowest layers"

@@ -13,8 +13,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from sdtrt.analysis.rules._repeated import repeated
-from sdtrt.analysis.rules._view import Found, View
+from sdtrt.analysis.rule_support.repeated import repeated
+from sdtrt.analysis.rule_support.view import Found, View
 
 TITLE = "Cross-attention keys and values computed in every step"
 MODULES = r"\battn2\.(processor\.)?(to_k|to_v)(_ip)?\b"

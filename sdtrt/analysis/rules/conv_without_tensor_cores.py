@@ -15,8 +15,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from sdtrt.analysis.rules._kernels import without_tensor_cores
-from sdtrt.analysis.rules._view import Found, View, counted, names, short, total
+from sdtrt.analysis.rule_support.kernels import without_tensor_cores
+from sdtrt.analysis.rule_support.view import Found, View, counted, names, short, total
 
 TITLE = "Convolutions without tensor cores"
 

@@ -17,9 +17,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from sdtrt.analysis.ceilings import MATRIX_KINDS
-from sdtrt.analysis.rules._kernels import uses_tensor_cores
-from sdtrt.analysis.rules._view import Found, Part, View, counted, names, total
+from sdtrt.analysis.device_peaks import MATRIX_KINDS
+from sdtrt.analysis.rule_support.kernels import uses_tensor_cores
+from sdtrt.analysis.rule_support.view import Found, Part, View, counted, names, total
 
 TITLE = "float32 islands"
 COMPUTES = MATRIX_KINDS | {"norm", "pointwise"}

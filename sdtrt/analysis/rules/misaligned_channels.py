@@ -16,8 +16,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from sdtrt.analysis.rules._kernels import uses_tensor_cores
-from sdtrt.analysis.rules._view import Found, Part, View, counted, names, short, total
+from sdtrt.analysis.rule_support.kernels import uses_tensor_cores
+from sdtrt.analysis.rule_support.view import Found, Part, View, counted, names, short, total
 from sdtrt.plan.layers import DTYPE_BITS
 
 TITLE = "Channels not aligned for tensor cores"

@@ -13,8 +13,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from sdtrt.analysis.rules._moves import moves
-from sdtrt.analysis.rules._view import Found, View, counted, names, total
+from sdtrt.analysis.rule_support.moves import moves
+from sdtrt.analysis.rule_support.view import Found, View, counted, names, total
 
 TITLE = "Casts around normalisations"
 

@@ -15,8 +15,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from sdtrt.analysis.rules._moves import is_shape_arithmetic, moves
-from sdtrt.analysis.rules._view import Found, View, counted, names, total
+from sdtrt.analysis.rule_support.moves import is_shape_arithmetic, moves
+from sdtrt.analysis.rule_support.view import Found, View, counted, names, total
 
 TITLE = "Shape operations on the path"
 PROFILER_MS = {"onnxruntime": 0.005}

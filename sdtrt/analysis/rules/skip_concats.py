@@ -14,8 +14,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from sdtrt.analysis.rules._moves import moves
-from sdtrt.analysis.rules._view import Found, View, names, total
+from sdtrt.analysis.rule_support.moves import moves
+from sdtrt.analysis.rule_support.view import Found, View, names, total
 
 TITLE = "Copies of skip connections"
 

@@ -15,8 +15,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from sdtrt.analysis.ceilings import MATRIX_KINDS
-from sdtrt.analysis.rules._view import Found, View, counted, short, total
+from sdtrt.analysis.device_peaks import MATRIX_KINDS
+from sdtrt.analysis.rule_support.view import Found, View, counted, short, total
 
 TITLE = "Slow kernels"
 TURN = 2

@@ -15,8 +15,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from sdtrt.analysis.rules._repeated import repeated
-from sdtrt.analysis.rules._view import Found, View
+from sdtrt.analysis.rule_support.repeated import repeated
+from sdtrt.analysis.rule_support.view import Found, View
 
 TITLE = "Time embedding computed in every step"
 MODULES = r"(?:^|\.)(time_proj|time_embedding|add_time_proj|add_embedding|time_emb_proj)\b"

@@ -16,9 +16,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from sdtrt.analysis.ceilings import GPU_LAUNCH_US
-from sdtrt.analysis.rules._moves import sort_of
-from sdtrt.analysis.rules._view import Found, Part, View, counted, names, total
+from sdtrt.analysis.device_peaks import GPU_LAUNCH_US
+from sdtrt.analysis.rule_support.moves import sort_of
+from sdtrt.analysis.rule_support.view import Found, Part, View, counted, names, total
 
 TITLE = "Tiny kernels"
 TURN = 1

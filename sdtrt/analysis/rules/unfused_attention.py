@@ -18,8 +18,8 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from sdtrt.analysis.rules._kernels import is_fused_attention
-from sdtrt.analysis.rules._view import Found, Part, View, counted, names, short, total
+from sdtrt.analysis.rule_support.kernels import is_fused_attention
+from sdtrt.analysis.rule_support.view import Found, Part, View, counted, names, short, total
 from sdtrt.plan.layers import NodeCost
 
 TITLE = "Attention that was not fused"

@@ -14,8 +14,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from sdtrt.analysis.rules._moves import is_requantise, moves
-from sdtrt.analysis.rules._view import Found, View, counted, names, total
+from sdtrt.analysis.rule_support.moves import is_requantise, moves
+from sdtrt.analysis.rule_support.view import Found, View, counted, names, total
 
 TITLE = "Q/DQ layers that were not fused"
 

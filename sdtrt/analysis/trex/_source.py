@@ -9,8 +9,8 @@ from types import ModuleType
 from typing import Any, TypeAlias
 
 from sdtrt import readers
-from sdtrt.analysis._onnx import join_onnx
 from sdtrt.analysis.load import load
+from sdtrt.analysis.onnx_join import join_onnx
 from sdtrt.errors import PlanError
 from sdtrt.plan.layers import Plan
 from sdtrt.readers.documents import Document, parse

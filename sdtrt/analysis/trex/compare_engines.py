@@ -1,4 +1,4 @@
-"""TREx's comparisons of plans, over `sdtrt.analysis.compare`.
+"""TREx's comparisons of plans, over `sdtrt.analysis.comparison.compare`.
 
 TREx matches layers one to one by their shapes. Here a row is a group of layers of both plans that do the same work,
 matched by ONNX nodes where they are known: "these 3 layers became 1" is one row.
@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from sdtrt.analysis.compare import diff
-from sdtrt.analysis.trex._menu import menu, shown
+from sdtrt.analysis.comparison.compare import diff
 from sdtrt.analysis.trex.activations import PRECISIONS
 from sdtrt.analysis.trex.colors import layer_colormap, precision_colormap
 from sdtrt.analysis.trex.engine_plan import EnginePlan, summary_dict
+from sdtrt.analysis.trex.figures.menu import menu, shown
 from sdtrt.analysis.trex.layer import Layer
 from sdtrt.analysis.trex.misc import group_count, group_sum_attr
 from sdtrt.analysis.trex.notebook import display_df, in_notebook

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from sdtrt.analysis._graph_edges import bindings
+from sdtrt.analysis.graph.edges import bindings
 from sdtrt.analysis.trex import _source
 from sdtrt.analysis.trex._timing import times, timing_of, total
 from sdtrt.analysis.trex.activations import Activation, raw_tensor

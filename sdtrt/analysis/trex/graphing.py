@@ -1,4 +1,4 @@
-"""TREx's graph functions over `sdtrt.analysis.graphs`, for an EnginePlan as well as for a plan."""
+"""TREx's graph functions over `sdtrt.analysis.graph.draw`, for an EnginePlan as well as for a plan."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from sdtrt.analysis import graphs
-from sdtrt.analysis.graphs import layer_type_formatter, precision_formatter, render_dot
+from sdtrt.analysis.graph import draw
+from sdtrt.analysis.graph.draw import layer_type_formatter, precision_formatter, render_dot
 from sdtrt.analysis.trex.engine_plan import EnginePlan
 from sdtrt.analysis.trex.layer import Layer
 from sdtrt.plan.layers import Plan
@@ -28,7 +28,7 @@ __all__ = [
 
 layer_precision_formatter = precision_formatter
 _OWN = (layer_type_formatter, precision_formatter)
-_OPTIONS = frozenset(inspect.signature(graphs.to_dot).parameters)
+_OPTIONS = frozenset(inspect.signature(draw.to_dot).parameters)
 
 
 def to_dot(
@@ -37,7 +37,7 @@ def to_dot(
     latency_type: str = "avg_time",
     **options: Any,
 ) -> graphviz.Digraph:
-    """A Graphviz graph of the plan; `sdtrt.analysis.graphs.to_dot` documents the options.
+    """A Graphviz graph of the plan; `sdtrt.analysis.graph.draw.to_dot` documents the options.
 
     A formatter of one's own is called with TREx's view of the layer. Options of TREx that draw memory regions or
     choose a node's renderer have no counterpart: they are named in a warning and do nothing.
@@ -47,17 +47,17 @@ def to_dot(
         warnings.warn(f"to_dot does not know, and leaves out: {', '.join(ignored)}", stacklevel=2)
     known = {key: value for key, value in options.items() if key in _OPTIONS}
     own = formatter if formatter in _OWN else lambda layer: formatter(Layer(layer, layer.name))
-    return graphs.to_dot(_drawn(plan), own, latency_type=latency_type, **known)  # type: ignore[arg-type]
+    return draw.to_dot(_drawn(plan), own, latency_type=latency_type, **known)  # type: ignore[arg-type]
 
 
 def subgraph(plan: EnginePlan | Plan, pattern: str, **options: Any) -> Plan:
     """The layers whose name matches a regular expression, with their neighbours."""
-    return graphs.subgraph(_drawn(plan), pattern, **options)
+    return draw.subgraph(_drawn(plan), pattern, **options)
 
 
 def around(plan: EnginePlan | Plan, layer: str | int, radius: int) -> Plan:
     """The layers that are at most `radius` steps away from a layer."""
-    return graphs.around(_drawn(plan), layer, radius)
+    return draw.around(_drawn(plan), layer, radius)
 
 
 def _drawn(plan: EnginePlan | Plan) -> Plan:

@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from sdtrt.analysis.trex._labels import color_of, escaped, title_text
-from sdtrt.analysis.trex._menu import menu, shown
-from sdtrt.analysis.trex._scatter import (
+from sdtrt.analysis.trex.colors import layer_colormap, precision_colormap
+from sdtrt.analysis.trex.df_preprocessing import clean_for_display
+from sdtrt.analysis.trex.engine_plan import EnginePlan
+from sdtrt.analysis.trex.figures.labels import color_of, escaped, title_text
+from sdtrt.analysis.trex.figures.menu import menu, shown
+from sdtrt.analysis.trex.figures.scatter import (
     report_card_efficiency_vs_latency_3d,
     report_card_gemm_MNK,
     report_card_gemm_MNK_scatter,
     report_card_perf_scatter,
 )
-from sdtrt.analysis.trex.colors import layer_colormap, precision_colormap
-from sdtrt.analysis.trex.df_preprocessing import clean_for_display
-from sdtrt.analysis.trex.engine_plan import EnginePlan
 from sdtrt.analysis.trex.graphing import layer_type_formatter, render_dot, to_dot
 from sdtrt.analysis.trex.misc import group_count, group_sum_attr
 from sdtrt.analysis.trex.notebook import display_df, write

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sdtrt.analysis.ceilings import Ceilings
+from sdtrt.analysis.device_peaks import Ceilings
 from sdtrt.plan.layers import Layer, NodeCost, Plan, TensorInfo
 
 DEVICE = Ceilings(

@@ -8,8 +8,8 @@ import pytest
 from analysis.rules.engines import DEVICE
 
 from sdtrt import registry
-from sdtrt.analysis.budget import Budget, BudgetRow
 from sdtrt.analysis.findings import RULES, rules
+from sdtrt.analysis.image_budget import Budget, BudgetRow
 from sdtrt.analysis.session import Analysis
 
 CASES = "analysis.rules.cases"

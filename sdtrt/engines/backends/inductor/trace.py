@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from sdtrt.engines.backends.inductor.passes import tidy
+from sdtrt.engines.backends.inductor import tidy
 from sdtrt.errors import ExportError
 from sdtrt.shapes.spec import ComponentSpec
 

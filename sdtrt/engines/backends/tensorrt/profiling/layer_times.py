@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from sdtrt.engines.backends.tensorrt import cuda, error_table
 from sdtrt.engines.backends.tensorrt.logger import errors
-from sdtrt.engines.backends.tensorrt.profiling.gpu_timer import GpuClock
 from sdtrt.engines.backends.tensorrt.running import optimization_profiles, stream_memory
+from sdtrt.engines.backends.tensorrt.running.gpu_timer import GpuClock
 from sdtrt.engines.backends.tensorrt.running.session import Session
 from sdtrt.errors import EngineError
 from sdtrt.system.nvml import Clocks

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from sdtrt.engines.backends.tensorrt import cuda
 from sdtrt.engines.backends.tensorrt.options import TrtOptions
-from sdtrt.engines.backends.tensorrt.profiling.gpu_timer import GpuClock
 from sdtrt.engines.backends.tensorrt.running import deserialize, optimization_profiles, stream_memory
 from sdtrt.engines.backends.tensorrt.running.cuda_graphs import Graph, GraphCache, GraphStats, Key
 from sdtrt.engines.backends.tensorrt.running.execution_context import Binding
+from sdtrt.engines.backends.tensorrt.running.gpu_timer import GpuClock
 from sdtrt.engines.backends.tensorrt.running.stream_memory import Block, Lane
 from sdtrt.errors import EngineError
 

@@ -1,0 +1,1 @@
+"""Engines side by side: aligned layers, noise between runs, and a gate against slowdowns."""

@@ -1,0 +1,1 @@
+"""What plots share: layout, bins, stacked shares and module paths."""

@@ -1,0 +1,37 @@
+"""Module paths as steps, and what stands in for them in an engine of which no module is known."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+
+import pandas as pd
+
+from sdtrt.analysis.module_paths import module_path
+
+DEPTH = 2
+
+
+def paths_of(frame: pd.DataFrame) -> list[tuple[str, ...]]:
+    """Where each layer belongs: its engine and the steps of its module, else of its kind and name."""
+    named = _named(frame)
+    columns = zip(frame["component"], frame["module"], frame["kind"], frame["name"], strict=True)
+    return [
+        (component, *(_steps(module) if component in named else (kind, name)))
+        for component, module, kind, name in columns
+    ]
+
+
+def blocks_of(frame: pd.DataFrame) -> list[str]:
+    """The first steps of each module, such as "down_blocks.1.attentions.0", else the layer's name."""
+    named = _named(frame)
+    columns = zip(frame["component"], frame["module"], frame["name"], strict=True)
+    return [".".join(_steps(module)[:DEPTH]) if component in named else name for component, module, name in columns]
+
+
+def _named(frame: pd.DataFrame) -> set[Hashable]:
+    """Engines of which a module is known."""
+    return set(frame.loc[frame["module"].notna(), "component"])
+
+
+def _steps(module: object) -> tuple[str, ...]:
+    return module_path(module if isinstance(module, str) else None)

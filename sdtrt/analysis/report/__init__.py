@@ -1,0 +1,1 @@
+"""Reports of one analysis: HTML, text and Excel."""

@@ -1,0 +1,1 @@
+"""Figures over layer tables, as TREx draws them."""
