@@ -6,10 +6,10 @@ from the bundle; parameters are found in the engine by name.
 
 from __future__ import annotations
 
-from sdtrt.lora._bake import BakedLora, bake, baked
-from sdtrt.lora._files import LoraFile, quiet, read, resolve
-from sdtrt.lora._switch import METHODS, LoraSwitch
-from sdtrt.lora._times import PartTime, SwitchTime
+from sdtrt.lora.bake import BakedLora, bake, baked
+from sdtrt.lora.files import LoraFile, quiet, read, resolve
+from sdtrt.lora.switch import METHODS, LoraSwitch
+from sdtrt.lora.timing import PartTime, SwitchTime
 
 __all__ = [
     "METHODS",

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from sdtrt import models
 from sdtrt.engines import Engine, accuracy
 from sdtrt.errors import ModelError, VerifyError
-from sdtrt.lora._shadow import acting, activate, active, fuse
-from sdtrt.lora._times import PartTime
+from sdtrt.lora.adapters import acting, activate, active, fuse
+from sdtrt.lora.timing import PartTime
 from sdtrt.shapes.sample_inputs import sample_inputs
 
 if TYPE_CHECKING:

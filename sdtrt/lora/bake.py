@@ -9,7 +9,7 @@ from typing import Any
 
 from sdtrt import models
 from sdtrt.config import LoraEntry
-from sdtrt.lora._files import read, resolve
+from sdtrt.lora.files import read, resolve
 from sdtrt.shapes.spec import ComponentSpec
 from sdtrt.system import files
 
@@ -32,7 +32,7 @@ def baked(entries: Sequence[LoraEntry], specs: Mapping[str, ComponentSpec], fold
     """Find the LoRAs of a recipe and check that each fits the model in `folder`; ModelError says what does not."""
     if not entries:
         return ()
-    from sdtrt.lora._shadow import Shadow
+    from sdtrt.lora.adapters import Shadow
 
     xl = "text_encoder_2" in specs
     parts = {n: s for n, s in specs.items() if n == "unet" or n.startswith("text_encoder")}
@@ -51,7 +51,7 @@ def bake(module: Any, spec: ComponentSpec, loras: Sequence[BakedLora], folder: P
     mine = [lora for lora in loras if spec.attribute in lora.parts]
     if not mine:
         return
-    from sdtrt.lora._shadow import Shadow, active, fuse
+    from sdtrt.lora.adapters import Shadow, active, fuse
 
     part, inner = spec.attribute, module.inner
     xl = "text_encoder_2" in models.read_json(folder / "model_index.json")

@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING, Any
 
 from sdtrt.engines import Engine
 from sdtrt.errors import ConfigError
-from sdtrt.lora._files import read, resolve
-from sdtrt.lora._times import PartTime, SwitchTime
+from sdtrt.lora.files import read, resolve
+from sdtrt.lora.timing import PartTime, SwitchTime
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from sdtrt.lora._part import Part
-    from sdtrt.lora._shadow import Shadow
+    from sdtrt.lora.adapters import Shadow
+    from sdtrt.lora.refit import Part
 
 # What `LoraSwitch` puts in the place of a pipeline's own methods.
 METHODS = (
@@ -126,7 +126,7 @@ class LoraSwitch:
         In an engine adapters are always fused; this keeps them when they are unloaded. Weights that are not finite are
         refused, whatever `safe_fusing` says.
         """
-        from sdtrt.lora._shadow import active
+        from sdtrt.lora.adapters import active
 
         with self._changing("fuse_lora", self._reset):
             for name in self._chosen(components):
@@ -158,13 +158,13 @@ class LoraSwitch:
 
     @cached_property
     def _parts(self) -> dict[str, Part]:
-        from sdtrt.lora._part import Part
+        from sdtrt.lora.refit import Part
 
         return {name: Part(engine, self._folder) for name, engine in self._engines.items()}
 
     @cached_property
     def _shadow(self) -> Shadow:
-        from sdtrt.lora._shadow import Shadow
+        from sdtrt.lora.adapters import Shadow
 
         modules = {name: part.module for name, part in self._parts.items()}
         return Shadow({**modules, **self._eager}, self._xl, in_float32=tuple(modules))
@@ -199,7 +199,7 @@ class LoraSwitch:
         return [t for t in times if t is not None]
 
     def _reset(self) -> None:
-        from sdtrt.lora._shadow import activate
+        from sdtrt.lora.adapters import activate
 
         for module in self._eager.values():
             activate(module, ())

@@ -17,7 +17,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
 from sdtrt.errors import ConfigError, ModelError
-from sdtrt.lora._files import LoraFile, mixin, quiet
+from sdtrt.lora.files import LoraFile, mixin, quiet
 
 _KEY = re.compile(r"(?P<module>.+)\.(?P<kind>lora_[AB]|lora_magnitude_vector|lokr_\w+)(\..+)?")
 _BASE = ".base_layer"
