@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sdtrt import modules as stand_ins
 from sdtrt.engines import Engine
 from sdtrt.engines.backends.inductor import buckets
+from sdtrt.pipelines import engine_modules as stand_ins
 from sdtrt.shapes.spec import ComponentSpec, ShapeProfile
 
 # Without a GPU the "tiny" model shows whether these programs run at all.

@@ -31,13 +31,14 @@ from spreads import spread
 
 import configs
 import sdtrt
-from sdtrt import demo, engines, models, parity
+from sdtrt import demo, engines, models
 from sdtrt.cli.console import hush
 from sdtrt.cli.demo import PROFILE
 from sdtrt.engines import EngineContext
 from sdtrt.export import onnx_export
 from sdtrt.graph import optimize
 from sdtrt.lora import LoraSwitch
+from sdtrt.pipelines import eager_pipeline
 from sdtrt.shapes.sample_inputs import sample_inputs
 from sdtrt.shapes.spec import ShapeProfile
 from sdtrt.system import env
@@ -77,7 +78,7 @@ def main() -> None:
 def small(folder: Path, runs: int) -> dict[str, Any]:
     """Whole pipelines of the embedded model."""
     model = demo.copy(folder / "model")
-    pipes = {"diffusers": parity.eager(model)}
+    pipes = {"diffusers": eager_pipeline.eager(model)}
     for backend in ("onnxruntime", "eager"):
         bundle = sdtrt.build(model, folder / backend, backend=backend, profiles=[PROFILE])
         pipes[backend] = sdtrt.load(bundle)

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import sdtrt
-from sdtrt import demo, engines, parity
+from sdtrt import demo, engines
 from sdtrt.cli.console import hush
 from sdtrt.cli.demo import PROFILE
+from sdtrt.pipelines import eager_pipeline
 from sdtrt.system import env
 
 ROOT = Path(__file__).parents[1]
@@ -34,7 +35,7 @@ def main() -> None:
     hush()
     rows: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as name:
-        pipes = {"diffusers": parity.eager(demo.MODEL)}
+        pipes = {"diffusers": eager_pipeline.eager(demo.MODEL)}
         for backend in map(engines.load, engines.names()):
             if backend.computes and backend.unavailable() is None:
                 out = Path(name) / backend.name

@@ -19,9 +19,10 @@ import torch
 from spreads import spread
 
 import sdtrt
-from sdtrt import demo, parity
+from sdtrt import demo
 from sdtrt.cli.console import hush
 from sdtrt.cli.demo import PROFILE
+from sdtrt.pipelines import eager_pipeline
 from sdtrt.system import env
 
 RESULTS = Path(__file__).parent / "results"
@@ -37,7 +38,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         model = demo.copy(Path(name) / "model")
         bundle = sdtrt.build(model, Path(name) / "bundle", profiles=[PROFILE])
-        pipes = {"eager": parity.eager(model), "onnxruntime": sdtrt.load(bundle)}
+        pipes = {"eager": eager_pipeline.eager(model), "onnxruntime": sdtrt.load(bundle)}
         rows = {}
         for batch in (1, 4):
             seconds = measure(pipes, batch, options.steps, options.runs)

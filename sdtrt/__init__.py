@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from sdtrt.bundle.hub import pull, push
     from sdtrt.extend import add_profiles
     from sdtrt.parity import verify
-    from sdtrt.pipeline import accelerate, load
-    from sdtrt.prompts import encode_prompt
+    from sdtrt.pipelines.load import accelerate, load
+    from sdtrt.pipelines.prompt_weighting import encode_prompt
     from sdtrt.reasons import why
 
 __version__ = "0.1.0"
@@ -34,11 +34,11 @@ __all__ = [
 # function: importing it would put the module in the place of the function.
 _HOMES = {
     "Bundle": "sdtrt.bundle.bundle",
-    "accelerate": "sdtrt.pipeline",
+    "accelerate": "sdtrt.pipelines.load",
     "add_profiles": "sdtrt.extend",
     "build": "sdtrt.builder",
-    "encode_prompt": "sdtrt.prompts",
-    "load": "sdtrt.pipeline",
+    "encode_prompt": "sdtrt.pipelines.prompt_weighting",
+    "load": "sdtrt.pipelines.load",
     "pull": "sdtrt.bundle.hub",
     "push": "sdtrt.bundle.hub",
     "verify": "sdtrt.parity",

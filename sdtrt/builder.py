@@ -280,7 +280,7 @@ def _save_norm(module: Any, folder: Path) -> None:
     if hasattr(module, "final_norm"):
         from safetensors.torch import save_file
 
-        from sdtrt.modules import NORM
+        from sdtrt.pipelines.engine_modules import NORM
 
         save_file({k: v.contiguous() for k, v in module.final_norm().state_dict().items()}, folder / NORM)
 

@@ -8,9 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sdtrt import lora, models, parity, tasks
+from sdtrt import lora, models
 from sdtrt.config import BuildConfig, Calibration
 from sdtrt.errors import BackendUnavailable, BuildError
+from sdtrt.pipelines import eager_pipeline, tasks
 from sdtrt.system import env
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def pipeline(unet: nn.Module, folder: Path, loras: Sequence[lora.BakedLora] = ()
     """
     import torch
 
-    pipe = parity.eager(folder, unet=unet, **_text_encoders(folder, loras))
+    pipe = eager_pipeline.eager(folder, unet=unet, **_text_encoders(folder, loras))
     pipe.to("cuda" if torch.cuda.is_available() else "cpu")
     return pipe
 

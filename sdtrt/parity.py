@@ -17,15 +17,15 @@ from sdtrt.engines.accuracy import LIMITS
 from sdtrt.errors import NonFiniteError, VerifyError
 from sdtrt.images import psnr
 from sdtrt.models import checkpoint
-from sdtrt.pipeline import Loading, engines_of, load, load_engines, timed
+from sdtrt.pipelines.load import Loading, engines_of, load, load_engines, timed
 from sdtrt.plan.image_timing import ImageRun
-from sdtrt.reference import Reference, eager, image
+from sdtrt.reference import Reference, image
 from sdtrt.system import malloc
 
 if TYPE_CHECKING:
     pass
 
-__all__ = ["ImageCheck", "Row", "check_images", "eager", "psnr", "verify"]
+__all__ = ["ImageCheck", "Row", "check_images", "psnr", "verify"]
 
 Progress = Callable[[str, float], None]
 

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sdtrt import config, lora, models, tasks
+from sdtrt import config, lora
+from sdtrt.pipelines import eager_pipeline, tasks
 from sdtrt.system import malloc
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def make(
 ) -> Reference:
     """Make the images of all seeds in `steps` steps with the checkpoint in `folder`."""
     progress("loading eager")
-    pipe = eager(folder, loras)
+    pipe = eager_pipeline.eager(folder, loras)
     made: list[Any] = []
     kept: dict[str, dict[str, Tensors]] = {}
     for seed in range(SEEDS):
@@ -86,30 +87,6 @@ def noise(pipe: Any, sizes: Mapping[str, int], seed: int) -> Tensor:
 
     shape = (1, pipe.vae.config.latent_channels, *(sizes[axis] // pipe.vae_scale_factor for axis in "HW"))
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(pipe.unet.dtype)
-
-
-def eager(folder: Path, loras: Sequence[lora.BakedLora] = (), **parts: Any) -> Any:
-    """The stock pipeline of a checkpoint in float32 on the CPU, with LoRAs as diffusers loads them: the reference."""
-    import diffusers
-    import torch
-
-    family = models.family_of(folder)
-    cls = getattr(diffusers, family.pipelines[family.own_task(folder)])
-    index = models.read_json(folder / "model_index.json")
-    if "safety_checker" in index:
-        parts |= {"safety_checker": None, "requires_safety_checker": False}
-    if "unet" not in parts:  # the file of the largest is in memory while it is read: nothing else should be
-        unet: Any = family.components(folder, "fp32")["unet"].load(folder)
-        parts["unet"] = unet.inner
-    pipe = cls.from_pretrained(folder, dtype=torch.float32, use_safetensors=True, local_files_only=True, **parts)
-    pipe.set_progress_bar_config(disable=True)
-    names = [f"lora_{number}" for number in range(len(loras))]
-    with lora.quiet():
-        for name, entry in zip(names, loras, strict=True):
-            pipe.load_lora_weights(str(entry.path), adapter_name=name)
-    if loras:
-        pipe.set_adapters(names, [entry.scale for entry in loras])
-    return pipe
 
 
 @contextmanager

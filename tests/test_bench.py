@@ -6,9 +6,10 @@ import json
 import pytest
 
 import sdtrt as package
-from sdtrt import bench, cli, pipeline
+from sdtrt import bench, cli
 from sdtrt.bench import Bench, BenchError, Latency, Ratio, _fresh, _pipes
 from sdtrt.errors import SdtrtError
+from sdtrt.pipelines import load
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -203,7 +204,7 @@ def test_pipelines_that_are_dropped_take_their_engines_along(soak, bundles):
         pipe = package.load(bundles("sd1", "fake"))
         pipe.set_progress_bar_config(disable=True)
         pipe("", num_inference_steps=1, height=64, width=64)
-    assert pipeline.engines_of(pipe)
+    assert load.engines_of(pipe)
     del pipe
     after = soak.alive()
     assert {name: after[name] - before[name] for name in ("engines", "pipelines")} == {"engines": 0, "pipelines": 0}

@@ -14,11 +14,12 @@ from pathlib import Path
 import pytest
 
 import sdtrt
-from sdtrt import builder, config, engines, images, parity
+from sdtrt import builder, config, engines, images
 from sdtrt.bundle.bundle import Bundle
 from sdtrt.bundle.staging import Staging
 from sdtrt.errors import BuildError, BundleError, ConfigError, ModelError, ShapeError, VerifyError
 from sdtrt.forecast import forecast
+from sdtrt.pipelines import eager_pipeline
 from sdtrt.plan import image_timing
 from sdtrt.plan.image_timing import ImageRun
 
@@ -259,7 +260,7 @@ def test_a_single_file_is_converted_once_by_diffusers_own_loader(models, tmp_pat
 
     def from_single_file(path, **kwargs):  # its configs come from the hub, which tests do not reach
         calls.append(path)
-        return parity.eager(models["sd1"])
+        return eager_pipeline.eager(models["sd1"])
 
     monkeypatch.setattr(diffusers.StableDiffusionPipeline, "from_single_file", from_single_file)
     checkpoint = tmp_path / "model.safetensors"

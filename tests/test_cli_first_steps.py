@@ -6,7 +6,8 @@ import sys
 import pytest
 
 import sdtrt as package
-from sdtrt import cli, pipeline
+from sdtrt import cli
+from sdtrt.pipelines import load
 
 
 @pytest.fixture
@@ -50,7 +51,7 @@ def test_usage_names_arguments_once(sdtrt):
 
 
 def test_a_picture_that_cannot_be_written_is_told_before_anything_is_loaded(sdtrt, bundles, tmp_path, monkeypatch):
-    monkeypatch.setattr(pipeline, "load", None)
+    monkeypatch.setattr(load, "load", None)
     for name in ("out.bmpx", "out"):
         code, text = sdtrt("generate", bundles("sd1", "fake").path, "-p", "x", "--out", tmp_path / name)
         assert code == 1

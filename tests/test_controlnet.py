@@ -13,11 +13,13 @@ from trt import use
 from trt.bindings import NEWEST, Unreachable
 
 import sdtrt
-from sdtrt import builder, cli, forecast, parity, pipeline
+from sdtrt import builder, cli, forecast, parity
 from sdtrt.config import BuildConfig
 from sdtrt.errors import BundleError, ModelError, ShapeError, Unsupported
 from sdtrt.models import family_of
 from sdtrt.models import skeleton as skeleton_of
+from sdtrt.pipelines import eager_pipeline
+from sdtrt.pipelines.load import engines_of
 from sdtrt.shapes.sample_inputs import sample_inputs
 
 SIZE = small_variants.SIZE
@@ -34,7 +36,7 @@ def small(cache, models):
 @pytest.fixture(scope="module")
 def stock(small):
     """The eager pipeline; parts that the bundle leaves out are taken from it."""
-    return parity.eager(small[0])
+    return eager_pipeline.eager(small[0])
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +101,7 @@ def test_images_match_eager(pair, call):
 def test_the_picture_matters_and_the_stock_class_runs(pair):
     assert isinstance(pair[0], StableDiffusionControlNetPipeline)
     assert not np.allclose(run(pair[0]), run(pair[0], image=picture(7)), atol=1e-2)
-    assert set(pipeline.engines_of(pair[0])) == {"unet", "controlnet"}
+    assert set(engines_of(pair[0])) == {"unet", "controlnet"}
 
 
 def test_without_residuals_the_unet_is_the_plain_one(small, stock):
@@ -107,7 +109,7 @@ def test_without_residuals_the_unet_is_the_plain_one(small, stock):
     call = {"num_inference_steps": 2, "output_type": "np", "height": SIZE, "width": SIZE}
     images = [p("a fox", generator=torch.Generator().manual_seed(1), **call).images for p in (ours, stock)]
     assert parity.psnr(*images) >= 40
-    assert "controlnet" not in pipeline.engines_of(ours), "an engine that is not used is not loaded"
+    assert "controlnet" not in engines_of(ours), "an engine that is not used is not loaded"
 
 
 def test_two_controlnets_with_an_engine_and_without(small, stock, nets):
@@ -116,7 +118,7 @@ def test_two_controlnets_with_an_engine_and_without(small, stock, nets):
     assert parity.psnr(run(load(small[2], stock, controlnet=nets), **pictures), want) >= 40
     mixed = load(small[2], stock, controlnet=[load(small[2], stock).controlnet, nets[1]])
     assert parity.psnr(run(mixed, **pictures), want) >= 40
-    assert set(pipeline.engines_of(mixed)) == {"unet", "controlnet"}
+    assert set(engines_of(mixed)) == {"unet", "controlnet"}
 
 
 def test_residuals_that_hold_for_all_pixels_are_spread(small, stock):
@@ -157,7 +159,7 @@ def test_accelerate_keeps_the_users_controlnet(small, stock, nets, bundles):
         sdtrt.accelerate(pipe, bundles("sd1", "fake"))
     sdtrt.accelerate(pipe, small[2], options={"threads": 1})
     assert pipe.controlnet is nets[1]
-    assert set(pipeline.engines_of(pipe)) == {"unet"}
+    assert set(engines_of(pipe)) == {"unet"}
     assert parity.psnr(run(pipe), want) >= 40
 
 
@@ -219,7 +221,7 @@ def test_sdxl_and_the_command_line_on_eager_engines(models, tmp_path, capsys):
     bundle = builder.build(model, tmp_path / "bundle", backend="eager", controlnet=[str(n) for n in nets], **size)
     ours, theirs = (
         quiet(sdtrt.load(bundle, "controlnet")),
-        eager(parity.eager(model), made, StableDiffusionXLControlNetPipeline),
+        eager(eager_pipeline.eager(model), made, StableDiffusionXLControlNetPipeline),
     )
     assert isinstance(ours, type(theirs))
     pictures = {"image": [picture(), picture(2)], "controlnet_conditioning_scale": [0.7, 0.3]}
@@ -248,9 +250,9 @@ def test_on_tensorrt(cache, models):
             pytest.skip(str(exc))
         stack.enter_context(shared_exports.shared(cache / "exports"))
         model, net, bundle = small_variants.controlled(cache, models, "tensorrt")
-        stock = parity.eager(model)
+        stock = eager_pipeline.eager(model)
         ours = quiet(sdtrt.load(bundle, "controlnet", **others(stock)))
         want = run(eager(stock, small_variants.controlnet(model, net)))
         assert parity.psnr(run(ours), want) >= 40
-        for engine in pipeline.engines_of(ours).values():
+        for engine in engines_of(ours).values():
             engine.close()

@@ -8,7 +8,8 @@ import torch
 from filelock import FileLock
 
 import sdtrt
-from sdtrt import parity, tasks
+from sdtrt import parity
+from sdtrt.pipelines import eager_pipeline, tasks
 
 SIZE = small_variants.SIZE
 
@@ -20,7 +21,7 @@ def lcm(cache, models):
     """An LCM checkpoint, with a bundle of its U-Net alone, on eager engines: (eager pipeline, bundle)."""
     with FileLock(cache / "lcm.lock"):
         model = small_variants.checkpoint(models["sd2"], cache / "lcm", time_cond_proj_dim=16)
-    return with_lcm(parity.eager(model)), small_variants.build(cache, model, "eager", ("unet",))
+    return with_lcm(eager_pipeline.eager(model)), small_variants.build(cache, model, "eager", ("unet",))
 
 
 def with_lcm(pipe):
@@ -63,7 +64,7 @@ def test_lcm_from_a_picture(lcm):
 def test_lcm_in_an_exported_graph(cache, models):
     """Of a U-Net that also takes a picture and a mask."""
     model, bundle = small_variants.filling(cache, models)
-    stock = with_lcm(parity.eager(model))
+    stock = with_lcm(eager_pipeline.eager(model))
     ours = engines_for((stock, bundle))
     call = tasks.sample_call(stock, {"H": SIZE, "W": SIZE}) | {"height": SIZE, "width": SIZE}
     image = edit(ours, **call, guidance_scale=8.0)
@@ -93,7 +94,7 @@ def test_a_guidance_that_the_unet_does_not_take_is_refused(bundles):
 @pytest.mark.parametrize("steps", [1, 2, 4])
 def test_turbo(bundles, models, monkeypatch, steps):
     """As SDXL Turbo is run: Euler ancestral, trailing timesteps, no guidance."""
-    ours, stock = sdtrt.load(bundles("sdxl"), options={"threads": 1}), parity.eager(models["sdxl"])
+    ours, stock = sdtrt.load(bundles("sdxl"), options={"threads": 1}), eager_pipeline.eager(models["sdxl"])
     for pipe in (ours, stock):
         pipe.scheduler = diffusers.EulerAncestralDiscreteScheduler.from_config(
             pipe.scheduler.config, timestep_spacing="trailing"

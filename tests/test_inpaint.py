@@ -12,6 +12,7 @@ from PIL import Image
 import sdtrt
 from sdtrt import builder, cli, parity
 from sdtrt.errors import BundleError
+from sdtrt.pipelines import eager_pipeline
 
 SIZE = small_variants.SIZE
 
@@ -38,7 +39,7 @@ def run(pipe, **call):
 
 def test_nine_channels_match_eager(nine):
     model, bundle = nine
-    stock = parity.eager(model)
+    stock = eager_pipeline.eager(model)
     assert type(stock) is diffusers.StableDiffusionInpaintPipeline
     ours = sdtrt.load(bundle, options={"threads": 1}, text_encoder=stock.text_encoder, vae=stock.vae)
     assert isinstance(ours, type(stock)), "the checkpoint says what it is for"
@@ -60,7 +61,7 @@ def test_a_build_of_nine_channels_is_compared_with_eager_by_an_image(models, tmp
     size = {"profiles": [f"B=1,H={SIZE},W={SIZE}"], "profile_runs": 1, "verify_steps": 1}
     bundle = builder.build(model, tmp_path / "bundle", backend="eager", **size)
     assert bundle.manifest.image["psnr_db"] >= 60
-    ours, stock = sdtrt.load(bundle), parity.eager(model)
+    ours, stock = sdtrt.load(bundle), eager_pipeline.eager(model)
     assert isinstance(ours, diffusers.StableDiffusionXLInpaintPipeline)
     assert parity.psnr(run(ours, strength=0.99), run(stock, strength=0.99)) >= 60
 

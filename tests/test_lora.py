@@ -9,6 +9,7 @@ from sdtrt import builder, cli, config, lora, models, parity
 from sdtrt.config import LoraEntry
 from sdtrt.errors import ConfigError, ModelError
 from sdtrt.forecast import forecast
+from sdtrt.pipelines import eager_pipeline
 from sdtrt.shapes.sample_inputs import sample_inputs
 
 SIZES = {"B": 1, "H": 64, "W": 64, "T": 77}
@@ -150,7 +151,7 @@ def test_a_module_with_loras_baked_in_computes_what_diffusers_does(models, files
     names = list(module.state_dict())
     lora.bake(module, specs[part], loras, folder)
     assert list(module.state_dict()) == names, "nothing of peft is left in it"
-    stock.inner = getattr(parity.eager(folder, loras), part)
+    stock.inner = getattr(eager_pipeline.eager(folder, loras), part)
     inputs = sample_inputs(specs[part], SIZES)
     with torch.inference_mode():
         for got, want, plain in zip(module(**inputs), stock(**inputs), specs[part].load(folder)(**inputs), strict=True):

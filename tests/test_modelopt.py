@@ -7,9 +7,10 @@ import tiny_loras
 import torch
 from torch import nn
 
-from sdtrt import config, lora, parity, quantize
+from sdtrt import config, lora, quantize
 from sdtrt.export import quantized_layers
 from sdtrt.models import family_of
+from sdtrt.pipelines import eager_pipeline
 
 pytest.importorskip("modelopt", reason="nvidia-modelopt is not installed")
 
@@ -27,7 +28,7 @@ def folder(models):
 
 @pytest.fixture(scope="module")
 def unet(folder):
-    return parity.eager(folder).unet
+    return eager_pipeline.eager(folder).unet
 
 
 @pytest.fixture
@@ -75,7 +76,7 @@ def test_a_lora_of_the_text_encoder_is_in_the_text_that_calibrates(calibrate, fo
 
     def largest(*chosen):
         with torch.inference_mode():
-            text = parity.eager(folder, *chosen).encode_prompt(PROMPT, "cpu", 1, True)
+            text = eager_pipeline.eager(folder, *chosen).encode_prompt(PROMPT, "cpu", 1, True)
         return max(float(embeds.abs().max()) for embeds in text)
 
     assert calibrate("fp8", loras=loras)[CROSS].input_amax == pytest.approx(largest(loras), rel=1e-4)

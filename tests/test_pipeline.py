@@ -13,9 +13,11 @@ from diffusers.callbacks import MultiPipelineCallbacks, SDCFGCutoffCallback, SDX
 from safetensors.torch import save_file
 
 import sdtrt
-from sdtrt import parity, pipeline
+from sdtrt import parity
 from sdtrt.errors import BundleError, ConfigError, ShapeError, Unsupported
-from sdtrt.modules import NORM, EngineModule
+from sdtrt.pipelines import eager_pipeline
+from sdtrt.pipelines.engine_modules import NORM, EngineModule
+from sdtrt.pipelines.load import _REFUSED, _comparable, load_engines, timed
 from sdtrt.shapes.sample_inputs import sample_inputs
 
 FAMILIES = ("sd1", "sd2", "sdxl")
@@ -30,7 +32,7 @@ def pipes(bundles, models):
     """{family: (engine-backed pipeline, eager pipeline)}."""
     made = {}
     for family in FAMILIES:
-        made[family] = load(bundles(family)), parity.eager(models[family])
+        made[family] = load(bundles(family)), eager_pipeline.eager(models[family])
         for pipe in made[family]:
             pipe.set_progress_bar_config(disable=True)
     return made
@@ -500,7 +502,7 @@ def test_text_encoder_refuses_a_mask(pipes):
         pipes["sd1"][0].text_encoder(ids, attention_mask=torch.ones_like(ids))
 
 
-@pytest.mark.parametrize("name", pipeline._REFUSED)
+@pytest.mark.parametrize("name", _REFUSED)
 def test_refused_methods(pipes, name):
     ours, stock = pipes["sd1"]
     assert hasattr(stock, name), "no longer a method of diffusers: drop it from the table"
@@ -569,7 +571,7 @@ def test_surface(pipes, family):
     assert ours.vae_scale_factor == stock.vae_scale_factor
     assert {n for n, m in ours.components.items() if isinstance(m, EngineModule)} >= {"unet", "vae", "text_encoder"}
     for name in ("unet", "vae"):
-        mine, theirs = (pipeline._comparable(getattr(pipe, name).config) for pipe in (ours, stock))
+        mine, theirs = (_comparable(getattr(pipe, name).config) for pipe in (ours, stock))
         assert {k: mine.get(k) for k in theirs} == theirs
 
 
@@ -587,9 +589,7 @@ def test_config_of_an_older_diffusers(bundle_copy, plain):
 def test_a_timed_call_knows_every_engine_s_part(bundles):
     pipe = load(bundles("sd1"))
     run(pipe, num_inference_steps=2)  # calls that do not belong to the timed one
-    image, timing = pipeline.timed(
-        pipe, lambda: run(pipe, num_inference_steps=2), steps=2, images=1, height=128, width=128
-    )
+    image, timing = timed(pipe, lambda: run(pipe, num_inference_steps=2), steps=2, images=1, height=128, width=128)
     assert np.isfinite(image).all()
     counts = {name: calls.count for name, calls in timing.engines.items()}
     assert counts == {"text_encoder": 2, "unet": 2, "vae_decoder": 1}, "an engine that did not run has no part"
@@ -611,7 +611,7 @@ class Checker(torch.nn.Module):
 
 
 def test_accelerate_keeps_what_is_the_users(bundles, models, plain):
-    user = parity.eager(models["sd1"])
+    user = eager_pipeline.eager(models["sd1"])
     checker = Checker()
     user.register_modules(safety_checker=checker, feature_extractor=lambda images, **_: Features())
     scheduler = user.scheduler
@@ -642,7 +642,7 @@ def test_accelerate_refuses_another_model(pipes, bundles, of, bundle):
 
 
 def test_accelerate_refuses_a_loaded_adapter(bundles, models):
-    user = parity.eager(models["sd1"])
+    user = eager_pipeline.eager(models["sd1"])
     user.unet._hf_peft_config_loaded = True
     with pytest.raises(Unsupported, match="adapter"):
         sdtrt.accelerate(user, bundles("sd1"))
@@ -653,7 +653,7 @@ def test_accelerate_refuses_a_loaded_adapter(bundles, models):
 
 @pytest.mark.parametrize("component", ["unet", "text_encoder", "vae_decoder"])
 def test_engines_are_thread_safe(bundles, component):
-    engine = pipeline.load_engines(bundles("sd1"))[component]
+    engine = load_engines(bundles("sd1"))[component]
     sizes = [{"B": 1 + i % 2, "H": 64 * (1 + i % 3), "W": 64, "T": 77} for i in range(16)]
     inputs = [sample_inputs(engine.spec, s, seed=i) for i, s in enumerate(sizes)]
     expected = [engine(**tensors) for tensors in inputs]

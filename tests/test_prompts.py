@@ -6,8 +6,9 @@ import small_variants
 import torch
 
 import sdtrt
-from sdtrt import cli, parity, prompts
+from sdtrt import cli, parity
 from sdtrt.errors import ConfigError, ShapeError
+from sdtrt.pipelines import eager_pipeline, prompt_weighting
 
 LONG = "a red fox in deep snow, " * 12
 NOTED = "a (red:1.4) fox on a [blue] ((background)), " * 4
@@ -18,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 @pytest.fixture(scope="module")
 def pipes(bundles, models):
     """{family: (engine-backed pipeline, eager pipeline)}."""
-    return {f: (load(bundles(f)), parity.eager(models[f])) for f in ("sd1", "sdxl")}
+    return {f: (load(bundles(f)), eager_pipeline.eager(models[f])) for f in ("sd1", "sdxl")}
 
 
 def load(bundle, task=None, **given):
@@ -59,25 +60,25 @@ def run(pipe, size=64, **call):
         (r"a \(red\) \[fox\] \\", [("a (red) [fox] \\", 1.0)]),
         ("(a:-0.5)", [("a", -0.5)]),
         ("at 10:30, [b:1.3]", [("at 10:30, ", 1.0), ("b:1.3", 1 / 1.1)]),
-        ("a BREAK b", [("a", 1.0), prompts.BREAK, ("b", 1.0)]),
-        ("(a BREAK b)", [("a", 1.1), prompts.BREAK, ("b", 1.1)]),
+        ("a BREAK b", [("a", 1.0), prompt_weighting.BREAK, ("b", 1.0)]),
+        ("(a BREAK b)", [("a", 1.1), prompt_weighting.BREAK, ("b", 1.1)]),
         ("BREAKFAST", [("BREAKFAST", 1.0)]),
     ],
 )
 def test_notation(text, pieces):
-    assert prompts.parse(text) == [(words, pytest.approx(weight)) for words, weight in pieces]
+    assert prompt_weighting.parse(text) == [(words, pytest.approx(weight)) for words, weight in pieces]
 
 
 def words_of(text, tokenizer):
     """The chunks as text."""
-    return [tokenizer.decode([token for token, _ in chunk]) for chunk in prompts.chunks(text, tokenizer)]
+    return [tokenizer.decode([token for token, _ in chunk]) for chunk in prompt_weighting.chunks(text, tokenizer)]
 
 
 def test_a_chunk_holds_75_tokens_and_ends_at_a_comma_near_its_end(pipes):
     tokenizer = pipes["sdxl"][1].tokenizer  # a token for each letter
 
     def lengths(text):
-        return [len(chunk) for chunk in prompts.chunks(text, tokenizer)]
+        return [len(chunk) for chunk in prompt_weighting.chunks(text, tokenizer)]
 
     assert lengths("") == [0]
     assert lengths("x" * 75) == [75]
@@ -102,7 +103,7 @@ def test_a_plain_prompt_gives_what_diffusers_makes_of_it(pipes, family, negative
     call = {"device": "cpu", "num_images_per_prompt": 1, "do_classifier_free_guidance": True, "clip_skip": skip}
     want = ours.encode_prompt("a red fox", negative_prompt=negative, **call)
     got = sdtrt.encode_prompt(ours, "a red fox", negative, clip_skip=skip)
-    assert prompts.is_plain(ours, "a red fox", negative)
+    assert prompt_weighting.is_plain(ours, "a red fox", negative)
     for mine, theirs in zip(got.values(), want, strict=True):
         assert torch.equal(mine, theirs)
 
@@ -111,7 +112,7 @@ def test_a_plain_prompt_gives_what_diffusers_makes_of_it(pipes, family, negative
 @pytest.mark.parametrize("skip", [None, 1])
 def test_engines_encode_as_eager_does(pipes, monkeypatch, family, skip):
     ours, stock = pipes[family]
-    monkeypatch.setattr(prompts, "_check_length", lambda *_: None)  # the bundle's U-Net takes 77
+    monkeypatch.setattr(prompt_weighting, "_check_length", lambda *_: None)  # the bundle's U-Net takes 77
     got, want = (sdtrt.encode_prompt(p, [LONG, "(a) fox"], ["ugly", NOTED], clip_skip=skip) for p in (ours, stock))
     close(got, want)
     assert got["prompt_embeds"].shape[:2] == got["negative_prompt_embeds"].shape[:2]
@@ -163,7 +164,7 @@ def test_numbers_of_prompts_must_agree(pipes):
 def test_a_long_prompt_makes_the_image_that_eager_makes(cache, models):
     """The bundle's profile has T up to three chunks."""
     model, _, bundle = small_variants.controlled(cache, models)
-    stock = parity.eager(model)
+    stock = eager_pipeline.eager(model)
     ours = load(bundle, text_encoder=stock.text_encoder, vae=stock.vae)
     calls = [sdtrt.encode_prompt(stock, text, "ugly") for text in ("x" * 100, "xy " * 100, "a fox")]
     assert [c["prompt_embeds"].shape[1] for c in calls] == [154, 231, 77]

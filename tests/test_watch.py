@@ -5,7 +5,7 @@ import torch
 
 import sdtrt
 from sdtrt.errors import NonFiniteError, NonFiniteWarning
-from sdtrt.watch import Watch
+from sdtrt.pipelines.nonfinite import Watch
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 import sdtrt
-from sdtrt import watch as watching
 from sdtrt.errors import NonFiniteError
-from sdtrt.watch import Watch
+from sdtrt.pipelines import nonfinite as watching
+from sdtrt.pipelines.nonfinite import Watch
 
 NAN = float("nan")
 

@@ -10,12 +10,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from sdtrt import engines, pipeline
+from sdtrt import engines
 from sdtrt.bench import _fresh, _pipes
 from sdtrt.bench._pipes import Call, Settings, Shape
 from sdtrt.bench._record import Bench, BenchError, Case, Latency, Ratio, Served, Start
 from sdtrt.bundle.bundle import Bundle
 from sdtrt.errors import ConfigError
+from sdtrt.pipelines import load
 from sdtrt.plan.image_timing import ImageRun
 from sdtrt.system import env
 from sdtrt.system.nvml import Clocks
@@ -142,7 +143,7 @@ def _turns(calls: Mapping[str, Call], callers: int, runs: int, done: Callable[[]
 def _image(pipe: object, call: Call, steps: int, shape: Shape) -> ImageRun:
     """Where the time of one call goes, alone: on a GPU engines wait for their own end meanwhile."""
     given = {"steps": steps, "images": shape.batch, "height": shape.height, "width": shape.width}
-    timed = [pipeline.timed(pipe, lambda: call(0), **given)[1] for _ in range(TIMED)]
+    timed = [load.timed(pipe, lambda: call(0), **given)[1] for _ in range(TIMED)]
     return sorted(timed, key=lambda run: run.wall_ms)[TIMED // 2]
 
 

@@ -7,12 +7,13 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-from sdtrt import config, lora, models, parity
+from sdtrt import config, lora, models
 from sdtrt.bundle.bundle import Bundle
 from sdtrt.config import LoraEntry
 from sdtrt.errors import ModelError
 from sdtrt.models import checkpoint
-from sdtrt.pipeline import engines_of, load
+from sdtrt.pipelines import eager_pipeline
+from sdtrt.pipelines.load import engines_of, load
 from sdtrt.system.json_records import Record
 
 Call = Callable[[int], Any]
@@ -83,6 +84,6 @@ def open_eager(bundle: Bundle, model: str | None, device: str) -> Any:
         ) from exc
     specs = models.load(manifest.family).components(folder, "fp32")
     loras = lora.baked([LoraEntry.model_validate(e) for e in config.get("lora", ())], specs, folder)
-    pipe = parity.eager(folder, loras)
+    pipe = eager_pipeline.eager(folder, loras)
     half = device.startswith("cuda") and manifest.precision != "fp32"
     return pipe.to(device, torch.float16 if half else torch.float32)

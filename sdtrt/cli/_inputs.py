@@ -11,7 +11,7 @@ from sdtrt.errors import ConfigError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from sdtrt.tasks import Task
+    from sdtrt.pipelines.tasks import Task
 
 
 def task_of(image: Path | None, mask: Path | None, control: Sequence[Path]) -> Task | None:
@@ -33,11 +33,11 @@ def task_of(image: Path | None, mask: Path | None, control: Sequence[Path]) -> T
 
 def prompt_arguments(pipe: Any, prompt: str, negative: str | None, clip_skip: int | None) -> dict[str, Any]:
     """The prompts as they are, or as embeddings when they are long or weighed."""
-    from sdtrt import prompts
+    from sdtrt.pipelines import prompt_weighting
 
-    if prompts.is_plain(pipe, prompt, negative):
+    if prompt_weighting.is_plain(pipe, prompt, negative):
         return {"prompt": prompt, "negative_prompt": negative, "clip_skip": clip_skip}
-    return prompts.encode_prompt(pipe, prompt, negative, clip_skip=clip_skip)
+    return prompt_weighting.encode_prompt(pipe, prompt, negative, clip_skip=clip_skip)
 
 
 def picture_arguments(

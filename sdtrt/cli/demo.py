@@ -29,7 +29,7 @@ def run(
         report("copying the model", 0.0)
         from sdtrt import builder, demo
         from sdtrt.measure import measure_ceilings
-        from sdtrt.pipeline import load
+        from sdtrt.pipelines.load import load
 
         hush()
         model = demo.copy(folder / "model")

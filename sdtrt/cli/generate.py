@@ -18,7 +18,7 @@ from sdtrt.errors import ConfigError, SdtrtError
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
-    from sdtrt.outside import Outside
+    from sdtrt.pipelines.unbuilt_sizes import Outside
     from sdtrt.plan.image_timing import ImageRun
 
 EXAMPLES = 'Example: [bold]sdtrt generate bundle --prompt "a red fox in the snow" --steps 30 --seed 7 --out fox.png[/]'
@@ -74,7 +74,7 @@ def run(
     with progress("generate") as report:
         report("loading engines", 0.0)
         from sdtrt.bundle import hub
-        from sdtrt.pipeline import engines_of, load
+        from sdtrt.pipelines.load import engines_of, load
 
         opened = hub.opened(bundle)
         hush()
@@ -133,7 +133,7 @@ def timed_call(pipe: DiffusionPipeline, seed: int, call: dict[str, Any]) -> tupl
 
     import torch
 
-    from sdtrt.pipeline import timed
+    from sdtrt.pipelines.load import timed
 
     pipe.set_progress_bar_config(disable=True)
     steps = call["num_inference_steps"]

@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from sdtrt import engines, pipeline
+from sdtrt import engines
 from sdtrt import models as families
 from sdtrt.costs import graph_costs
 from sdtrt.engines import accuracy
 from sdtrt.errors import ConfigError, EngineError, ShapeError
+from sdtrt.pipelines.load import Loading, load_engines
 from sdtrt.plan.layers import Plan
 from sdtrt.shapes.sample_inputs import sample_inputs
 
@@ -105,7 +106,7 @@ def test_loaded_one_at_a_time_the_outputs_are_the_same(made, bundles, backend, m
         return engine
 
     monkeypatch.setattr(backend, "load", counted, raising=False)
-    lazy = pipeline.load_engines(bundles("sd1", backend.name), pipeline.Loading(low_memory=True))
+    lazy = load_engines(bundles("sd1", backend.name), Loading(low_memory=True))
     for component, engine in lazy.items():
         inputs = inputs_at(engine)[0]
         want = made(component)(**inputs)

@@ -9,9 +9,11 @@ from safetensors.torch import load_file
 from trt import refit
 
 import sdtrt
-from sdtrt import engines, parity, pipeline
+from sdtrt import engines, parity
 from sdtrt.engines import accuracy
 from sdtrt.errors import ConfigError, EngineError, ModelError, Unsupported, VerifyError
+from sdtrt.pipelines import eager_pipeline
+from sdtrt.pipelines.load import engines_of, load_engines
 from sdtrt.shapes.sample_inputs import sample_inputs
 
 # Inductor's bundle here is of another model and makes no images: see engines/test_inductor_weights.py.
@@ -55,12 +57,12 @@ def files(models, tmp_path_factory):
 @pytest.fixture(scope="module")
 def stock(models):
     """Diffusers' own pipeline."""
-    return parity.eager(models["sd1"])
+    return eager_pipeline.eager(models["sd1"])
 
 
 @pytest.fixture(scope="module")
 def shared_pipe(bundle, models):
-    return sdtrt.accelerate(parity.eager(models["sd1"]), bundle)
+    return sdtrt.accelerate(eager_pipeline.eager(models["sd1"]), bundle)
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +88,7 @@ def image(pipe, size=64):
 
 def outputs(pipe):
     """Of all engines that adapters go into, at their least size."""
-    found = {n: e for n, e in pipeline.engines_of(pipe).items() if n in PARTS}
+    found = {n: e for n, e in engines_of(pipe).items() if n in PARTS}
     return {(n, o): t for n, e in found.items() for o, t in e(**inputs_of(e)).items()}
 
 
@@ -147,12 +149,12 @@ def check_every_parameter(engine, folder):
 
 @pytest.mark.parametrize("component", ["unet", "text_encoder"])
 def test_every_parameter_can_be_replaced(bundle, models, component):
-    assert not check_every_parameter(pipeline.load_engines(bundle)[component], models["sd1"])
+    assert not check_every_parameter(load_engines(bundle)[component], models["sd1"])
 
 
 @pytest.mark.parametrize("family", ["sd2", "sdxl"])
 def test_every_parameter_of_other_families_can_be_replaced(bundles, models, family):
-    for name, engine in pipeline.load_engines(bundles(family)).items():
+    for name, engine in load_engines(bundles(family)).items():
         if name in PARTS:
             shared = check_every_parameter(engine, models[family])
             # Random weights have many equal norms and biases, of which the exporter keeps one; no layer's weight is.
@@ -279,7 +281,7 @@ def test_changes_made_together_are_one_switch(pipe, stock, files, plain):
 
 
 def test_three_parts_of_sdxl(bundles, models, files):
-    stock, pipe = parity.eager(models["sdxl"]), sdtrt.load(bundles("sdxl"))
+    stock, pipe = eager_pipeline.eager(models["sdxl"]), sdtrt.load(bundles("sdxl"))
     before, plain = outputs(pipe), image(pipe, 128)
     each_loads(files, "sdxl")(pipe, stock)
     for each in (pipe, stock):

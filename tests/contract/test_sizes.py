@@ -10,7 +10,7 @@ import torch
 from backends import usable
 
 import sdtrt
-from sdtrt import engines, extend, outside, parity, pipeline
+from sdtrt import engines, extend, parity
 from sdtrt import models as families
 from sdtrt.bundle.bundle import Bundle
 from sdtrt.bundle.staging import Staging
@@ -18,6 +18,8 @@ from sdtrt.engines import accuracy
 from sdtrt.engines.backends.tensorrt.running import optimization_profiles
 from sdtrt.engines.batch_split import Usage
 from sdtrt.errors import BundleError, ConfigError, FallbackWarning, ShapeError, Unsupported, VerifyError
+from sdtrt.pipelines import eager_pipeline, unbuilt_sizes
+from sdtrt.pipelines.load import Loading, load_engines
 from sdtrt.shapes.sample_inputs import sample_inputs
 from sdtrt.shapes.spec import ShapeProfile
 
@@ -160,7 +162,7 @@ def test_more_images_than_were_built_come_out_of_one_call(bundles):
 
 def test_a_size_outside_comes_with_what_was_built_the_nearest_and_the_command(bundles, backend):
     bundle = bundles("sd1", backend.name)
-    engine = pipeline.load_engines(bundle)["unet"]
+    engine = load_engines(bundle)["unet"]
     with pytest.raises(ShapeError) as caught:
         engine(**inputs_at(engine.spec, 1, 256, 208))
     text = str(caught.value)
@@ -171,14 +173,14 @@ def test_a_size_outside_comes_with_what_was_built_the_nearest_and_the_command(bu
     built = sum(sum(bundle.manifest.components[n].seconds.values()) for n in COMPONENTS[1:])
     if backend.name in RANGED:
         assert "rebuilt: unet, vae_decoder, vae_encoder; kept: text_encoder" in text
-        assert f"with 1 profile: {outside.duration(built)}" in text
+        assert f"with 1 profile: {unbuilt_sizes.duration(built)}" in text
         assert "activations at this size: unet " in text
     elif backend.name == "onnxruntime":  # 208 is off the steps of 32 that its U-Net was traced for
         assert "rebuilt: unet; kept: text_encoder, vae_decoder, vae_encoder" in text
 
 
 def test_a_size_that_the_graph_takes_costs_no_engine(bundles):
-    engine = pipeline.load_engines(bundles("sd1", "onnxruntime"))["unet"]
+    engine = load_engines(bundles("sd1", "onnxruntime"))["unet"]
     with pytest.raises(ShapeError, match="no engine is rebuilt"):
         engine(**inputs_at(engine.spec, 1, 256, 256))
 
@@ -187,7 +189,7 @@ def test_times_that_were_not_recorded_are_called_unknown(bundles):
     bundle = bundles("sd1", "fake")
     components = {n: c.model_copy(update={"seconds": {}}) for n, c in bundle.manifest.components.items()}
     untimed = Bundle(bundle.path, bundle.manifest.model_copy(update={"components": components}))
-    engine = pipeline.load_engines(untimed)["unet"]
+    engine = load_engines(untimed)["unet"]
     with pytest.raises(ShapeError, match="with 1 profile: an unknown time"):
         engine(**inputs_at(engine.spec, 1, 256))
 
@@ -211,7 +213,7 @@ def test_a_fixed_batch_of_two_takes_no_three(bundles):
 
 
 def test_what_no_profile_mends_comes_without_a_command(bundles):
-    engine = pipeline.load_engines(bundles("sd1", "fake"))["vae_encoder"]
+    engine = load_engines(bundles("sd1", "fake"))["vae_encoder"]
     cases = {(1, 4, 64, 64): "wrong-shape", (1, 3, 64): "wrong-shape", (1, 3, 132, 64): "multiples of 8"}
     for shape, what in cases.items():
         with pytest.raises(ShapeError) as caught:
@@ -226,7 +228,7 @@ def test_what_no_profile_mends_comes_without_a_command(bundles):
 def test_the_fallback_is_the_checkpoint_and_says_so_once(bundles, backend, models):
     bundle = bundles("sd1", backend.name)
     lent = replace(
-        context(bundle, backend, "vae_decoder"), eager=outside.eager(bundle, spec_of(bundle, "vae_decoder"), None)
+        context(bundle, backend, "vae_decoder"), eager=unbuilt_sizes.eager(bundle, spec_of(bundle, "vae_decoder"), None)
     )
     engine = backend.load(bundle.folder("vae_decoder"), lent)
     outside_size = latents(1, 32, 40)
@@ -244,7 +246,7 @@ def test_the_fallback_is_the_checkpoint_and_says_so_once(bundles, backend, model
 
 
 def test_an_image_outside_is_that_of_eager(bundles, models):
-    pipes = sdtrt.load(bundles("sd1"), outside="eager", model=str(models["sd1"])), parity.eager(models["sd1"])
+    pipes = sdtrt.load(bundles("sd1"), outside="eager", model=str(models["sd1"])), eager_pipeline.eager(models["sd1"])
     images = []
     for pipe in pipes:
         pipe.set_progress_bar_config(disable=True)
@@ -257,19 +259,19 @@ def test_an_image_outside_is_that_of_eager(bundles, models):
 def test_the_fallback_has_the_type_of_its_engine(bundles):
     bundle = bundles("sd1", "fake")
     half = families.load("sd").components(bundle.pipeline_folder, "fp16")["unet"]
-    module = outside.eager(bundle, half, None)()
+    module = unbuilt_sizes.eager(bundle, half, None)()
     assert {p.dtype for p in module.parameters()} == {torch.float16}
 
 
 def test_the_fallback_refuses_other_weights(bundles, retrained):
     bundle = bundles("sd1", "fake")
-    load = outside.eager(bundle, spec_of(bundle, "unet"), str(retrained))
+    load = unbuilt_sizes.eager(bundle, spec_of(bundle, "unet"), str(retrained))
     with pytest.raises(BundleError, match="not those that the bundle was built from"):
         load()
 
 
 def test_the_fallback_refuses_when_a_lora_is_in_the_engine(bundles, monkeypatch):
-    engine = pipeline.load_engines(bundles("sd1", "fake"), pipeline.Loading(outside="eager"))["vae_decoder"]
+    engine = load_engines(bundles("sd1", "fake"), Loading(outside="eager"))["vae_decoder"]
     monkeypatch.setattr(engine, "weights", lambda: type("Weights", (), {"changed": frozenset({"w"})})())
     with pytest.raises(Unsupported, match="LoRA"):
         engine(**latents(1, 32, 32))
@@ -319,7 +321,7 @@ def test_a_bundle_gets_further_sizes_and_keeps_the_rest(bundle_copy):
     after = inodes(path)
     assert after["text_encoder"] == before["text_encoder"]
     assert after["unet"] != before["unet"]
-    engine = pipeline.load_engines(Bundle.open(path))["unet"]
+    engine = load_engines(Bundle.open(path))["unet"]
     assert str(engine.profile_for(inputs_at(engine.spec, 1, 256, 320))) == "B=1,H=256,W=320,T=77"
     modified = (path / "manifest.json").stat().st_mtime_ns
     sdtrt.add_profiles(path, ["B=1,H=256,W=320"])
@@ -331,7 +333,7 @@ def test_a_graph_with_dynamic_axes_only_gets_a_new_manifest(bundle_copy):
     before = inodes(path)
     sdtrt.add_profiles(path, ["B=1,H=32,W=32"])
     assert inodes(path) == before
-    engine = pipeline.load_engines(Bundle.open(path))["vae_decoder"]
+    engine = load_engines(Bundle.open(path))["vae_decoder"]
     assert engine(**latents(1, 32, 32))["image"].shape == (1, 3, 32, 32)
 
 

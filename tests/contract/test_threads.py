@@ -10,7 +10,8 @@ import pytest
 import torch
 
 import sdtrt
-from sdtrt import engines, parity, pipeline, threads
+from sdtrt import engines
+from sdtrt.pipelines import eager_pipeline, load, thread_safety
 
 # Inductor's bundle here makes no images; test_engines.py calls its engines from several threads.
 COMPUTING = [n for n in engines.names() if engines.load(n).computes and n != "inductor"]
@@ -50,12 +51,12 @@ def image(pipe, number, **more):
 @every_backend
 def test_callers_at_once_get_what_they_would_alone(pipe):
     alone = [image(pipe, number) for number in range(CALLERS)]
-    before = {name: engine.calls for name, engine in pipeline.engines_of(pipe).items()}
+    before = {name: engine.calls for name, engine in load.engines_of(pipe).items()}
     start = Barrier(CALLERS)
 
     def call(number):
         start.wait()
-        return pipeline.timed(pipe, lambda: image(pipe, number), steps=1 + number % 2, images=1, **SIZE)
+        return load.timed(pipe, lambda: image(pipe, number), steps=1 + number % 2, images=1, **SIZE)
 
     with ThreadPoolExecutor(CALLERS) as pool:
         found = list(pool.map(call, range(CALLERS)))
@@ -65,7 +66,7 @@ def test_callers_at_once_get_what_they_would_alone(pipe):
         texts = 1 if number % 4 == 1 else 2  # guidance 1 asks for no negative prompt
         assert counts == {"text_encoder": texts, "unet": 1 + number % 2, "vae_decoder": 1}
         assert timing.guidance_scale == [7.5, 1.0, 2.0, 12.0][number % 4]
-    for name, engine in pipeline.engines_of(pipe).items():
+    for name, engine in load.engines_of(pipe).items():
         made = sum(timing.engines[name].count for _, timing in found if name in timing.engines)
         assert engine.calls == before[name] + made
 
@@ -136,7 +137,7 @@ def test_an_error_or_an_interrupt_stays_with_its_caller(pipe):
         return tensors
 
     assert np.array_equal(image(pipe, 2, callback_on_step_end=disturb), alone)
-    assert not threads._in_use
+    assert not thread_safety._in_use
     assert np.array_equal(image(pipe, 2), alone)
 
 
@@ -156,7 +157,7 @@ def test_the_other_tasks_too(bundles, backend, task):
 
 @one_backend
 def test_accelerated_pipelines_too(bundles, backend, models):
-    user = parity.eager(models["sd1"])
+    user = eager_pipeline.eager(models["sd1"])
     sdtrt.accelerate(user, bundles("sd1", backend.name), options={"threads": 1})
     alone = image(user, 3)
     inside = []
@@ -174,7 +175,7 @@ def test_a_pipeline_that_is_dropped_frees_its_engines_at_once(bundles, backend):
     """Gigabytes of a GPU must not wait for a garbage collection, which may never look at what is old."""
     pipe = opened(bundles("sd1", backend.name), backend)
     image(pipe, 0)
-    kept = [weakref.ref(e) for e in pipeline.engines_of(pipe).values()]
+    kept = [weakref.ref(e) for e in load.engines_of(pipe).values()]
     gc.collect()
     gc.disable()
     try:

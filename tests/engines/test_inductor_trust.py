@@ -5,10 +5,10 @@ import sys
 
 import pytest
 
-from sdtrt import pipeline
 from sdtrt.bundle.bundle import Bundle
 from sdtrt.engines.backends.inductor import package
 from sdtrt.errors import BundleError
+from sdtrt.pipelines import load
 
 LOAD = """
 import sys
@@ -28,7 +28,7 @@ def test_a_changed_byte_is_found_before_any_package_is_opened(bundle_copy, monke
     opened = []
     monkeypatch.setattr(package, "load", lambda path: opened.append(path.parent.name))
     with pytest.raises(BundleError, match="sha256") as caught:
-        pipeline.load_engines(bundle)
+        load.load_engines(bundle)
     assert caught.value.slug == "file-damaged"
     assert "unet" not in opened
 

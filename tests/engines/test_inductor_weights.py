@@ -7,9 +7,9 @@ import tiny_loras
 import torch
 
 import sdtrt
-from sdtrt import parity, pipeline
 from sdtrt.engines import accuracy
 from sdtrt.errors import EngineError
+from sdtrt.pipelines import eager_pipeline, load
 from sdtrt.shapes.sample_inputs import sample_inputs
 
 TO_Q = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q.weight"
@@ -23,7 +23,7 @@ def bundle(bundles):
 
 @pytest.fixture(scope="module")
 def loaded(bundle):
-    return pipeline.load_engines(bundle)
+    return load.load_engines(bundle)
 
 
 @pytest.fixture(params=["text_encoder", "unet"])
@@ -94,7 +94,7 @@ def test_lora_by_diffusers_own_methods(bundle, tmp_path):
     """The same latents as diffusers' own with the adapter, and those of before to the bit without it."""
     model = Path(bundle.manifest.model)
     file = str(tiny_loras.make(tmp_path / "fox.safetensors", model, 1))
-    mine, stock = sdtrt.accelerate(parity.eager(model), bundle), parity.eager(model)
+    mine, stock = sdtrt.accelerate(eager_pipeline.eager(model), bundle), eager_pipeline.eager(model)
 
     def latents(pipe):
         noise = torch.Generator().manual_seed(0)

@@ -5,8 +5,9 @@ import pytest
 import tiny_loras
 import torch
 
-from sdtrt import lora, pipeline
+from sdtrt import lora
 from sdtrt.errors import EngineError
+from sdtrt.pipelines import load
 from sdtrt.shapes.sample_inputs import sample_inputs
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -14,7 +15,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.fixture
 def engine(bundles):
-    return pipeline.load_engines(bundles())["text_encoder"]
+    return load.load_engines(bundles())["text_encoder"]
 
 
 def output(engine):

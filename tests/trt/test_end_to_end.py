@@ -14,6 +14,7 @@ from sdtrt import builder, cli, parity
 from sdtrt.bundle.bundle import Bundle
 from sdtrt.engines.backends.tensorrt import cuda as trt_cuda
 from sdtrt.errors import BuildError, EngineError
+from sdtrt.pipelines import eager_pipeline
 
 FAMILIES = ("sd1", "sdxl")
 RELEASES = ("10.16.1.11", bindings.NEWEST)
@@ -65,7 +66,7 @@ def test_the_bundle_says_what_it_was_built_with(bundle, trt):
 
 def test_an_image_is_that_of_eager_pytorch(pipe, bundle, models):
     family = next(f for f in FAMILIES if bundle.manifest.model == str(models[f]))
-    stock = parity.eager(models[family])
+    stock = eager_pipeline.eager(models[family])
     stock.set_progress_bar_config(disable=True)
     assert parity.psnr(image(pipe), image(stock)) >= 40
 

@@ -12,7 +12,8 @@ from sdtrt import lora, parity
 from sdtrt import models as families
 from sdtrt.config import LoraEntry
 from sdtrt.errors import EngineError, Unsupported, VerifyError
-from sdtrt.pipeline import load_engines
+from sdtrt.pipelines import eager_pipeline
+from sdtrt.pipelines.load import load_engines
 
 CALL = {"num_inference_steps": 2, "output_type": "np"}
 
@@ -39,12 +40,12 @@ def files(models, tmp_path_factory):
 @pytest.fixture(scope="module")
 def stock(models):
     """Diffusers' own pipeline."""
-    return parity.eager(models["sd1"])
+    return eager_pipeline.eager(models["sd1"])
 
 
 @pytest.fixture(scope="module")
 def shared_pipe(newest, cache, models):
-    return sdtrt.accelerate(parity.eager(models["sd1"]), refit.build(cache, models, refit="all"))
+    return sdtrt.accelerate(eager_pipeline.eager(models["sd1"]), refit.build(cache, models, refit="all"))
 
 
 @pytest.fixture
@@ -161,7 +162,7 @@ def test_a_weight_that_the_engine_does_not_let_go(pipe, files, monkeypatch):
 @pytest.mark.parametrize("kind", ["none", "identical"])
 def test_engines_that_keep_their_weights_refuse_with_what_to_do(newest, cache, models, kind):
     bundle = refit.build(cache, models, ["text_encoder"], refit=kind)
-    pipe = sdtrt.accelerate(parity.eager(models["sd1"]), bundle)
+    pipe = sdtrt.accelerate(eager_pipeline.eager(models["sd1"]), bundle)
     with pytest.raises(Unsupported, match="refit: all"):
         pipe.load_lora_weights("anything")
 
@@ -183,8 +184,8 @@ def test_half_precision_engines_take_half_precision_weights(newest, cache, model
 def test_adapters_go_onto_parts_without_an_engine_too(newest, cache, models, tmp_path):
     bundle = refit.build(cache, models, ["text_encoder"], refit="all")
     file = tiny_loras.make(tmp_path / "fox.safetensors", models["sd1"], 1)
-    stock = parity.eager(models["sd1"])
-    pipe = sdtrt.accelerate(parity.eager(models["sd1"]), bundle, options={"refit_check": False})
+    stock = eager_pipeline.eager(models["sd1"])
+    pipe = sdtrt.accelerate(eager_pipeline.eager(models["sd1"]), bundle, options={"refit_check": False})
     plain = image(pipe)
     for each in (pipe, stock):
         each.load_lora_weights(str(file), adapter_name="fox")
@@ -192,7 +193,7 @@ def test_adapters_go_onto_parts_without_an_engine_too(newest, cache, models, tmp
     pipe.fuse_lora()
     pipe.unload_lora_weights()
     assert same(pipe, stock), "fused in the engine and in the module"
-    pipe = sdtrt.accelerate(parity.eager(models["sd1"]), bundle)
+    pipe = sdtrt.accelerate(eager_pipeline.eager(models["sd1"]), bundle)
     pipe.load_lora_weights(str(file), adapter_name="fox")
     pipe.unload_lora_weights()
     assert np.array_equal(image(pipe), plain)

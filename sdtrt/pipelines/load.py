@@ -11,15 +11,16 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import ref
 
-from sdtrt import engines, lora, models, tasks, threads
-from sdtrt import outside as beyond
+from sdtrt import engines, lora, models
 from sdtrt.bundle import hub, provenance
 from sdtrt.bundle.bundle import Bundle
 from sdtrt.errors import BundleError, Unsupported
-from sdtrt.outside import Outside
+from sdtrt.pipelines import tasks, thread_safety
+from sdtrt.pipelines import unbuilt_sizes as beyond
+from sdtrt.pipelines.nonfinite import OnNonFinite, Watch
+from sdtrt.pipelines.tasks import Task
+from sdtrt.pipelines.unbuilt_sizes import Outside
 from sdtrt.plan.image_timing import EngineCalls, ImageRun
-from sdtrt.tasks import Task
-from sdtrt.watch import OnNonFinite, Watch
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -73,7 +74,7 @@ def load(
     """Open a bundle as the stock diffusers pipeline of `task`; every scheduler, callback and output type works.
 
     Without a task it is what the checkpoint was trained for: "txt2img", or "inpaint" with a U-Net of nine channels.
-    Several threads may call it at once, see `sdtrt.threads`. `options` override the backend's options; `parts` replace
+    Several threads may call it at once, see `thread_safety`. `options` override the backend's options; `parts` replace
     or add pipeline parts, such as `scheduler=`, `controlnet=` or `safety_checker=` (a bundle holds none).
 
     A call whose engines give NaN or Inf raises NonFiniteError with the step; `on_nonfinite` "warn" makes that a
@@ -148,15 +149,15 @@ def accelerate(
 
 def load_modules(bundle: Bundle, how: Loading = AS_BUILT, controlled: bool = False) -> dict[str, nn.Module]:
     """The bundle's engines as modules, by the diffusers attribute that each serves; ControlNets if `controlled`."""
-    from sdtrt import controlnet
-    from sdtrt.modules import NORM, EngineTextEncoder, EngineUNet, EngineVae
+    from sdtrt.pipelines import engine_controlnet
+    from sdtrt.pipelines.engine_modules import NORM, EngineTextEncoder, EngineUNet, EngineVae
 
     watch = Watch(how.on_nonfinite)
     nets = bundle.controlnets or {}
     loaded = load_engines(bundle, how, () if controlled else nets)
     modules: dict[str, nn.Module] = {}
     if mine := {n: loaded.pop(n) for n in nets if n in loaded}:
-        modules["controlnet"] = controlnet.load(mine, nets, watch)
+        modules["controlnet"] = engine_controlnet.load(mine, nets, watch)
     for attribute in dict.fromkeys(e.spec.attribute for e in loaded.values()):
         mine = {n: e for n, e in loaded.items() if e.spec.attribute == attribute}
         folder = bundle.pipeline_folder / attribute
@@ -216,7 +217,7 @@ def _check_trust(bundle: Bundle, backend: engines.Backend, trust: bool) -> None:
 
 def engines_of(pipe: DiffusionPipeline) -> dict[str, engines.Engine]:
     """All engines in `pipe` by component name."""
-    from sdtrt.modules import EngineModule
+    from sdtrt.pipelines.engine_modules import EngineModule
 
     parts = (net for part in pipe.components.values() for net in getattr(part, "nets", [part]))
     modules = [m for m in parts if isinstance(m, EngineModule)]
@@ -255,9 +256,9 @@ def _calls(count: int, seconds: float) -> EngineCalls:
 
 def _adapt_methods(pipe: DiffusionPipeline, bundle: Bundle) -> DiffusionPipeline:
     """Refuse what engines cannot do; LoRA works where the weights in the engines can be replaced."""
-    from sdtrt.modules import EngineModule
+    from sdtrt.pipelines.engine_modules import EngineModule
 
-    _refuse_methods(threads.thread_safe(pipe), _REFUSED)
+    _refuse_methods(thread_safety.thread_safe(pipe), _REFUSED)
     _look_at_the_end(pipe)
     parts = {n: m for n in _LORA_PARTS if (m := getattr(pipe, n, None)) is not None}
     mine = {n: m.engines[n] for n, m in parts.items() if isinstance(m, EngineModule)}
@@ -280,7 +281,7 @@ def _look_at_the_end(pipe: DiffusionPipeline) -> None:
 
     The pipeline is not held by its own method: dropping it frees its engines at once.
     """
-    from sdtrt.modules import EngineModule
+    from sdtrt.pipelines.engine_modules import EngineModule
 
     whose, free = ref(pipe), type(pipe).maybe_free_model_hooks
     watch = next(m.watch for m in pipe.components.values() if isinstance(m, EngineModule))

@@ -12,8 +12,8 @@ from diffusers.models.controlnets.controlnet import ControlNetOutput
 from torch import Tensor, nn
 
 from sdtrt.engines import Engine
-from sdtrt.modules import EngineModule, read_config
-from sdtrt.watch import Watch
+from sdtrt.pipelines.engine_modules import EngineModule, read_config
+from sdtrt.pipelines.nonfinite import Watch
 
 
 class EngineControlNet(EngineModule):

@@ -28,8 +28,8 @@ from transformers.models.clip.modeling_clip import CLIPTextModelOutput
 from sdtrt.engines import Engine
 from sdtrt.errors import Unsupported
 from sdtrt.models import DOWN, MIDDLE
+from sdtrt.pipelines.nonfinite import Watch
 from sdtrt.shapes.spec import ComponentSpec
-from sdtrt.watch import Watch
 
 NORM = "final_layer_norm.safetensors"
 # Attributes of the replaced modules that pipelines and users reach for in vain.
