@@ -28,13 +28,14 @@ import numpy as np
 from parts import Parts
 
 import sdtrt
-from sdtrt import demo, images, sensitivity
+from sdtrt import demo, sensitivity
 from sdtrt.bundle.bundle import Bundle
 from sdtrt.cli.console import hush
 from sdtrt.config import Calibration
 from sdtrt.engines.backends.inductor.engine import InductorOptions
 from sdtrt.errors import VerifyError
 from sdtrt.system import env
+from sdtrt.verification import image_metrics
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "scripts"))
@@ -128,7 +129,7 @@ def score(made: Any) -> dict[str, Any]:
 
 def likeness(made: Any, eager: Any) -> dict[str, float]:
     """PSNR of every picture against eager's, in dB."""
-    found = [images.psnr(a.astype(np.float64), b.astype(np.float64)) for a, b in zip(made, eager, strict=True)]
+    found = [image_metrics.psnr(a.astype(np.float64), b.astype(np.float64)) for a, b in zip(made, eager, strict=True)]
     low = statistics.quantiles(found, n=10, method="inclusive")[0] if len(found) > 1 else found[0]
     return {"median_db": statistics.median(found), "lowest_db": min(found), "lowest_tenth_db": low}
 

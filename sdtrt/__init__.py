@@ -10,10 +10,10 @@ if TYPE_CHECKING:
     from sdtrt.bundle.bundle import Bundle
     from sdtrt.bundle.hub import pull, push
     from sdtrt.extend import add_profiles
-    from sdtrt.parity import verify
     from sdtrt.pipelines.load import accelerate, load
     from sdtrt.pipelines.prompt_weighting import encode_prompt
     from sdtrt.reasons import why
+    from sdtrt.verification.verify import verify
 
 __version__ = "0.1.0"
 __all__ = [
@@ -41,7 +41,7 @@ _HOMES = {
     "load": "sdtrt.pipelines.load",
     "pull": "sdtrt.bundle.hub",
     "push": "sdtrt.bundle.hub",
-    "verify": "sdtrt.parity",
+    "verify": "sdtrt.verification.verify",
     "why": "sdtrt.reasons",
 }
 

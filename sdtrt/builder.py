@@ -17,23 +17,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sdtrt import (
-    answers,
-    calibrating,
-    costs,
-    history,
-    lora,
-    memory,
-    models,
-    observe,
-    pace,
-    parity,
-    quantize,
-    reference,
-    rescue,
-)
+from sdtrt import calibrating, costs, history, lora, memory, models, observe, pace, quantize
 from sdtrt import config as configs
-from sdtrt.answers import Answers
 from sdtrt.bundle import staging
 from sdtrt.bundle.bundle import Bundle
 from sdtrt.bundle.manifest import PIPELINE, RECORD, Change, Component, Manifest, Memory, Quantisation
@@ -45,11 +30,13 @@ from sdtrt.export import onnx_export
 from sdtrt.forecast import IMAGE, Forecast, Step, forecast
 from sdtrt.graph import optimize
 from sdtrt.plan.image_timing import FILE as RUN
-from sdtrt.reference import Reference
-from sdtrt.rescue import Spare
 from sdtrt.shapes.sample_inputs import sample_inputs
 from sdtrt.shapes.spec import ComponentSpec
 from sdtrt.system import env, files, malloc, process_memory
+from sdtrt.verification import fp32_fallback, reference_images, reference_outputs, verify
+from sdtrt.verification.fp32_fallback import Spare
+from sdtrt.verification.reference_images import Reference
+from sdtrt.verification.reference_outputs import Answers
 
 if TYPE_CHECKING:
     from torch import nn
@@ -146,7 +133,7 @@ def _reference(plan: Forecast, progress: Progress) -> Reference | None:
         return None
     sizes = plan.profiles[0].sizes("opt")
     steps, loras = plan.config.verify_steps, plan.loras
-    return reference.make(plan.folder, sizes, steps, loras, lambda label: progress(f"image: {label}", 0.0))
+    return reference_images.make(plan.folder, sizes, steps, loras, lambda label: progress(f"image: {label}", 0.0))
 
 
 def _component(
@@ -223,10 +210,10 @@ def _build(plan: Forecast, step: Step, folder: Path, report: Progress, made: Ref
         engine = make(onnx)
     with stage("verify", "comparing with eager"):
         limit = accuracy.LIMITS[plan.config.precision].error
-        checked = rescue.checked(engine, asked, limit, spare, make, within("verify"))
+        checked = fp32_fallback.checked(engine, asked, limit, spare, make, within("verify"))
         changes, engine = (*changes, *checked.changes), checked.engine
         priced = price(checked.onnx) if checked.onnx else priced
-        shutil.rmtree(folder / rescue.SPARE, ignore_errors=True)
+        shutil.rmtree(folder / fp32_fallback.SPARE, ignore_errors=True)
     with stage("profile", "profiling"):
         inputs = {n: t.to(engine.device) for n, t in sample_inputs(spec, sizes).items()}
         profiled = engine.profile(inputs, sizes, plan.config.profile_runs, folder)
@@ -263,7 +250,7 @@ def _ask(plan: Forecast, spec: ComponentSpec, module: Any, report: Progress, mad
     if not plan.backend.computes:
         return Answers((), {})
     given = made.inputs.get(spec.name) if made else None
-    asked = answers.ask(module.float(), spec, plan.profiles, given=given, report=report)
+    asked = reference_outputs.ask(module.float(), spec, plan.profiles, given=given, report=report)
     module.to(getattr(torch, spec.dtype))
     return asked
 
@@ -325,7 +312,7 @@ def _check_image(
     if not (steps and plan.backend.computes and {"unet", "vae_decoder"} <= manifest.components.keys()):
         return manifest
     started = time.perf_counter()
-    check = parity.check_images(Bundle(stage.path, manifest), plan.folder, steps, plan.loras, report, made)
+    check = verify.check_images(Bundle(stage.path, manifest), plan.folder, steps, plan.loras, report, made)
     weights = sum(s.weight_bytes for s in plan.steps)
     history.add(plan.entry(IMAGE, weights, {"verify": time.perf_counter() - started}))
     if failed := [row for row in check.rows() if not row.passed]:

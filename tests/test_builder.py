@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import sdtrt
-from sdtrt import builder, config, engines, images
+from sdtrt import builder, config, engines
 from sdtrt.bundle.bundle import Bundle
 from sdtrt.bundle.staging import Staging
 from sdtrt.errors import BuildError, BundleError, ConfigError, ModelError, ShapeError, VerifyError
@@ -22,6 +22,7 @@ from sdtrt.forecast import forecast
 from sdtrt.pipelines import eager_pipeline
 from sdtrt.plan import image_timing
 from sdtrt.plan.image_timing import ImageRun
+from sdtrt.verification import image_metrics
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "build_engines.py"
 COMPONENTS = {"text_encoder", "unet", "vae_decoder", "vae_encoder"}
@@ -205,7 +206,7 @@ def test_an_engine_that_computes_nonsense_is_never_put_in_place(models, tmp_path
 
 
 def test_an_image_that_differs_keeps_the_bundle_out(models, tmp_path, monkeypatch):
-    monkeypatch.setattr(images, "psnr", lambda image, reference: 12.0)
+    monkeypatch.setattr(image_metrics, "psnr", lambda image, reference: 12.0)
     with pytest.raises(VerifyError) as caught:
         sdtrt.build(models["sd1"], tmp_path / "bundle", backend="eager", profile_runs=1, verify_steps=1)
     assert caught.value.slug == "verify-image"

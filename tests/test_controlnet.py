@@ -13,7 +13,7 @@ from trt import use
 from trt.bindings import NEWEST, Unreachable
 
 import sdtrt
-from sdtrt import builder, cli, forecast, parity
+from sdtrt import builder, cli, forecast
 from sdtrt.config import BuildConfig
 from sdtrt.errors import BundleError, ModelError, ShapeError, Unsupported
 from sdtrt.models import family_of
@@ -21,6 +21,7 @@ from sdtrt.models import skeleton as skeleton_of
 from sdtrt.pipelines import eager_pipeline
 from sdtrt.pipelines.load import engines_of
 from sdtrt.shapes.sample_inputs import sample_inputs
+from sdtrt.verification import image_metrics
 
 SIZE = small_variants.SIZE
 
@@ -94,8 +95,8 @@ def pair(small, stock, nets):
 )
 def test_images_match_eager(pair, call):
     ours, theirs = (run(pipe, **call) for pipe in pair)
-    assert parity.psnr(ours, theirs) >= 40
-    assert parity.psnr(ours, run(pair[0], controlnet_conditioning_scale=0.0, image=picture(3))) < 35
+    assert image_metrics.psnr(ours, theirs) >= 40
+    assert image_metrics.psnr(ours, run(pair[0], controlnet_conditioning_scale=0.0, image=picture(3))) < 35
 
 
 def test_the_picture_matters_and_the_stock_class_runs(pair):
@@ -108,16 +109,16 @@ def test_without_residuals_the_unet_is_the_plain_one(small, stock):
     ours = quiet(sdtrt.load(small[2], options={"threads": 1}, **others(stock)))
     call = {"num_inference_steps": 2, "output_type": "np", "height": SIZE, "width": SIZE}
     images = [p("a fox", generator=torch.Generator().manual_seed(1), **call).images for p in (ours, stock)]
-    assert parity.psnr(*images) >= 40
+    assert image_metrics.psnr(*images) >= 40
     assert "controlnet" not in engines_of(ours), "an engine that is not used is not loaded"
 
 
 def test_two_controlnets_with_an_engine_and_without(small, stock, nets):
     pictures = {"image": [picture(), picture(2)], "controlnet_conditioning_scale": [0.7, 0.3]}
     want = run(eager(stock, nets), **pictures)
-    assert parity.psnr(run(load(small[2], stock, controlnet=nets), **pictures), want) >= 40
+    assert image_metrics.psnr(run(load(small[2], stock, controlnet=nets), **pictures), want) >= 40
     mixed = load(small[2], stock, controlnet=[load(small[2], stock).controlnet, nets[1]])
-    assert parity.psnr(run(mixed, **pictures), want) >= 40
+    assert image_metrics.psnr(run(mixed, **pictures), want) >= 40
     assert set(engines_of(mixed)) == {"unet", "controlnet"}
 
 
@@ -160,7 +161,7 @@ def test_accelerate_keeps_the_users_controlnet(small, stock, nets, bundles):
     sdtrt.accelerate(pipe, small[2], options={"threads": 1})
     assert pipe.controlnet is nets[1]
     assert set(engines_of(pipe)) == {"unet"}
-    assert parity.psnr(run(pipe), want) >= 40
+    assert image_metrics.psnr(run(pipe), want) >= 40
 
 
 def test_the_key_of_the_unet_says_that_it_is_another_graph(small, tmp_path):
@@ -225,7 +226,7 @@ def test_sdxl_and_the_command_line_on_eager_engines(models, tmp_path, capsys):
     )
     assert isinstance(ours, type(theirs))
     pictures = {"image": [picture(), picture(2)], "controlnet_conditioning_scale": [0.7, 0.3]}
-    assert parity.psnr(run(ours, **pictures), run(theirs, **pictures)) >= 60
+    assert image_metrics.psnr(run(ours, **pictures), run(theirs, **pictures)) >= 60
 
     files, seen = [tmp_path / "a.png", tmp_path / "b.png"], []
     for index, file in enumerate(files):
@@ -253,6 +254,6 @@ def test_on_tensorrt(cache, models):
         stock = eager_pipeline.eager(model)
         ours = quiet(sdtrt.load(bundle, "controlnet", **others(stock)))
         want = run(eager(stock, small_variants.controlnet(model, net)))
-        assert parity.psnr(run(ours), want) >= 40
+        assert image_metrics.psnr(run(ours), want) >= 40
         for engine in engines_of(ours).values():
             engine.close()

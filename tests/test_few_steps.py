@@ -8,8 +8,8 @@ import torch
 from filelock import FileLock
 
 import sdtrt
-from sdtrt import parity
 from sdtrt.pipelines import eager_pipeline, tasks
+from sdtrt.verification import image_metrics
 
 SIZE = small_variants.SIZE
 
@@ -50,7 +50,7 @@ def test_lcm_matches_eager_and_runs_one_row_for_each_image(lcm, monkeypatch, ste
     monkeypatch.setitem(ours.unet.engines, "unet", called)
     image = run(ours, num_inference_steps=steps, guidance_scale=8.0)
     assert rows == [1] * steps
-    assert parity.psnr(image, run(lcm[0], num_inference_steps=steps, guidance_scale=8.0)) >= 40
+    assert image_metrics.psnr(image, run(lcm[0], num_inference_steps=steps, guidance_scale=8.0)) >= 40
     assert not np.array_equal(image, run(ours, num_inference_steps=steps, guidance_scale=2.0)), "the scale is an input"
 
 
@@ -58,7 +58,7 @@ def test_lcm_from_a_picture(lcm):
     ours = engines_for(lcm, "img2img")
     stock = with_lcm(type(ours)(**lcm[0].components, requires_safety_checker=False))
     picture = torch.rand(1, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
-    assert parity.psnr(*(edit(pipe, image=picture, strength=0.8) for pipe in (ours, stock))) >= 60
+    assert image_metrics.psnr(*(edit(pipe, image=picture, strength=0.8) for pipe in (ours, stock))) >= 60
 
 
 def test_lcm_in_an_exported_graph(cache, models):
@@ -68,7 +68,7 @@ def test_lcm_in_an_exported_graph(cache, models):
     ours = engines_for((stock, bundle))
     call = tasks.sample_call(stock, {"H": SIZE, "W": SIZE}) | {"height": SIZE, "width": SIZE}
     image = edit(ours, **call, guidance_scale=8.0)
-    assert parity.psnr(image, edit(stock, **call, guidance_scale=8.0)) >= 40
+    assert image_metrics.psnr(image, edit(stock, **call, guidance_scale=8.0)) >= 40
     assert not np.array_equal(image, edit(ours, **call, guidance_scale=2.0))
 
 
@@ -104,5 +104,5 @@ def test_turbo(bundles, models, monkeypatch, steps):
     engine = ours.unet.engines["unet"]
     monkeypatch.setattr(engine, "_run", lambda t, run=engine._run: (rows.append(t["sample"].shape[0]), run(t))[1])
     call = {"num_inference_steps": steps, "guidance_scale": 0.0}
-    assert parity.psnr(run(ours, 128, **call), run(stock, 128, **call)) >= 40
+    assert image_metrics.psnr(run(ours, 128, **call), run(stock, 128, **call)) >= 40
     assert rows == [1] * steps

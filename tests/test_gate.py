@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from sdtrt import answers, gate
 from sdtrt.errors import ShapeError, VerifyError
 from sdtrt.shapes.spec import ComponentSpec, ShapeProfile, TensorSpec
 from sdtrt.system import env
+from sdtrt.verification import component_check, reference_outputs
 
 SHAPE = ("2B", 4, "H/8", "W/8")
 SPEC = ComponentSpec(
@@ -59,11 +59,11 @@ def oracle():
 
 
 def judge(engine, oracle, **more):
-    return gate.judge(engine, answers.ask(oracle, SPEC, PROFILES, **more), 1e-3)
+    return component_check.judge(engine, reference_outputs.ask(oracle, SPEC, PROFILES, **more), 1e-3)
 
 
 def test_both_ends_and_the_best_size_of_every_profile_each_once():
-    assert [p.label for p in answers.points(SPEC, PROFILES)] == [
+    assert [p.label for p in reference_outputs.points(SPEC, PROFILES)] == [
         "B=1,H=64,W=64, guidance off",
         "B=1,H=64,W=64",
         "B=1,H=256,W=256, guidance off",
@@ -71,7 +71,7 @@ def test_both_ends_and_the_best_size_of_every_profile_each_once():
         "B=2,H=128,W=64",
         "B=1,H=512,W=256",
     ]
-    assert [p.label for p in answers.points(TEXT, PROFILES)] == ["B=1", "B=2"]
+    assert [p.label for p in reference_outputs.points(TEXT, PROFILES)] == ["B=1", "B=2"]
 
 
 def test_the_least_batch_of_a_unet_is_one_sample(oracle):
@@ -99,7 +99,7 @@ def test_an_engine_that_is_wrong_at_one_size_fails(oracle, wrong, where, value):
 
 
 def test_an_engine_that_is_wrong_with_one_of_several_inputs_fails(oracle):
-    point = answers.points(SPEC, PROFILES)[1]
+    point = reference_outputs.points(SPEC, PROFILES)[1]
     third = point.inputs(SPEC, 2)["sample"]
     found = judge(Engine(oracle, lambda sample: torch.equal(sample, third), 1.0), oracle)
     assert [answer[:2] for answer in found.failing] == [(point, 2)]
@@ -135,7 +135,7 @@ def test_inputs_of_a_real_image_are_compared_too(oracle):
 @pytest.mark.parametrize("short", ["time", "memory"])
 def test_a_largest_size_that_would_take_too_much_is_left_out_with_a_note(oracle, monkeypatch, short):
     if short == "time":
-        monkeypatch.setattr(answers, "LARGEST_S", 0.0)
+        monkeypatch.setattr(reference_outputs, "LARGEST_S", 0.0)
     monkeypatch.setattr(env, "free_memory_bytes", lambda: 1000 if short == "memory" else None)
     found = judge(Engine(oracle), oracle)
     assert list(found.figures)[-1] == "B=1,H=256,W=256"
@@ -148,7 +148,7 @@ def test_a_largest_size_that_would_take_too_much_is_left_out_with_a_note(oracle,
 
 
 def test_a_size_that_takes_long_is_compared_once_with_a_note(oracle, monkeypatch):
-    monkeypatch.setattr(answers, "REPEAT_S", 0.0)
+    monkeypatch.setattr(reference_outputs, "REPEAT_S", 0.0)
     engine = Engine(oracle)
     found = judge(engine, oracle)
     assert len(engine.batches) == len(found.figures) == 6
@@ -156,7 +156,7 @@ def test_a_size_that_takes_long_is_compared_once_with_a_note(oracle, monkeypatch
 
 
 def test_attention_scores_count_as_memory():
-    from sdtrt.effort import Effort
+    from sdtrt.verification.eager_cost import Effort
 
     attention = nn.Identity()
     attention.heads = 8

@@ -9,12 +9,14 @@ import overflowing
 import pytest
 import shared_exports
 
-from sdtrt import builder, islands, parity, reference
+from sdtrt import builder
 from sdtrt import models as families
 from sdtrt.cli import verify
 from sdtrt.errors import NonFiniteError, VerifyError
-from sdtrt.islands import Finding
-from sdtrt.parity import Row
+from sdtrt.verification import fp32_search, reference_images
+from sdtrt.verification import verify as parity
+from sdtrt.verification.fp32_search import Finding
+from sdtrt.verification.verify import Row
 
 SETTINGS = {"precision": "fp16", "components": ["vae_decoder"], "profiles": ["B=1,H=16,W=16"], "profile_runs": 1}
 
@@ -79,7 +81,7 @@ def test_the_terminal_tells_the_finding(mended, capsys):
 
 
 def test_modules_that_the_recipe_names_need_no_search(build, monkeypatch):
-    monkeypatch.setattr(islands, "search", None)
+    monkeypatch.setattr(fp32_search, "search", None)
     bundle = build("asked", float32=["decoder"])
     component = bundle.manifest.components["vae_decoder"]
     assert component.key["float32"] == "decoder"
@@ -89,7 +91,7 @@ def test_modules_that_the_recipe_names_need_no_search(build, monkeypatch):
 
 def test_an_engine_that_nothing_helps_is_refused_with_what_was_tried(build, checkpoint, monkeypatch):
     nothing = Finding(frozenset(), float("inf"), float("inf"), ("no part in float32 helped", "4 engines tried"))
-    monkeypatch.setattr(islands, "search", lambda *args: nothing)
+    monkeypatch.setattr(fp32_search, "search", lambda *args: nothing)
     with pytest.raises(VerifyError) as caught:
         build("refused")
     assert caught.value.slug == "verify-component"
@@ -112,8 +114,8 @@ def test_each_image_is_judged_by_itself(bundles, models, monkeypatch):
         return np.zeros_like(image)
 
     monkeypatch.setattr(parity, "image", spoil)
-    monkeypatch.setattr(reference, "SEEDS", 3)
-    eager = reference.make(models["sd1"], bundle.manifest.shape_profiles[0].sizes("opt"), 3)
+    monkeypatch.setattr(reference_images, "SEEDS", 3)
+    eager = reference_images.make(models["sd1"], bundle.manifest.shape_profiles[0].sizes("opt"), 3)
     specs = families.load("sd").components(models["sd1"], "fp16")
     for name in ("text_encoder", "unet", "vae_decoder"):  # what engines of these are compared at
         calls = ("call 1", "call 3") if name == "unet" else ("call 1",)

@@ -10,9 +10,10 @@ import torch
 from PIL import Image
 
 import sdtrt
-from sdtrt import builder, cli, parity
+from sdtrt import builder, cli
 from sdtrt.errors import BundleError
 from sdtrt.pipelines import eager_pipeline
+from sdtrt.verification import image_metrics
 
 SIZE = small_variants.SIZE
 
@@ -44,8 +45,8 @@ def test_nine_channels_match_eager(nine):
     ours = sdtrt.load(bundle, options={"threads": 1}, text_encoder=stock.text_encoder, vae=stock.vae)
     assert isinstance(ours, type(stock)), "the checkpoint says what it is for"
     image = run(ours)
-    assert parity.psnr(image, run(stock)) >= 40
-    assert parity.psnr(run(ours, strength=0.6), run(stock, strength=0.6)) >= 40
+    assert image_metrics.psnr(image, run(stock)) >= 40
+    assert image_metrics.psnr(run(ours, strength=0.6), run(stock, strength=0.6)) >= 40
     assert not np.array_equal(image, run(ours, image=1 - call_of()["image"])), "the picture is an input"
 
 
@@ -63,7 +64,7 @@ def test_a_build_of_nine_channels_is_compared_with_eager_by_an_image(models, tmp
     assert bundle.manifest.image["psnr_db"] >= 60
     ours, stock = sdtrt.load(bundle), eager_pipeline.eager(model)
     assert isinstance(ours, diffusers.StableDiffusionXLInpaintPipeline)
-    assert parity.psnr(run(ours, strength=0.99), run(stock, strength=0.99)) >= 60
+    assert image_metrics.psnr(run(ours, strength=0.99), run(stock, strength=0.99)) >= 60
 
 
 # ---------------------------------------------------------------------------------------------- command line
@@ -100,7 +101,7 @@ def test_generate_from_a_picture(bundles, generate, files, tmp_path):
     assert (code, near.shape) == (0, (128, 128, 3))
     assert "128x128" in text
     far = generate(bundle, *call, "--strength", 1.0)[1]
-    assert parity.psnr(near, source) > parity.psnr(far, source) + 3
+    assert image_metrics.psnr(near, source) > image_metrics.psnr(far, source) + 3
     calls = json.loads((tmp_path / "run.json").read_text())["engines"]
     assert {"vae_encoder", "unet", "vae_decoder"} < calls.keys()
     assert calls["unet"]["count"] == 1, "of four steps"

@@ -6,8 +6,8 @@ import onnx
 import pytest
 import torch
 
-from sdtrt import islands
 from sdtrt.graph import optimize, widen_fp32
+from sdtrt.verification import fp32_search
 
 X = np.linspace(-2, 3, 2 * graph_in_half.WIDTH, dtype=np.float16).reshape(2, -1)
 INPUTS = [{"x": torch.from_numpy(X)}]
@@ -107,7 +107,7 @@ def test_modules_that_a_recipe_names_stay_float32(tmp_path):
 
 
 def test_magnitudes_are_those_of_float32(overflowing):
-    largest = islands.magnitudes(overflowing, [*INPUTS, {"x": torch.from_numpy(X[:1])}])
+    largest = fp32_search.magnitudes(overflowing, [*INPUTS, {"x": torch.from_numpy(X[:1])}])
     assert largest["d"] == pytest.approx(3 * 0.5 * 30 * 60000, rel=1e-3)
     assert largest["a"] == pytest.approx(1.5)
     assert "shape" not in largest
@@ -121,7 +121,7 @@ def test_what_overflows_is_found_without_trying(overflowing):
         tries.append(nodes)
         return 1e-4
 
-    found = islands.search(overflowing, INPUTS, trial, float("inf"), 0.05)
+    found = fp32_search.search(overflowing, INPUTS, trial, float("inf"), 0.05)
     assert tries == [found.nodes] == [{"/grow/Mul", "/grow/Reshape", "/norm/LayerNormalization"}]
     told = "\n".join(found.notes)
     assert "in float32: grow, norm" in told
@@ -138,35 +138,35 @@ def test_bisection_finds_the_modules_that_matter(tmp_path, needed):
 
     def trial(nodes):
         tries.append(nodes)
-        return 0.01 if needed <= set(islands.modules(nodes)) else 0.3
+        return 0.01 if needed <= set(fp32_search.modules(nodes)) else 0.3
 
-    found = islands.search(path, INPUTS, trial, 0.3, 0.05)
-    assert set(islands.modules(found.nodes)) == needed
+    found = fp32_search.search(path, INPUTS, trial, 0.3, 0.05)
+    assert set(fp32_search.modules(found.nodes)) == needed
     assert found.after == 0.01
-    assert len(tries) <= islands.TRIES
+    assert len(tries) <= fp32_search.TRIES
 
 
 def test_the_search_ends_with_what_it_has_when_tries_are_spent(tmp_path, monkeypatch):
-    monkeypatch.setattr(islands, "TRIES", 3)
+    monkeypatch.setattr(fp32_search, "TRIES", 3)
     path = graph_in_half.chain(tmp_path / "m.onnx", 16)
 
     def trial(nodes):
-        return 0.01 if "m05" in islands.modules(nodes) else 0.3
+        return 0.01 if "m05" in fp32_search.modules(nodes) else 0.3
 
-    found = islands.search(path, INPUTS, trial, 0.3, 0.05)
+    found = fp32_search.search(path, INPUTS, trial, 0.3, 0.05)
     assert trial(found.nodes) == found.after == 0.01
-    assert 1 < len(islands.modules(found.nodes)) < 16
+    assert 1 < len(fp32_search.modules(found.nodes)) < 16
 
 
 def test_attention_is_tried_before_everything(tmp_path):
     path = graph_in_half.attention(tmp_path / "m.onnx")
-    found = islands.search(path, INPUTS, lambda nodes: 0.01 if "/attn/sdpa/Softmax" in nodes else 1.0, 1.0, 0.05)
-    assert islands.modules(found.nodes) == ["attn.sdpa"]
+    found = fp32_search.search(path, INPUTS, lambda nodes: 0.01 if "/attn/sdpa/Softmax" in nodes else 1.0, 1.0, 0.05)
+    assert fp32_search.modules(found.nodes) == ["attn.sdpa"]
 
 
 def test_nothing_helps(tmp_path):
     path = graph_in_half.chain(tmp_path / "m.onnx", 4)
-    found = islands.search(path, INPUTS, lambda nodes: 0.4, 0.3, 0.05)
+    found = fp32_search.search(path, INPUTS, lambda nodes: 0.4, 0.3, 0.05)
     assert not found.nodes
     assert found.notes[0] == "no part in float32 helped"
     assert "everything in float32 was not enough: error 0.4" in found.notes

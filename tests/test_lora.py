@@ -5,12 +5,13 @@ import tiny_loras
 import torch
 from safetensors.torch import save_file
 
-from sdtrt import builder, cli, config, lora, models, parity
+from sdtrt import builder, cli, config, lora, models
 from sdtrt.config import LoraEntry
 from sdtrt.errors import ConfigError, ModelError
 from sdtrt.forecast import forecast
 from sdtrt.pipelines import eager_pipeline
 from sdtrt.shapes.sample_inputs import sample_inputs
+from sdtrt.verification import verify
 
 SIZES = {"B": 1, "H": 64, "W": 64, "T": 77}
 
@@ -206,7 +207,7 @@ def baked(models, files, tmp_path_factory):
 def test_a_build_with_loras_is_checked_against_diffusers(baked, files):
     assert baked.manifest.image["psnr_db"] >= 40
     assert [e["scale"] for e in baked.manifest.config["lora"]] == [0.7, -0.4]
-    assert all(row.passed for row in parity.verify(baked))
+    assert all(row.passed for row in verify.verify(baked))
 
 
 def test_another_scale_rebuilds_only_what_the_lora_changes(baked, models, files):

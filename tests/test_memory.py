@@ -10,13 +10,14 @@ import torch
 from small_checkpoint import make
 
 import sdtrt
-from sdtrt import answers, builder, cli, config, engines, gate, memory, parity, reference
+from sdtrt import builder, cli, config, engines, memory
 from sdtrt import models as families
 from sdtrt.engines.backends.onnxruntime.engine import OrtEngine
 from sdtrt.export import onnx_export
 from sdtrt.forecast import forecast
 from sdtrt.shapes.spec import ShapeProfile
 from sdtrt.system import process_memory
+from sdtrt.verification import component_check, reference_images, reference_outputs, verify
 
 FIXED = ShapeProfile.parse("B=1,H=64,W=64,T=77")
 
@@ -64,7 +65,7 @@ def watched(small, tmp_path_factory):
 
     with pytest.MonkeyPatch.context() as patch:
         build, load = type(backend).build, type(backend).load
-        read, capture, judge = builder._module, onnx_export.capture, gate.judge
+        read, capture, judge = builder._module, onnx_export.capture, component_check.judge
 
         def was_read(*arguments):
             module = read(*arguments)
@@ -97,7 +98,7 @@ def watched(small, tmp_path_factory):
         patch.setattr(OrtEngine, "_open", opened)
 
         patch.setattr(builder, "_module", was_read)
-        patch.setattr(gate, "judge", judged)
+        patch.setattr(component_check, "judge", judged)
         patch.setattr(onnx_export, "capture", exported)
         patch.setattr(type(backend), "build", built)
         patch.setattr(type(backend), "load", loaded)
@@ -122,7 +123,7 @@ def test_the_checkpoints_weights_are_gone_when_the_engine_is_built(watched):
 
 def test_verify_has_the_checkpoint_and_the_engine_in_memory_in_turn(watched, monkeypatch):
     alive, kept, sessions = {}, [], weakref.WeakSet()
-    ask, judge, opened = answers.ask, gate.judge, OrtEngine._open
+    ask, judge, opened = reference_outputs.ask, component_check.judge, OrtEngine._open
 
     def asked(module, *arguments, **named):
         kept.extend(weakref.ref(p) for p in module.parameters())
@@ -139,11 +140,11 @@ def test_verify_has_the_checkpoint_and_the_engine_in_memory_in_turn(watched, mon
         sessions.add(session)
         return session
 
-    monkeypatch.setattr(answers, "ask", asked)
-    monkeypatch.setattr(gate, "judge", judged)
+    monkeypatch.setattr(reference_outputs, "ask", asked)
+    monkeypatch.setattr(component_check, "judge", judged)
     monkeypatch.setattr(OrtEngine, "_open", open_session)
-    monkeypatch.setattr(reference, "make", lambda *arguments: reference.Reference((), {}))
-    monkeypatch.setattr(parity, "check_images", lambda *arguments, **named: parity.ImageCheck(1, (), "fp16", None))
+    monkeypatch.setattr(reference_images, "make", lambda *arguments: reference_images.Reference((), {}))
+    monkeypatch.setattr(verify, "check_images", lambda *arguments, **named: verify.ImageCheck(1, (), "fp16", None))
     assert all(row.passed for row in sdtrt.verify(watched[0]))
     assert alive == {"asked": 0, "compared": 1, "weights": 0}
     assert not sessions

@@ -13,12 +13,12 @@ from diffusers.callbacks import MultiPipelineCallbacks, SDCFGCutoffCallback, SDX
 from safetensors.torch import save_file
 
 import sdtrt
-from sdtrt import parity
 from sdtrt.errors import BundleError, ConfigError, ShapeError, Unsupported
 from sdtrt.pipelines import eager_pipeline
 from sdtrt.pipelines.engine_modules import NORM, EngineModule
 from sdtrt.pipelines.load import _REFUSED, _comparable, load_engines, timed
 from sdtrt.shapes.sample_inputs import sample_inputs
+from sdtrt.verification import image_metrics
 
 FAMILIES = ("sd1", "sd2", "sdxl")
 PROMPT = "a red fox"
@@ -71,7 +71,7 @@ def same(pair, make=dict, call=run):
     """Both pipelines with arguments of their own (generators are used up) give the same image, which is returned."""
     ours, stock = (array(call(pipe, **make())) for pipe in pair)
     assert ours.shape == stock.shape
-    assert parity.psnr(ours, stock) >= 40
+    assert image_metrics.psnr(ours, stock) >= 40
     return ours
 
 
@@ -127,7 +127,7 @@ def test_argument(pipes, plain, monkeypatch, family, case):
         swap(pipes[family], monkeypatch, "Euler linspace")
     image = same(pipes[family], CALLS[case])
     if case != "default size":
-        assert parity.psnr(image[-1:], plain[family]) < 60, "the argument changed nothing"
+        assert image_metrics.psnr(image[-1:], plain[family]) < 60, "the argument changed nothing"
 
 
 def test_v_prediction_with_guidance_rescale(pipes):
@@ -181,7 +181,7 @@ def test_sd_prompt_embeds(pipes, plain):
     positive, negative = embeds(pair, "a blue whale", "ugly")
     image = same(pair, lambda: {"prompt": None, "prompt_embeds": positive, "negative_prompt_embeds": negative})
     direct = run(pair[0], "a blue whale", negative_prompt="ugly")
-    assert parity.psnr(image, direct) > 60 > parity.psnr(image, plain["sd1"])
+    assert image_metrics.psnr(image, direct) > 60 > image_metrics.psnr(image, plain["sd1"])
 
 
 def test_xl_prompt_embeds(pipes):
@@ -189,7 +189,7 @@ def test_xl_prompt_embeds(pipes):
     names = ("prompt_embeds", "negative_prompt_embeds", "pooled_prompt_embeds", "negative_pooled_prompt_embeds")
     given = dict(zip(names, embeds(pair, "a blue whale", "ugly"), strict=True))
     image = same(pair, lambda: {"prompt": None, **given})
-    assert parity.psnr(image, run(pair[0], "a blue whale", negative_prompt="ugly")) > 60
+    assert image_metrics.psnr(image, run(pair[0], "a blue whale", negative_prompt="ugly")) > 60
     del given["pooled_prompt_embeds"]
     with pytest.raises(ValueError, match="pooled_prompt_embeds"):
         run(pair[0], None, **given)
@@ -214,7 +214,7 @@ def test_sd_clip_skip(pipes, skip):
     got = ours.encode_prompt(PROMPT, "cpu", 1, False, clip_skip=skip)[0]
     torch.testing.assert_close(got, want, rtol=1e-3, atol=1e-4)
     image = run(stock, None, prompt_embeds=want, guidance_scale=1.0)
-    assert parity.psnr(run(ours, clip_skip=skip, guidance_scale=1.0), image) >= 40
+    assert image_metrics.psnr(run(ours, clip_skip=skip, guidance_scale=1.0), image) >= 40
 
 
 def test_sd_clip_skip_takes_the_norm_from_the_bundle(bundle_copy):
@@ -258,7 +258,7 @@ def test_xl_force_zeros_for_empty_prompt(pipes, plain, bundle_copy):
     index["force_zeros_for_empty_prompt"] = False
     (folder / "pipeline" / "model_index.json").write_text(json.dumps(index))
     stock = twin(pipes["sdxl"][1], force_zeros_for_empty_prompt=False)
-    assert parity.psnr(same((load(folder), stock)), plain["sdxl"]) < 60
+    assert image_metrics.psnr(same((load(folder), stock)), plain["sdxl"]) < 60
 
 
 # ---------------------------------------------------------------------------------------------- outputs
@@ -273,7 +273,7 @@ def test_output_types(pipes, family, kind):
         assert (ours[0].size, ours[0].mode) == (stock[0].size, stock[0].mode)
     else:
         assert (ours.shape, ours.dtype) == (stock.shape, stock.dtype)
-    assert parity.psnr(array(ours), array(stock)) >= 40
+    assert image_metrics.psnr(array(ours), array(stock)) >= 40
 
 
 @pytest.mark.parametrize(("family", "length"), [("sd1", 2), ("sdxl", 1)])
@@ -302,7 +302,7 @@ def test_callback_sees_and_changes_tensors(pipes, plain, family):
     ours, stock = seen.values()
     assert len(ours) == 3
     assert ours == stock
-    assert parity.psnr(image, plain[family]) < 60
+    assert image_metrics.psnr(image, plain[family]) < 60
 
 
 def test_interrupt(pipes, plain):
@@ -315,7 +315,7 @@ def test_interrupt(pipes, plain):
 
     image = same(pipes["sd1"], lambda: {"callback_on_step_end": stop})
     assert steps == [0, 0]
-    assert parity.psnr(image, plain["sd1"]) < 60
+    assert image_metrics.psnr(image, plain["sd1"]) < 60
     assert np.array_equal(run(pipes["sd1"][0]), plain["sd1"]), "the next call starts afresh"
 
 
@@ -326,7 +326,7 @@ def test_guidance_switched_off_in_mid_run(pipes, plain, family, cutoff):
         pipes[family],
         lambda: {"callback_on_step_end": callback, "callback_on_step_end_tensor_inputs": cutoff.tensor_inputs},
     )
-    assert parity.psnr(image, plain[family]) < 60
+    assert image_metrics.psnr(image, plain[family]) < 60
 
 
 # ---------------------------------------------------------------------------------------------- schedulers
@@ -386,7 +386,7 @@ def test_fractional_timesteps_reach_the_unet(pipes, monkeypatch):
 def test_eta_with_ddim(pipes, monkeypatch, eta):
     swap(pipes["sd1"], monkeypatch, "DDIM")
     image = same(pipes["sd1"], lambda: {"eta": eta})
-    assert (parity.psnr(image, run(pipes["sd1"][0], eta=0.0)) > 60) == (eta == 0.0)
+    assert (image_metrics.psnr(image, run(pipes["sd1"][0], eta=0.0)) > 60) == (eta == 0.0)
 
 
 def test_timesteps_with_a_scheduler_that_takes_none(pipes, monkeypatch):
@@ -554,7 +554,7 @@ def test_vae_slicing(pipes, monkeypatch):
     sliced = run(ours, num_images_per_prompt=2)
     ours.vae.disable_slicing()
     assert sizes == [1, 1]
-    assert parity.psnr(sliced, whole) >= 60
+    assert image_metrics.psnr(sliced, whole) >= 60
 
 
 # ---------------------------------------------------------------------------------------------- surface

@@ -6,9 +6,10 @@ import small_variants
 import torch
 
 import sdtrt
-from sdtrt import cli, parity
+from sdtrt import cli
 from sdtrt.errors import ConfigError, ShapeError
 from sdtrt.pipelines import eager_pipeline, prompt_weighting
+from sdtrt.verification import image_metrics
 
 LONG = "a red fox in deep snow, " * 12
 NOTED = "a (red:1.4) fox on a [blue] ((background)), " * 4
@@ -169,7 +170,7 @@ def test_a_long_prompt_makes_the_image_that_eager_makes(cache, models):
     calls = [sdtrt.encode_prompt(stock, text, "ugly") for text in ("x" * 100, "xy " * 100, "a fox")]
     assert [c["prompt_embeds"].shape[1] for c in calls] == [154, 231, 77]
     images = [(run(ours, **call), run(stock, **call)) for call in calls]
-    assert all(parity.psnr(*pair) >= 40 for pair in images)
+    assert all(image_metrics.psnr(*pair) >= 40 for pair in images)
     with pytest.raises(ShapeError) as raised:
         sdtrt.encode_prompt(ours, "x" * 300)
     assert raised.value.slug == "prompt-too-long"
@@ -195,7 +196,7 @@ def test_clip_skip_in_the_other_tasks(pipes, bundles, family, task):
     # The stock SD pipelines reach for a `text_model` that transformers 5 has no more: embeddings go round it.
     want = run(theirs, **call, **sdtrt.encode_prompt(stock, "a red fox", clip_skip=1))
     skipped = run(ours, prompt="a red fox", clip_skip=1, **call)
-    assert parity.psnr(skipped, want) >= 40
+    assert image_metrics.psnr(skipped, want) >= 40
     assert not np.array_equal(skipped, run(ours, prompt="a red fox", **call))
 
 

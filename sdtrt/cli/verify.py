@@ -23,11 +23,11 @@ def run(
     """Check every file and compare each component and a whole image with eager PyTorch."""
     with progress("verify") as report:
         report("loading", 0.0)
-        from sdtrt import parity
         from sdtrt.errors import VerifyError
+        from sdtrt.verification import verify
 
         hush()
-        rows = parity.verify(bundle, model, steps, full, report, trust=trust)
+        rows = verify.verify(bundle, model, steps, full, report, trust=trust)
     grid = table("compared", "metric", "value", "limit", "", numbers=("value", "limit"))
     for row in rows:
         mark = "[green]ok[/]" if row.passed else "[red]too far[/]"

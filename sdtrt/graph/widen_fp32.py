@@ -3,8 +3,8 @@
 A node of an island takes and gives float32; casts stand at its shores alone, one per tensor. Every operator still has
 one type, so the graph stays strongly typed, and its inputs, outputs and weights keep theirs.
 
-`widen` takes any nodes; `sdtrt.islands` finds the nodes that an engine needs, and the pass `fp32_attention_scores`
-widens the scores of every attention.
+`widen` takes any nodes; `sdtrt.verification.fp32_search` finds the nodes that an engine needs, and the pass
+`fp32_attention_scores` widens the scores of every attention.
 """
 
 from __future__ import annotations

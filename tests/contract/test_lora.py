@@ -9,12 +9,13 @@ from safetensors.torch import load_file
 from trt import refit
 
 import sdtrt
-from sdtrt import engines, parity
+from sdtrt import engines
 from sdtrt.engines import accuracy
 from sdtrt.errors import ConfigError, EngineError, ModelError, Unsupported, VerifyError
 from sdtrt.pipelines import eager_pipeline
 from sdtrt.pipelines.load import engines_of, load_engines
 from sdtrt.shapes.sample_inputs import sample_inputs
+from sdtrt.verification import image_metrics
 
 # Inductor's bundle here is of another model and makes no images: see engines/test_inductor_weights.py.
 COMPUTING = [n for n in engines.names() if engines.load(n).computes and n != "inductor"]
@@ -101,7 +102,7 @@ def same_bits(got, want):
 
 
 def same(pipe, stock):
-    return parity.psnr(image(pipe), image(stock)) >= 60
+    return image_metrics.psnr(image(pipe), image(stock)) >= 60
 
 
 def each_loads(files, *names):
@@ -186,7 +187,7 @@ def test_weights_that_do_not_fit_change_nothing(shared_pipe, plain, name, value)
 def test_an_adapter_does_what_it_does_in_diffusers(pipe, stock, files, plain):
     each_loads(files, "fox")(pipe, stock)
     assert same(pipe, stock)
-    assert parity.psnr(image(pipe), plain[1]) < 45, "the adapter does something"
+    assert image_metrics.psnr(image(pipe), plain[1]) < 45, "the adapter does something"
     assert pipe.get_list_adapters() == stock.get_list_adapters()
 
 
@@ -287,8 +288,8 @@ def test_three_parts_of_sdxl(bundles, models, files):
     for each in (pipe, stock):
         each.set_adapters("sdxl", -1.5)
     assert {part.part for part in pipe.lora_switch.last.parts} == set(PARTS)
-    assert parity.psnr(image(pipe, 128), image(stock, 128)) >= 60
-    assert parity.psnr(image(pipe, 128), plain) < 45
+    assert image_metrics.psnr(image(pipe, 128), image(stock, 128)) >= 60
+    assert image_metrics.psnr(image(pipe, 128), plain) < 45
     pipe.unload_lora_weights()
     assert same_bits(outputs(pipe), before)
 

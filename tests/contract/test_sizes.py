@@ -10,7 +10,7 @@ import torch
 from backends import usable
 
 import sdtrt
-from sdtrt import engines, extend, parity
+from sdtrt import engines, extend
 from sdtrt import models as families
 from sdtrt.bundle.bundle import Bundle
 from sdtrt.bundle.staging import Staging
@@ -22,6 +22,7 @@ from sdtrt.pipelines import eager_pipeline, unbuilt_sizes
 from sdtrt.pipelines.load import Loading, load_engines
 from sdtrt.shapes.sample_inputs import sample_inputs
 from sdtrt.shapes.spec import ShapeProfile
+from sdtrt.verification import image_metrics
 
 COMPONENTS = ("text_encoder", "unet", "vae_decoder", "vae_encoder")
 # Inductor compiles one package for each size, minutes in all; it chooses by the same code.
@@ -253,7 +254,7 @@ def test_an_image_outside_is_that_of_eager(bundles, models):
         call = {"num_inference_steps": 1, "height": 32, "width": 32, "output_type": "np"}
         with pytest.warns(FallbackWarning) if pipe is pipes[0] else ExitStack():
             images.append(pipe("a fox", generator=torch.manual_seed(0), **call).images)
-    assert parity.psnr(*images) >= 40
+    assert image_metrics.psnr(*images) >= 40
 
 
 def test_the_fallback_has_the_type_of_its_engine(bundles):

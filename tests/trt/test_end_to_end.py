@@ -10,11 +10,12 @@ import torch
 from trt import bindings, cuda, use
 
 import sdtrt
-from sdtrt import builder, cli, parity
+from sdtrt import builder, cli
 from sdtrt.bundle.bundle import Bundle
 from sdtrt.engines.backends.tensorrt import cuda as trt_cuda
 from sdtrt.errors import BuildError, EngineError
 from sdtrt.pipelines import eager_pipeline
+from sdtrt.verification import image_metrics, verify
 
 FAMILIES = ("sd1", "sdxl")
 RELEASES = ("10.16.1.11", bindings.NEWEST)
@@ -68,7 +69,7 @@ def test_an_image_is_that_of_eager_pytorch(pipe, bundle, models):
     family = next(f for f in FAMILIES if bundle.manifest.model == str(models[f]))
     stock = eager_pipeline.eager(models[family])
     stock.set_progress_bar_config(disable=True)
-    assert parity.psnr(image(pipe), image(stock)) >= 40
+    assert image_metrics.psnr(image(pipe), image(stock)) >= 40
 
 
 def test_the_unet_is_replayed_as_a_graph_from_its_third_call_on(pipe):
@@ -129,7 +130,7 @@ def test_a_report_is_written(bundle, tmp_path, capsys):
 
 
 def test_verify_passes(bundle):
-    assert all(row.passed for row in parity.verify(bundle))
+    assert all(row.passed for row in verify.verify(bundle))
 
 
 # ------------------------------------------------------------------------------------ what goes wrong

@@ -8,12 +8,13 @@ import torch
 from trt import bindings, refit, use
 
 import sdtrt
-from sdtrt import lora, parity
+from sdtrt import lora
 from sdtrt import models as families
 from sdtrt.config import LoraEntry
 from sdtrt.errors import EngineError, Unsupported, VerifyError
 from sdtrt.pipelines import eager_pipeline
 from sdtrt.pipelines.load import load_engines
+from sdtrt.verification import image_metrics
 
 CALL = {"num_inference_steps": 2, "output_type": "np"}
 
@@ -77,7 +78,7 @@ def inside(pipe):
 
 
 def same(pipe, stock):
-    return parity.psnr(image(pipe), image(stock)) >= 60
+    return image_metrics.psnr(image(pipe), image(stock)) >= 60
 
 
 # ------------------------------------------------------------------------------------ what adapters do

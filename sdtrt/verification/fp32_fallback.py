@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sdtrt import gate, islands
-from sdtrt.answers import Answer, Answers
 from sdtrt.bundle import manifest
 from sdtrt.errors import BuildError, EngineError, VerifyError
 from sdtrt.export import onnx_export
 from sdtrt.graph import widen_fp32
 from sdtrt.shapes.spec import ComponentSpec
 from sdtrt.system import files
+from sdtrt.verification import component_check, fp32_search
+from sdtrt.verification.reference_outputs import Answer, Answers
 
 if TYPE_CHECKING:
     from sdtrt.engines import Engine
@@ -36,7 +36,7 @@ class Checked:
     """An engine that passed the gate; with `changes` and the graph when parts of it stay in float32."""
 
     engine: Engine
-    verdict: gate.Verdict
+    verdict: component_check.Verdict
     changes: tuple[manifest.Change, ...] = ()
     onnx: Path | None = None
 
@@ -57,7 +57,7 @@ class Spare:
         """The ONNX file."""
         return self._path
 
-    def widened(self, nodes: islands.Nodes, name: str) -> tuple[Path, manifest.Change]:
+    def widened(self, nodes: fp32_search.Nodes, name: str) -> tuple[Path, manifest.Change]:
         """Write the graph with `nodes` in float32 into the folder `name`, and say what was changed."""
         path = _linked(self._path, self._folder / name)
         return path, widen_fp32.widen_file(path, lambda model: nodes)
@@ -75,7 +75,7 @@ def checked(engine: Engine, answers: Answers, limit: float, spare: Spare | None,
     Raises VerifyError with what was tried when no engine is near enough to eager.
     """
     spec = engine.spec
-    verdict = gate.judge(engine, answers, limit, report)
+    verdict = component_check.judge(engine, answers, limit, report)
     if verdict.passed:
         return Checked(engine, verdict)
     engine.close()
@@ -83,11 +83,11 @@ def checked(engine: Engine, answers: Answers, limit: float, spare: Spare | None,
         raise failed(spec, verdict, ())
     tries = _Tries(spare, make, verdict.failing[:_POINTS], report)
     inputs = [answer.point.inputs(spec, answer.seed) for answer in tries.failing]
-    finding = islands.search(spare.path, inputs, tries.error, verdict.error, limit)
+    finding = fp32_search.search(spare.path, inputs, tries.error, verdict.error, limit)
     if not finding.nodes:
         raise failed(spec, verdict, finding.notes)
     engine, change = tries.engine(finding.nodes)
-    again = gate.judge(engine, answers, limit, report)
+    again = component_check.judge(engine, answers, limit, report)
     if not again.passed:
         engine.close()
         raise failed(spec, again, finding.notes)
@@ -95,7 +95,7 @@ def checked(engine: Engine, answers: Answers, limit: float, spare: Spare | None,
     return Checked(engine, again, (change.model_copy(update={"notes": finding.notes}),), graph)
 
 
-def failed(spec: ComponentSpec, verdict: gate.Verdict, tried: Sequence[str]) -> VerifyError:
+def failed(spec: ComponentSpec, verdict: component_check.Verdict, tried: Sequence[str]) -> VerifyError:
     """The error of a component that is too far from eager, with what was tried against it."""
     return VerifyError(
         f"the engine of {spec.name} differs from eager PyTorch",
@@ -113,21 +113,21 @@ class _Tries:
         self._spare, self._make, self._report = spare, make, report
         self.failing = failing
         self._count = 0
-        self._last: tuple[islands.Nodes, Engine, manifest.Change] | None = None
+        self._last: tuple[fp32_search.Nodes, Engine, manifest.Change] | None = None
 
-    def error(self, nodes: islands.Nodes) -> float:
+    def error(self, nodes: fp32_search.Nodes) -> float:
         """Worst error at the points that failed; infinite when there is no engine."""
         self._count += 1
-        where = islands.shown(islands.modules(nodes), 2)
+        where = fp32_search.shown(fp32_search.modules(nodes), 2)
         self._report(f"differs from eager, try {self._count} in float32: {where}", 0.5)
         try:
             engine, _ = self.engine(nodes)
-            errors = [gate.error(engine, answer) for answer in self.failing]
+            errors = [component_check.error(engine, answer) for answer in self.failing]
         except (BuildError, EngineError):
             return math.inf
         return max((e for e in errors if e is not None), default=math.inf)
 
-    def engine(self, nodes: islands.Nodes) -> tuple[Engine, manifest.Change]:
+    def engine(self, nodes: fp32_search.Nodes) -> tuple[Engine, manifest.Change]:
         """The engine with `nodes` in float32, and what was changed in its graph."""
         if self._last is not None and self._last[0] == nodes:
             return self._last[1:]

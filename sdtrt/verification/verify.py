@@ -10,17 +10,18 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sdtrt import answers, gate, images, lora, models, reference
 from sdtrt import config as configs
+from sdtrt import lora, models
 from sdtrt.bundle.bundle import Bundle
 from sdtrt.engines.accuracy import LIMITS
 from sdtrt.errors import NonFiniteError, VerifyError
-from sdtrt.images import psnr
 from sdtrt.models import checkpoint
 from sdtrt.pipelines.load import Loading, engines_of, load, load_engines, timed
 from sdtrt.plan.image_timing import ImageRun
-from sdtrt.reference import Reference, image
 from sdtrt.system import malloc
+from sdtrt.verification import component_check, image_metrics, reference_images, reference_outputs
+from sdtrt.verification.image_metrics import psnr
+from sdtrt.verification.reference_images import Reference, image
 
 if TYPE_CHECKING:
     pass
@@ -50,7 +51,7 @@ class ImageCheck:
     """Images of the engines against those of eager, one per seed, and where the time of the first went."""
 
     steps: int
-    images: tuple[images.Likeness, ...]
+    images: tuple[image_metrics.Likeness, ...]
     precision: str
     run: ImageRun | None
 
@@ -107,7 +108,7 @@ def verify(
     for engine in loaded.values():
         engine.close()  # it is loaded again when eager has answered
     progress("eager: making images", 0.0)
-    made = reference.make(folder, manifest.shape_profiles[0].sizes("opt"), steps, loras)
+    made = reference_images.make(folder, manifest.shape_profiles[0].sizes("opt"), steps, loras)
     rows: list[Row] = []
     for index, (name, engine) in enumerate(loaded.items()):
         bundle.check_files(name)
@@ -119,10 +120,10 @@ def verify(
         module = oracle[name].load(folder)
         lora.bake(module, oracle[name], loras, folder)
         given, profiles = made.inputs.get(name), manifest.shape_profiles
-        asked = answers.ask(module, engine.spec, profiles, full=full, given=given, report=report)
+        asked = reference_outputs.ask(module, engine.spec, profiles, full=full, given=given, report=report)
         del module
         malloc.give_back()
-        rows += _rows(name, gate.judge(engine, asked, LIMITS[manifest.precision].error, report))
+        rows += _rows(name, component_check.judge(engine, asked, LIMITS[manifest.precision].error, report))
         engine.close()
     progress("image: comparing", len(loaded) / (len(loaded) + 1))
     rows += check_images(bundle, folder, steps, loras, made=made, trust=trust).rows()
@@ -146,7 +147,7 @@ def _check_weights(bundle: Bundle, name: str, weights: Path) -> None:
         )
 
 
-def _rows(name: str, verdict: gate.Verdict) -> list[Row]:
+def _rows(name: str, verdict: component_check.Verdict) -> list[Row]:
     limit = verdict.limit
     rows = [Row(f"{name} at {p}", "relative error", e, limit, e <= limit) for p, e in verdict.figures.items()]
     return rows + [Row(name, "relative error", math.nan, limit, True, note) for note in verdict.notes]
@@ -167,17 +168,17 @@ def check_images(
     other: the message of the pipeline stands with it.
     """
     sizes = bundle.manifest.shape_profiles[0].sizes("opt")
-    made = made or reference.make(folder, sizes, steps, loras, progress)
-    pipe, found, first = load(bundle, trust=trust), list[images.Likeness](), None
+    made = made or reference_images.make(folder, sizes, steps, loras, progress)
+    pipe, found, first = load(bundle, trust=trust), list[image_metrics.Likeness](), None
     size = {"height": sizes["H"], "width": sizes["W"]}
     for seed, expected in enumerate(made.images):
         progress(f"comparing with eager, seed {seed}")
         try:
             got, run = timed(pipe, partial(image, pipe, sizes, steps, seed), steps=steps, images=1, **size)
         except NonFiniteError as exc:
-            found.append(images.Likeness(-math.inf, math.nan, math.nan, (exc.message,)))
+            found.append(image_metrics.Likeness(-math.inf, math.nan, math.nan, (exc.message,)))
         else:
-            found.append(images.likeness(got, expected))
+            found.append(image_metrics.likeness(got, expected))
             first = first or run
     for engine in engines_of(pipe).values():
         engine.close()

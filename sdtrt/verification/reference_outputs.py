@@ -13,11 +13,11 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sdtrt.effort import Effort
 from sdtrt.engines import accuracy
 from sdtrt.errors import VerifyError
 from sdtrt.shapes.sample_inputs import sample_inputs
 from sdtrt.shapes.spec import ComponentSpec, ShapeProfile
+from sdtrt.verification.eager_cost import Effort
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

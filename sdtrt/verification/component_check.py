@@ -10,9 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sdtrt.answers import Answer, Answers
 from sdtrt.engines import accuracy
 from sdtrt.errors import ShapeError
+from sdtrt.verification.reference_outputs import Answer, Answers
 
 if TYPE_CHECKING:
     from sdtrt.engines import Engine
