@@ -22,7 +22,7 @@ import torch
 
 import configs
 import sdtrt
-from sdtrt import demo, models
+from sdtrt import models, tiny_model
 from sdtrt.system import env, process_memory
 
 BOUND_GB = 20.0
@@ -72,9 +72,9 @@ def write_weights(folder: Path, components: list[str]) -> None:
 
 def write_rest(folder: Path) -> None:
     """What a pipeline has besides its weights: the scheduler and the tokenizer are the demo's."""
-    shutil.copytree(demo.MODEL / "scheduler", folder / "scheduler")
+    shutil.copytree(tiny_model.MODEL / "scheduler", folder / "scheduler")
     for name in ("tokenizer", "tokenizer_2")[: 2 if (folder / "text_encoder_2").exists() else 1]:
-        shutil.copytree(demo.MODEL / "tokenizer", folder / name)
+        shutil.copytree(tiny_model.MODEL / "tokenizer", folder / name)
     index = models.read_json(folder / "model_index.json")
     parts = {name: cls for name, cls in CLASSES.items() if (folder / name).exists()}
     (folder / "model_index.json").write_text(json.dumps({**index, **parts}), encoding="utf-8")

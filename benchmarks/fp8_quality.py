@@ -28,12 +28,13 @@ import numpy as np
 from parts import Parts
 
 import sdtrt
-from sdtrt import demo, sensitivity
+from sdtrt import tiny_model
 from sdtrt.bundle.bundle import Bundle
 from sdtrt.cli.console import hush
 from sdtrt.config import Calibration
 from sdtrt.engines.backends.inductor.engine import InductorOptions
 from sdtrt.errors import VerifyError
+from sdtrt.quantization import layer_sensitivity
 from sdtrt.system import env
 from sdtrt.verification import image_metrics
 
@@ -65,7 +66,7 @@ def build(variant: str, folder: Path, device: str, quick: bool) -> None:
     while "seconds" not in note and len(note["errors"]) < 3:
         started = time.perf_counter()
         try:
-            sdtrt.build(demo.MODEL, folder / variant.replace(" ", "-"), options=options, **settings)
+            sdtrt.build(tiny_model.MODEL, folder / variant.replace(" ", "-"), options=options, **settings)
             note |= {"seconds": time.perf_counter() - started, "options": options}
             note["verified"] = "verify_steps" not in settings
         except Exception as exc:  # noqa: BLE001 (it is written down, and the build tried once more with less)
@@ -82,7 +83,7 @@ def _calibration_prompts() -> tuple[str, ...]:
     import tiny_scenes
 
     scored = {prompt.text for prompt in tiny_scenes.evaluation_prompts()}
-    return tuple(p for p in demo.PROMPTS if p not in scored)
+    return tuple(p for p in tiny_model.PROMPTS if p not in scored)
 
 
 def start(folder: Path, variants: list[str], device: str, quick: bool) -> dict[str, subprocess.Popen[bytes]]:
@@ -99,7 +100,7 @@ def eager_pipe(device: str) -> Any:
     from diffusers import StableDiffusionPipeline
 
     bare = {"safety_checker": None, "requires_safety_checker": False}
-    pipe = StableDiffusionPipeline.from_pretrained(demo.MODEL, dtype=torch.float16, local_files_only=True, **bare)
+    pipe = StableDiffusionPipeline.from_pretrained(tiny_model.MODEL, dtype=torch.float16, local_files_only=True, **bare)
     return pipe.to(device)
 
 
@@ -142,7 +143,7 @@ def rounded(bundle: Bundle) -> dict[str, Any]:
 
     component = bundle.manifest.components["unet"]
     engine = json.loads((bundle.path / "unet" / "engine.json").read_text(encoding="utf-8"))
-    module = models.family_of(demo.MODEL).components(demo.MODEL, "fp32")["unet"].load(demo.MODEL)
+    module = models.family_of(tiny_model.MODEL).components(tiny_model.MODEL, "fp32")["unet"].load(tiny_model.MODEL)
     kinds = {n.removeprefix("inner."): type(m).__name__ for n, m in module.named_modules() if _has_weight(m, nn)}
     found: dict[str, Any] = {"changes": engine["changes"], "parity": max(component.parity.values(), default=None)}
     found["layers"] = {kind: list(kinds.values()).count(kind) for kind in ("Linear", "Conv2d")}
@@ -172,17 +173,18 @@ def ranks(device: str, images_made: int, steps: int) -> dict[str, Any]:
     import torch
     from scipy.stats import spearmanr
 
-    from sdtrt import calibrating, observe
+    from sdtrt.quantization import activation_ranges
+    from sdtrt.quantization.calibration_images import make_images, pipeline
 
-    pipe = calibrating.pipeline(eager_pipe(device).unet.float(), demo.MODEL)
+    pipe = pipeline(eager_pipe(device).unet.float(), tiny_model.MODEL)
     calibration = Calibration(prompts=_calibration_prompts(), images=images_made, steps=steps)
     sizes = {"B": 1, "H": 128, "W": 128}
-    with observe.watching(pipe.unet) as ranges, sensitivity.recording(pipe.unet) as calls:
-        calibrating.make_images(pipe, calibration, sizes, lambda label, share: None)
-    some = sensitivity.spread(calls)
+    with activation_ranges.watching(pipe.unet) as ranges, layer_sensitivity.recording(pipe.unet) as calls:
+        make_images(pipe, calibration, sizes, lambda label, share: None)
+    some = layer_sensitivity.spread(calls)
     pipe.unet.requires_grad_(False)
     started = time.perf_counter()
-    estimated = sensitivity.measure(pipe.unet, ranges, some)
+    estimated = layer_sensitivity.measure(pipe.unet, ranges, some)
     at_once_s, started = time.perf_counter() - started, time.perf_counter()
     layers = dict(pipe.unet.named_modules())
     true: dict[str, float] = {}
@@ -191,7 +193,7 @@ def ranks(device: str, images_made: int, steps: int) -> dict[str, Any]:
         for name, amax in ranges.items():
 
             def hook(layer: Any, inputs: Any, made: Any, amax: float = amax) -> Any:
-                return made + sensitivity.error(layer, inputs[0], made, amax)
+                return made + layer_sensitivity.error(layer, inputs[0], made, amax)
 
             handle = layers[name].register_forward_hook(hook)
             wrong = torch.cat([pipe.unet(*a, **k)[0].double() for a, k in some])

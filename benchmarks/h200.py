@@ -34,9 +34,9 @@ from torch import Tensor, nn
 
 import configs
 from sdtrt import engines, models
+from sdtrt.bench.measure_peaks import measure_ceilings
 from sdtrt.engines import Engine, EngineContext, Source
 from sdtrt.engines.backends.inductor import buckets
-from sdtrt.measure import measure_ceilings
 from sdtrt.shapes.spec import ComponentSpec, ShapeProfile
 
 SIZES = {"sdxl": (1024, 20), "sd21": (512, 50), "sd15": (512, 50), "tiny": (64, 2)}

@@ -137,7 +137,7 @@ def loop_ranges(module: nn.Module, spec: ComponentSpec, profile: ShapeProfile, s
     """Largest input magnitude of each linear layer over a denoising loop with guidance, from noise to latent."""
     from diffusers import EulerDiscreteScheduler
 
-    from sdtrt.observe import watching
+    from sdtrt.quantization.activation_ranges import watching
 
     scheduler = EulerDiscreteScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
     scheduler.set_timesteps(steps, device=DEVICE)

@@ -31,9 +31,9 @@ from spreads import spread
 
 import configs
 import sdtrt
-from sdtrt import demo, engines, models
+from sdtrt import engines, models, tiny_model
+from sdtrt.cli.commands.demo import PROFILE
 from sdtrt.cli.console import hush
-from sdtrt.cli.demo import PROFILE
 from sdtrt.engines import EngineContext
 from sdtrt.export import onnx_export
 from sdtrt.graph import optimize
@@ -77,7 +77,7 @@ def main() -> None:
 
 def small(folder: Path, runs: int) -> dict[str, Any]:
     """Whole pipelines of the embedded model."""
-    model = demo.copy(folder / "model")
+    model = tiny_model.copy(folder / "model")
     pipes = {"diffusers": eager_pipeline.eager(model)}
     for backend in ("onnxruntime", "eager"):
         bundle = sdtrt.build(model, folder / backend, backend=backend, profiles=[PROFILE])
@@ -88,7 +88,7 @@ def small(folder: Path, runs: int) -> dict[str, Any]:
     for pipe in pipes.values():
         pipe.set_progress_bar_config(disable=True)
     images = {
-        name: lambda pipe=pipe: pipe(demo.PROMPTS[0], generator=torch.Generator().manual_seed(0), **call)
+        name: lambda pipe=pipe: pipe(tiny_model.PROMPTS[0], generator=torch.Generator().manual_seed(0), **call)
         for name, pipe in pipes.items()
     }
     return measure(pipes, images, adapter, runs)

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import sdtrt
-from sdtrt import demo, engines
+from sdtrt import engines, tiny_model
+from sdtrt.cli.commands.demo import PROFILE
 from sdtrt.cli.console import hush
-from sdtrt.cli.demo import PROFILE
 from sdtrt.pipelines import eager_pipeline
 from sdtrt.system import env
 
@@ -35,12 +35,12 @@ def main() -> None:
     hush()
     rows: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as name:
-        pipes = {"diffusers": eager_pipeline.eager(demo.MODEL)}
+        pipes = {"diffusers": eager_pipeline.eager(tiny_model.MODEL)}
         for backend in map(engines.load, engines.names()):
             if backend.computes and backend.unavailable() is None:
                 out = Path(name) / backend.name
                 pipes[backend.name] = sdtrt.load(
-                    sdtrt.build(demo.MODEL, out, backend=backend.name, profiles=[PROFILE], profile_runs=1)
+                    sdtrt.build(tiny_model.MODEL, out, backend=backend.name, profiles=[PROFILE], profile_runs=1)
                 )
         for label, pipe in pipes.items():
             pipe.set_progress_bar_config(disable=True)

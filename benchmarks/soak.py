@@ -23,9 +23,9 @@ import torch
 from diffusers import DiffusionPipeline
 
 import sdtrt
-from sdtrt import demo
+from sdtrt import tiny_model
+from sdtrt.cli.commands.demo import PROFILE
 from sdtrt.cli.console import hush
-from sdtrt.cli.demo import PROFILE
 from sdtrt.engines import Engine
 from sdtrt.system import env
 
@@ -47,7 +47,7 @@ def main() -> None:
     options = arguments.parse_args()
     hush()
     with tempfile.TemporaryDirectory() as name:
-        bundle = sdtrt.build(demo.copy(Path(name) / "model"), Path(name) / "bundle", profiles=[PROFILE])
+        bundle = sdtrt.build(tiny_model.copy(Path(name) / "model"), Path(name) / "bundle", profiles=[PROFILE])
         pipe = sdtrt.load(bundle)
         started = time.perf_counter()
         samples = soak(pipe, options.images, max(options.images // 40, 1), options.callers, options.steps, show)
@@ -73,7 +73,7 @@ def soak(
 
     def call(number: int) -> int:
         batch, height, width, scale = CALLS[number % len(CALLS)]
-        prompts = [demo.PROMPTS[(number + i) % len(demo.PROMPTS)] for i in range(batch)]
+        prompts = [tiny_model.PROMPTS[(number + i) % len(tiny_model.PROMPTS)] for i in range(batch)]
         noise, size = torch.Generator().manual_seed(number), {"height": height, "width": width}
         made = pipe(prompts, num_inference_steps=steps, guidance_scale=scale, generator=noise, **size).images
         return len(made)

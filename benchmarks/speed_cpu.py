@@ -19,9 +19,9 @@ import torch
 from spreads import spread
 
 import sdtrt
-from sdtrt import demo
+from sdtrt import tiny_model
+from sdtrt.cli.commands.demo import PROFILE
 from sdtrt.cli.console import hush
-from sdtrt.cli.demo import PROFILE
 from sdtrt.pipelines import eager_pipeline
 from sdtrt.system import env
 
@@ -36,7 +36,7 @@ def main() -> None:
     options = arguments.parse_args()
     hush()
     with tempfile.TemporaryDirectory() as name:
-        model = demo.copy(Path(name) / "model")
+        model = tiny_model.copy(Path(name) / "model")
         bundle = sdtrt.build(model, Path(name) / "bundle", profiles=[PROFILE])
         pipes = {"eager": eager_pipeline.eager(model), "onnxruntime": sdtrt.load(bundle)}
         rows = {}
@@ -61,7 +61,7 @@ def measure(pipes: dict[str, Any], batch: int, steps: int, runs: int) -> dict[st
             pipe.set_progress_bar_config(disable=True)
             generator = torch.Generator().manual_seed(run)
             started = time.perf_counter()
-            pipe([demo.PROMPTS[0]] * batch, num_inference_steps=steps, generator=generator, output_type="np")
+            pipe([tiny_model.PROMPTS[0]] * batch, num_inference_steps=steps, generator=generator, output_type="np")
             if run:
                 seconds[name].append(time.perf_counter() - started)
     return seconds

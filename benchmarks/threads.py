@@ -22,9 +22,9 @@ import torch
 from spreads import spread
 
 import sdtrt
-from sdtrt import demo
+from sdtrt import tiny_model
+from sdtrt.cli.commands.demo import PROFILE
 from sdtrt.cli.console import hush
-from sdtrt.cli.demo import PROFILE
 from sdtrt.system import env
 
 RESULTS = Path(__file__).parent / "results"
@@ -40,7 +40,7 @@ def main() -> None:
     options = arguments.parse_args()
     hush()
     with tempfile.TemporaryDirectory() as name:
-        bundle = sdtrt.build(demo.copy(Path(name) / "model"), Path(name) / "bundle", profiles=[PROFILE])
+        bundle = sdtrt.build(tiny_model.copy(Path(name) / "model"), Path(name) / "bundle", profiles=[PROFILE])
         pipe = sdtrt.load(bundle, options={"threads": 1})
         pipe.set_progress_bar_config(disable=True)
         guards: dict[str, AbstractContextManager[Any]] = {"a lock around each call": Lock(), "no lock": nullcontext()}
@@ -63,7 +63,7 @@ def one_round(pipe: Any, guard: AbstractContextManager[Any], callers: int, numbe
     def call(index: int) -> tuple[int, float]:
         noise, started = torch.Generator().manual_seed(100 * number + index), time.perf_counter()
         with guard:
-            pipe(demo.PROMPTS[index % len(demo.PROMPTS)], num_inference_steps=STEPS[index], generator=noise)
+            pipe(tiny_model.PROMPTS[index % len(tiny_model.PROMPTS)], num_inference_steps=STEPS[index], generator=noise)
         return STEPS[index], time.perf_counter() - started
 
     started = time.perf_counter()

@@ -6,13 +6,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sdtrt.builder import build
+    from sdtrt.builder.add_profiles import add_profiles
+    from sdtrt.builder.build import build
+    from sdtrt.builder.rebuild_reasons import why
     from sdtrt.bundle.bundle import Bundle
     from sdtrt.bundle.hub import pull, push
-    from sdtrt.extend import add_profiles
     from sdtrt.pipelines.load import accelerate, load
     from sdtrt.pipelines.prompt_weighting import encode_prompt
-    from sdtrt.reasons import why
     from sdtrt.verification.verify import verify
 
 __version__ = "0.1.0"
@@ -35,14 +35,14 @@ __all__ = [
 _HOMES = {
     "Bundle": "sdtrt.bundle.bundle",
     "accelerate": "sdtrt.pipelines.load",
-    "add_profiles": "sdtrt.extend",
-    "build": "sdtrt.builder",
+    "add_profiles": "sdtrt.builder.add_profiles",
+    "build": "sdtrt.builder.build",
     "encode_prompt": "sdtrt.pipelines.prompt_weighting",
     "load": "sdtrt.pipelines.load",
     "pull": "sdtrt.bundle.hub",
     "push": "sdtrt.bundle.hub",
     "verify": "sdtrt.verification.verify",
-    "why": "sdtrt.reasons",
+    "why": "sdtrt.builder.rebuild_reasons",
 }
 
 

@@ -20,7 +20,8 @@ import shared_exports
 import small_checkpoint
 import tiny_random
 
-from sdtrt import builder, demo, engines
+from sdtrt import engines, tiny_model
+from sdtrt.builder import build
 from sdtrt.bundle.bundle import Bundle
 
 FAMILIES = tiny_random.FAMILIES
@@ -94,7 +95,7 @@ def models(cache):
     """{family: folder}: the embedded trained model as sd1, random weights for the families that it does not cover."""
     with FileLock(cache / "models.lock"):
         made = {family: tiny_random.make(cache / "models" / family, family, width=32) for family in FAMILIES[1:]}
-        made = {"sd1": demo.copy(cache / "models" / "sd1"), **made}
+        made = {"sd1": tiny_model.copy(cache / "models" / "sd1"), **made}
     importlib.import_module("diffusers.pipelines.stable_diffusion")  # builds do, and now it is settled
     settle()
     return made
@@ -139,7 +140,7 @@ def bundles(cache, models):
                     "options": {"keep_onnx": True} if backend == "tensorrt" else {},
                 }
                 settings |= COMPILED if backend == "inductor" else {}
-                made[key] = builder.build(model, cache / "bundles" / name, backend=backend, profile_runs=2, **settings)
+                made[key] = build.build(model, cache / "bundles" / name, backend=backend, profile_runs=2, **settings)
                 settle()
         return made[key]
 

@@ -21,7 +21,8 @@ from pathlib import Path
 
 import torch
 
-from sdtrt import builder, engines
+from sdtrt import engines
+from sdtrt.builder import build as builder
 from sdtrt.bundle.bundle import Bundle
 from sdtrt.bundle.staging import Staging
 from sdtrt.errors import SdtrtError

@@ -11,7 +11,7 @@ import torch
 from diffusers import ControlNetModel, UNet2DConditionModel
 from filelock import FileLock
 
-from sdtrt import builder
+from sdtrt.builder import build as builder
 from sdtrt.bundle.bundle import Bundle
 
 SIZE = 64

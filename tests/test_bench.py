@@ -7,7 +7,7 @@ import pytest
 
 import sdtrt as package
 from sdtrt import bench, cli
-from sdtrt.bench import Bench, BenchError, Latency, Ratio, _fresh, _pipes
+from sdtrt.bench import Bench, BenchError, Latency, Ratio, fresh_process, pipelines
 from sdtrt.errors import SdtrtError
 from sdtrt.pipelines import load
 
@@ -129,10 +129,10 @@ def test_a_fresh_process_tells_when_and_how_much(bundles):
 
 
 def test_an_error_in_the_fresh_process_is_raised_here(tmp_path):
-    shape = _pipes.Shape(height=64, width=64, batch=1, callers=1)
-    job = _fresh.Job(bundle=str(tmp_path), device=None, settings=_pipes.Settings(steps=1), shapes=(shape,))
+    shape = pipelines.Shape(height=64, width=64, batch=1, callers=1)
+    job = fresh_process.Job(bundle=str(tmp_path), device=None, settings=pipelines.Settings(steps=1), shapes=(shape,))
     with pytest.raises(SdtrtError, match="bundle") as caught:
-        _fresh.start(job)
+        fresh_process.start(job)
     assert caught.value.slug.startswith("bundle")
     assert caught.value.hint
 

@@ -3,7 +3,7 @@
 import pytest
 from backends import usable
 
-from sdtrt import memory
+from sdtrt.builder import memory_estimate
 from sdtrt.bundle.bundle import Bundle
 from sdtrt.bundle.manifest import Memory, ProfileMemory
 from sdtrt.engines import load as load_backend
@@ -79,8 +79,8 @@ def test_a_real_graph_takes_what_was_said(bundles, cache, name):
     manifest = bundle.manifest
     spec = load_family(manifest.family).components(bundle.pipeline_folder, manifest.precision)["unet"]
     graph = next(bundle.folder("unet").rglob("*.onnx"))
-    (found,) = memory.of_graph(graph, spec, manifest.shape_profiles)
-    (asked,) = memory.of_graph(graph, spec, [ShapeProfile.parse("B=2,H=384,W=192,T=77")])
+    (found,) = memory_estimate.of_graph(graph, spec, manifest.shape_profiles)
+    (asked,) = memory_estimate.of_graph(graph, spec, [ShapeProfile.parse("B=2,H=384,W=192,T=77")])
     bound, estimate = unbuilt_sizes.at_size(Memory(profiles=(found,)), at(2, 384, 192))
     assert bound == "at least"
     assert 0.9 * asked.activation_opt_bytes < estimate <= asked.activation_opt_bytes * 1.001

@@ -14,11 +14,12 @@ from pathlib import Path
 import pytest
 
 import sdtrt
-from sdtrt import builder, config, engines
+from sdtrt import config, engines
+from sdtrt.builder.build import run
+from sdtrt.builder.build_plan import forecast
 from sdtrt.bundle.bundle import Bundle
 from sdtrt.bundle.staging import Staging
 from sdtrt.errors import BuildError, BundleError, ConfigError, ModelError, ShapeError, VerifyError
-from sdtrt.forecast import forecast
 from sdtrt.pipelines import eager_pipeline
 from sdtrt.plan import image_timing
 from sdtrt.plan.image_timing import ImageRun
@@ -250,7 +251,7 @@ def test_verify_passes_a_good_bundle_and_finds_other_weights(bundles, retrained)
 def test_builder_run_is_what_a_forecast_says(models, tmp_path):
     plan = forecast(config.load(model=str(models["sd1"]), backend="fake"), tmp_path / "b")
     assert plan.new_bytes == sum(s.weight_bytes for s in plan.steps)
-    assert set(builder.run(plan, tmp_path / "b").manifest.components) == {s.spec.name for s in plan.steps}
+    assert set(run(plan, tmp_path / "b").manifest.components) == {s.spec.name for s in plan.steps}
 
 
 def test_a_single_file_is_converted_once_by_diffusers_own_loader(models, tmp_path, monkeypatch):

@@ -10,7 +10,7 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from sdtrt import cli
-from sdtrt.cli._sources import parse_onnx, parse_shapes
+from sdtrt.cli.plan_sources import parse_onnx, parse_shapes
 from sdtrt.errors import ConfigError
 from sdtrt.plan.image_timing import EngineCalls, ImageRun
 from sdtrt.plan.layers import Layer, Plan, TensorInfo

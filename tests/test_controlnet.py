@@ -13,7 +13,8 @@ from trt import use
 from trt.bindings import NEWEST, Unreachable
 
 import sdtrt
-from sdtrt import builder, cli, forecast
+from sdtrt import cli
+from sdtrt.builder import build, build_plan
 from sdtrt.config import BuildConfig
 from sdtrt.errors import BundleError, ModelError, ShapeError, Unsupported
 from sdtrt.models import family_of
@@ -167,7 +168,7 @@ def test_accelerate_keeps_the_users_controlnet(small, stock, nets, bundles):
 def test_the_key_of_the_unet_says_that_it_is_another_graph(small, tmp_path):
     def keys(**settings):
         config = BuildConfig(model=str(small[0]), backend="fake", **settings)
-        return {s.spec.name: s.key for s in forecast.forecast(config, tmp_path / "none").steps}
+        return {s.spec.name: s.key for s in build_plan.forecast(config, tmp_path / "none").steps}
 
     plain, taking, built_in = keys(), keys(controlnet=[]), keys(controlnet=[str(small[1])])
     assert "variant" not in plain["unet"]
@@ -199,7 +200,9 @@ def test_what_is_not_a_controlnet_for_this_model_is_refused(small, models, tmp_p
     small_variants.controlnet(models["sd1"], other)
     for given, slug in ((small[0] / "unet", "controlnet-missing"), (other, "controlnet-other-model")):
         with pytest.raises(ModelError) as caught:
-            forecast.forecast(BuildConfig(model=str(small[0]), backend="fake", controlnet=[str(given)]), tmp_path / "b")
+            build_plan.forecast(
+                BuildConfig(model=str(small[0]), backend="fake", controlnet=[str(given)]), tmp_path / "b"
+            )
         assert caught.value.slug == slug
 
 
@@ -219,7 +222,7 @@ def test_sdxl_and_the_command_line_on_eager_engines(models, tmp_path, capsys):
     model, nets = small_variants.checkpoint(models["sdxl"], tmp_path / "xl"), [tmp_path / "net", tmp_path / "more"]
     made = [small_variants.controlnet(model, folder, seed) for seed, folder in enumerate(nets)]
     size = {"profiles": [f"B=1,H={SIZE},W={SIZE}"], "profile_runs": 1, "verify_steps": 1}
-    bundle = builder.build(model, tmp_path / "bundle", backend="eager", controlnet=[str(n) for n in nets], **size)
+    bundle = build.build(model, tmp_path / "bundle", backend="eager", controlnet=[str(n) for n in nets], **size)
     ours, theirs = (
         quiet(sdtrt.load(bundle, "controlnet")),
         eager(eager_pipeline.eager(model), made, StableDiffusionXLControlNetPipeline),

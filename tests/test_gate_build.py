@@ -9,9 +9,9 @@ import overflowing
 import pytest
 import shared_exports
 
-from sdtrt import builder
 from sdtrt import models as families
-from sdtrt.cli import verify
+from sdtrt.builder import build as builder
+from sdtrt.cli.commands import verify
 from sdtrt.errors import NonFiniteError, VerifyError
 from sdtrt.verification import fp32_search, reference_images
 from sdtrt.verification import verify as parity
@@ -72,7 +72,7 @@ def test_the_plan_prices_the_graph_with_its_islands(mended):
 
 
 def test_the_terminal_tells_the_finding(mended, capsys):
-    from sdtrt.cli.build import show_bundle
+    from sdtrt.cli.commands.build import show_bundle
 
     show_bundle(mended)
     told = " ".join(capsys.readouterr().out.split())

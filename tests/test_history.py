@@ -2,10 +2,11 @@
 
 import pytest
 
-from sdtrt import builder, config, engines, history, pace
+from sdtrt import config, engines
+from sdtrt.builder import build, build_times, progress_shares
+from sdtrt.builder.build_plan import forecast
+from sdtrt.builder.build_times import Entry
 from sdtrt.cli.console import Countdown
-from sdtrt.forecast import forecast
-from sdtrt.history import Entry
 from sdtrt.system import env
 
 
@@ -34,7 +35,7 @@ def test_without_history_the_time_is_unknown(empty, models, tmp_path):
 
 def test_a_build_is_foreseen_from_the_one_before(empty, models, tmp_path):
     first = plan(models, tmp_path)
-    made = builder.run(first, tmp_path / "bundle")
+    made = build.run(first, tmp_path / "bundle")
     again = forecast(first.config, tmp_path / "bundle", force=True)
     for step in again.steps:
         assert step.expected_s == pytest.approx(sum(made.manifest.components[step.spec.name].seconds.values()))
@@ -46,48 +47,50 @@ def test_a_build_is_foreseen_from_the_one_before(empty, models, tmp_path):
     "other", [{"machine": "n"}, {"backend": "b"}, {"component": "vae"}, {"precision": "fp32"}, {"weight_bytes": 700}]
 )
 def test_a_build_of_another_kind_foretells_nothing(empty, other):
-    history.add(entry({"build": 5.0}, **other))
-    assert history.load().expect(entry({})) is None
+    build_times.add(entry({"build": 5.0}, **other))
+    assert build_times.load().expect(entry({})) is None
 
 
 def test_the_newest_of_the_same_profiles_count_in_proportion_to_the_weights(empty):
     for seconds in (90.0, 1.0, 2.0, 4.0):
-        history.add(entry({"build": seconds}))
-    history.add(entry({"build": 70.0}, profiles="B=4"))
-    assert history.load().expect(entry({}, weight_bytes=1100)) == {"build": pytest.approx(2.2)}
-    assert history.load().expect(entry({}, profiles="B=8")) == {"build": 4.0}, "of the newest three"
+        build_times.add(entry({"build": seconds}))
+    build_times.add(entry({"build": 70.0}, profiles="B=4"))
+    assert build_times.load().expect(entry({}, weight_bytes=1100)) == {"build": pytest.approx(2.2)}
+    assert build_times.load().expect(entry({}, profiles="B=8")) == {"build": 4.0}, "of the newest three"
 
 
 def test_a_damaged_history_is_nothing_known_and_is_written_anew(empty):
-    history.path().parent.mkdir(parents=True)
-    history.path().write_text("{")
-    assert history.load().entries == ()
-    history.add(entry({"build": 5.0}))
-    assert len(history.load().entries) == 1
+    build_times.path().parent.mkdir(parents=True)
+    build_times.path().write_text("{")
+    assert build_times.load().entries == ()
+    build_times.add(entry({"build": 5.0}))
+    assert len(build_times.load().entries) == 1
 
 
 def test_a_cache_that_cannot_be_written_spoils_no_build(monkeypatch, models, tmp_path):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    assert builder.run(plan(models, tmp_path), tmp_path / "bundle").manifest.components
+    assert build.run(plan(models, tmp_path), tmp_path / "bundle").manifest.components
 
 
 def test_the_history_stays_small(empty, monkeypatch):
-    monkeypatch.setattr(history, "KEPT", 3)
+    monkeypatch.setattr(build_times, "KEPT", 3)
     for seconds in range(5):
-        history.add(entry({"build": float(seconds)}))
-    assert [e.seconds["build"] for e in history.load().entries] == [2.0, 3.0, 4.0]
+        build_times.add(entry({"build": float(seconds)}))
+    assert [e.seconds["build"] for e in build_times.load().entries] == [2.0, 3.0, 4.0]
 
 
 def test_shares_follow_the_seconds_that_are_known(empty, models, tmp_path):
     recipe = plan(models, tmp_path)
-    machine = history.machine(engines.load("fake").device({}))
+    machine = build_times.machine(engines.load("fake").device({}))
     for step in recipe.steps:
         seconds = {"load": 1.0, "export": 8.0, "build": 1.0} if step.spec.name == "unet" else {"export": 10.0}
-        history.add(recipe.entry(step.spec.name, step.weight_bytes, seconds).model_copy(update={"machine": machine}))
+        build_times.add(
+            recipe.entry(step.spec.name, step.weight_bytes, seconds).model_copy(update={"machine": machine})
+        )
     recipe = plan(models, tmp_path)
-    assert pace.components(recipe) == (dict.fromkeys((s.spec.name for s in recipe.steps), 10.0), 40.0)
-    unet = pace.stages(next(s for s in recipe.steps if s.spec.name == "unet"))
+    assert progress_shares.components(recipe) == (dict.fromkeys((s.spec.name for s in recipe.steps), 10.0), 40.0)
+    unet = progress_shares.stages(next(s for s in recipe.steps if s.spec.name == "unet"))
     assert (unet["load"], unet["export"], unet["build"]) == ((0.0, 0.1), (0.1, 0.9), (0.9, 1.0))
 
 

@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 
 import sdtrt
-from sdtrt import builder, cli
+from sdtrt import cli
+from sdtrt.builder import build
 from sdtrt.errors import BundleError
 from sdtrt.pipelines import eager_pipeline
 from sdtrt.verification import image_metrics
@@ -60,7 +61,7 @@ def test_a_build_of_nine_channels_is_compared_with_eager_by_an_image(models, tmp
     """On eager engines, of an SDXL checkpoint whose index names the pipeline for text."""
     model = small_variants.checkpoint(models["sdxl"], tmp_path / "xl", in_channels=9)
     size = {"profiles": [f"B=1,H={SIZE},W={SIZE}"], "profile_runs": 1, "verify_steps": 1}
-    bundle = builder.build(model, tmp_path / "bundle", backend="eager", **size)
+    bundle = build.build(model, tmp_path / "bundle", backend="eager", **size)
     assert bundle.manifest.image["psnr_db"] >= 60
     ours, stock = sdtrt.load(bundle), eager_pipeline.eager(model)
     assert isinstance(ours, diffusers.StableDiffusionXLInpaintPipeline)

@@ -5,10 +5,11 @@ import tiny_loras
 import torch
 from safetensors.torch import save_file
 
-from sdtrt import builder, cli, config, lora, models
+from sdtrt import cli, config, lora, models
+from sdtrt.builder import build
+from sdtrt.builder.build_plan import forecast
 from sdtrt.config import LoraEntry
 from sdtrt.errors import ConfigError, ModelError
-from sdtrt.forecast import forecast
 from sdtrt.pipelines import eager_pipeline
 from sdtrt.shapes.sample_inputs import sample_inputs
 from sdtrt.verification import verify
@@ -191,7 +192,7 @@ def recipe(models, **settings):
 def test_the_key_of_what_a_lora_changes_has_its_digest_and_scale(models, files, tmp_path):
     plan = forecast(recipe(models, lora=[f"{files['unet']}:0.5"]), tmp_path / "out")
     keys = {step.spec.name: step.key.get("lora") for step in plan.steps}
-    digest = builder.store.sha256(files["unet"])[:16]
+    digest = build.store.sha256(files["unet"])[:16]
     assert keys == {"text_encoder": None, "unet": f"{digest} x 0.5", "vae_decoder": None, "vae_encoder": None}
 
 
@@ -199,7 +200,7 @@ def test_the_key_of_what_a_lora_changes_has_its_digest_and_scale(models, files, 
 def baked(models, files, tmp_path_factory):
     """A bundle with two LoRAs in it; the build has compared its image with diffusers' own."""
     out = tmp_path_factory.mktemp("baked") / "bundle"
-    return builder.build(
+    return build.build(
         models["sd1"], out, config=recipe(models, lora=[f"{files['fox']}:0.7", f"{files['kohya']}:-0.4"])
     )
 

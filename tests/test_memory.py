@@ -10,11 +10,13 @@ import torch
 from small_checkpoint import make
 
 import sdtrt
-from sdtrt import builder, cli, config, engines, memory
+from sdtrt import cli, config, engines
 from sdtrt import models as families
+from sdtrt.builder import build as builder
+from sdtrt.builder import memory_estimate
+from sdtrt.builder.build_plan import forecast
 from sdtrt.engines.backends.onnxruntime.engine import OrtEngine
 from sdtrt.export import onnx_export
-from sdtrt.forecast import forecast
 from sdtrt.shapes.spec import ShapeProfile
 from sdtrt.system import process_memory
 from sdtrt.verification import component_check, reference_images, reference_outputs, verify
@@ -29,7 +31,7 @@ def specs_of(bundle):
 def test_without_a_graph_activations_are_unknown(models, tmp_path):
     plan = forecast(config.load(model=str(models["sd2"]), backend="fake"), tmp_path / "bundle")
     for step in plan.steps:
-        (found,) = memory.expected(step.spec, plan.profiles, None)
+        (found,) = memory_estimate.expected(step.spec, plan.profiles, None)
         assert (found.activation_opt_bytes, found.activation_max_bytes, found.context_bytes) == (None, None, None)
 
 
@@ -37,7 +39,7 @@ def test_with_a_graph_other_sizes_are_foreseen(bundles):
     bundle = bundles("sd1", "onnxruntime")
     spec = specs_of(bundle)["vae_decoder"]
     small, large = (ShapeProfile.parse(f"B=1:1:2,H={s},W={s},T=77") for s in (64, 128))
-    found = memory.expected(spec, (small, large), bundle)
+    found = memory_estimate.expected(spec, (small, large), bundle)
     assert [m.profile for m in found] == [str(small), str(large)]
     assert found[1].activation_opt_bytes / found[0].activation_opt_bytes == pytest.approx(4, rel=0.01)
     assert found[0].activation_max_bytes / found[0].activation_opt_bytes == pytest.approx(2, rel=0.01)
@@ -46,7 +48,7 @@ def test_with_a_graph_other_sizes_are_foreseen(bundles):
 def test_a_graph_of_another_model_foretells_nothing(bundles):
     spec = specs_of(bundles("sd1", "onnxruntime"))["unet"]
     path = bundles("sdxl", "onnxruntime").folder("unet") / "engine.onnx"
-    assert memory.of_graph(path, spec, [FIXED])[0].activation_opt_bytes is None
+    assert memory_estimate.of_graph(path, spec, [FIXED])[0].activation_opt_bytes is None
 
 
 @pytest.fixture(scope="module")

@@ -7,10 +7,11 @@ import tiny_loras
 import torch
 from torch import nn
 
-from sdtrt import config, lora, quantize
+from sdtrt import config, lora
 from sdtrt.export import quantized_layers
 from sdtrt.models import family_of
 from sdtrt.pipelines import eager_pipeline
+from sdtrt.quantization import modelopt
 
 pytest.importorskip("modelopt", reason="nvidia-modelopt is not installed")
 
@@ -37,7 +38,7 @@ def calibrate(folder, unet):
 
     def run(scheme, algorithm="max", loras=()):
         chosen = config.Calibration(prompts=[PROMPT], images=1, steps=1, algorithm=algorithm)
-        return quantize.calibrate(unet, scheme, chosen, folder, {"H": 64, "W": 64}, loras)
+        return modelopt.calibrate(unet, scheme, chosen, folder, {"H": 64, "W": 64}, loras)
 
     return run
 
@@ -62,7 +63,7 @@ def test_modelopt_scales_weights_as_the_layers_do(calibrate, unet):
     smoothed = unet.get_submodule(name).weight / torch.tensor(scales[name].smooth)
     theirs = mtq.quantize(
         nn.Sequential(nn.Linear(smoothed.shape[1], smoothed.shape[0])).requires_grad_(False),
-        quantize.recipe("int8", config.Calibration(keep=())),
+        modelopt.recipe("int8", config.Calibration(keep=())),
         lambda m: (m[0].weight.copy_(smoothed), m(torch.ones(1, smoothed.shape[1]))),
     )[0]
     assert torch.allclose(layer["x"].weight_scale * 127, theirs.weight_quantizer.amax.flatten(), rtol=1e-5)

@@ -10,9 +10,11 @@ import torch
 from torch import nn
 from trt import bindings, use
 
-from sdtrt import builder, config, engines, forecast, quantize
+from sdtrt import config, engines
+from sdtrt.builder import build, build_plan
 from sdtrt.errors import BackendUnavailable, BuildError, ConfigError
 from sdtrt.export import quantized_layers
+from sdtrt.quantization import modelopt
 from sdtrt.system import env
 
 KEPT = config.Calibration().keep
@@ -88,21 +90,21 @@ def test_a_scale_is_never_below_what_half_precision_holds(net):
 def test_without_modelopt_the_error_has_the_command(monkeypatch, models, tmp_path):
     monkeypatch.setattr(env, "importable", lambda module: module != "modelopt")
     with pytest.raises(BackendUnavailable) as caught:
-        builder.build(models["sd1"], tmp_path / "out", precision="int8")
+        build.build(models["sd1"], tmp_path / "out", precision="int8")
     assert caught.value.slug == "modelopt-missing"
     assert "pip install 'sdtrt[quantize]'" in caught.value.hint
 
 
 def test_fp8_needs_an_opset_that_has_it(with_ranges, models, tmp_path):
     with pytest.raises(ConfigError) as caught:
-        builder.build(models["sd1"], tmp_path / "out", precision="fp8", opset=18)
+        build.build(models["sd1"], tmp_path / "out", precision="fp8", opset=18)
     assert caught.value.slug == "config-opset"
 
 
 def test_quantised_layers_and_refits_exclude_each_other():
     chosen = config.load(model="m", backend="tensorrt", precision="fp8", options={"refit": "all"})
     with pytest.raises(ConfigError) as caught:
-        quantize.check(chosen, "onnx", 20)
+        modelopt.check(chosen, "onnx", 20)
     assert "lora:" in caught.value.hint
 
 
@@ -110,16 +112,16 @@ def test_quantised_layers_and_refits_exclude_each_other():
 def test_a_backend_that_reads_no_onnx_is_refused(with_ranges, models, tmp_path, backend):
     """It would save the layers as they were, in silence."""
     with pytest.raises(ConfigError) as caught:
-        builder.build(models["sd1"], tmp_path / "out", precision="int8", backend=backend)
+        build.build(models["sd1"], tmp_path / "out", precision="int8", backend=backend)
     assert caught.value.slug == "config-precision"
 
 
 def test_the_recipe_names_kinds_of_layers_and_what_is_kept():
-    entries = quantize.recipe("fp8", config.Calibration(keep=("proj_out",)))["quant_cfg"]
+    entries = modelopt.recipe("fp8", config.Calibration(keep=("proj_out",)))["quant_cfg"]
     assert entries[0] == {"quantizer_name": "*", "enable": False}
     assert {e["parent_class"] for e in entries if "parent_class" in e} == {"nn.Linear"}
     assert entries[-1] == {"quantizer_name": "*proj_out*", "enable": False}
-    entries = quantize.recipe("int8", config.Calibration())["quant_cfg"]
+    entries = modelopt.recipe("int8", config.Calibration())["quant_cfg"]
     assert {e["parent_class"] for e in entries if "parent_class" in e} == {"nn.Linear", "nn.Conv2d"}
 
 
@@ -137,10 +139,10 @@ def test_the_recipe_names_kinds_of_layers_and_what_is_kept():
 def test_fp8_needs_a_gpu_that_has_it_where_it_is_known(with_ranges, precision, gpu, refused):
     chosen = config.load(model="m", backend="tensorrt", precision=precision)
     if not refused:
-        quantize.check(chosen, "onnx", 20, gpu)
+        modelopt.check(chosen, "onnx", 20, gpu)
         return
     with pytest.raises(BackendUnavailable) as caught:
-        quantize.check(chosen, "onnx", 20, gpu)
+        modelopt.check(chosen, "onnx", 20, gpu)
     assert caught.value.slug == "fp8-gpu"
     assert caught.value.received == f"{gpu[0]}, compute capability {gpu[1]}"
     assert "8.9" in caught.value.expected
@@ -155,10 +157,10 @@ def test_a_build_asks_the_gpu_that_tensorrt_will_run_on(
         with use.tensorrt(bindings.NEWEST, cache):
             plan = asked(checkpoint, backend="tensorrt", precision="fp8")
             if not refused:
-                assert forecast.forecast(plan, tmp_path / "out").steps
+                assert build_plan.forecast(plan, tmp_path / "out").steps
                 return
             with pytest.raises(BackendUnavailable, match=r"Double GPU, compute capability 8\.6"):
-                forecast.forecast(plan, tmp_path / "out")
+                build_plan.forecast(plan, tmp_path / "out")
     except bindings.Unreachable as exc:
         pytest.skip(str(exc))
 
@@ -187,7 +189,7 @@ def with_ranges():
         names = [n for n, m in unet.named_modules() if isinstance(m, kinds)]
         return {n: quantized_layers.Scales(4.0) for n in names if not any(k in n for k in calibration.keep)}
 
-    monkeypatch.setattr(quantize, "calibrate", calibrate)
+    monkeypatch.setattr(modelopt, "calibrate", calibrate)
     yield
     monkeypatch.undo()
 
@@ -204,11 +206,11 @@ def asked(checkpoint, **settings):
 
 @pytest.fixture(scope="module")
 def built(with_ranges, checkpoint):
-    return builder.build(checkpoint, checkpoint.with_name("out"), config=asked(checkpoint))
+    return build.build(checkpoint, checkpoint.with_name("out"), config=asked(checkpoint))
 
 
 def to_build(config, bundle):
-    return {s.spec.name: s.reasons[0] for s in forecast.forecast(config, bundle.path).steps if s.action == "build"}
+    return {s.spec.name: s.reasons[0] for s in build_plan.forecast(config, bundle.path).steps if s.action == "build"}
 
 
 def test_a_build_records_what_was_quantised(built):
@@ -224,14 +226,14 @@ def test_a_build_records_what_was_quantised(built):
 
 
 def test_all_but_the_unet_is_fp16(built, checkpoint):
-    every = forecast.forecast(asked(checkpoint, components=None), built.path).steps
+    every = build_plan.forecast(asked(checkpoint, components=None), built.path).steps
     keys = {s.spec.name: s.key for s in every}
     assert {n: k["precision"] for n, k in keys.items() if n != "unet"} == dict.fromkeys(
         ("text_encoder", "vae_decoder", "vae_encoder"), "fp16"
     )
     half = {
         s.spec.name: s.key
-        for s in forecast.forecast(asked(checkpoint, precision="fp16", components=None), built.path).steps
+        for s in build_plan.forecast(asked(checkpoint, precision="fp16", components=None), built.path).steps
     }
     assert {n for n in keys if keys[n] != half[n]} == {"unet"}
 
@@ -250,8 +252,8 @@ def test_the_unet_depends_on_a_lora_of_the_text_encoder_that_calibrates_it(built
 
 
 def test_a_digest_tells_ranges_apart():
-    assert quantize.digest({"a": quantized_layers.Scales(1.0)}) != quantize.digest({"a": quantized_layers.Scales(1.5)})
-    assert quantize.digest({"a": quantized_layers.Scales(1.0)}) != quantize.digest(
+    assert modelopt.digest({"a": quantized_layers.Scales(1.0)}) != modelopt.digest({"a": quantized_layers.Scales(1.5)})
+    assert modelopt.digest({"a": quantized_layers.Scales(1.0)}) != modelopt.digest(
         {"a": quantized_layers.Scales(1.0, (1.0,))}
     )
 
@@ -263,5 +265,5 @@ def test_a_range_that_is_no_number_is_an_error():
     layer = nn.Linear(2, 2)
     layer.input_quantizer = Quantizer()
     with pytest.raises(BuildError) as caught:
-        quantize.read(nn.ModuleDict({"bad": layer}))
+        modelopt.read(nn.ModuleDict({"bad": layer}))
     assert "bad" in caught.value.message

@@ -10,7 +10,7 @@ from scipy.stats import spearmanr
 from torch import nn
 
 from sdtrt import models as families
-from sdtrt import observe, sensitivity
+from sdtrt.quantization import activation_ranges, layer_sensitivity
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -26,7 +26,7 @@ def true_error(module, calls, ranges, names):
     layers = dict(rounded.named_modules())
     for name in names:
         layers[name].register_forward_hook(
-            lambda layer, inputs, made, name=name: made + sensitivity.error(layer, inputs[0], made, ranges[name])
+            lambda layer, inputs, made, name=name: made + layer_sensitivity.error(layer, inputs[0], made, ranges[name])
         )
     exact = outputs(module, calls)
     return float((outputs(rounded, calls) - exact).norm() / exact.norm())
@@ -51,9 +51,9 @@ def calls(unet):
 @pytest.fixture(scope="module")
 def measured(unet, calls):
     """(ranges, errors) of all layers."""
-    with observe.watching(unet) as ranges:
+    with activation_ranges.watching(unet) as ranges:
         outputs(unet, calls)
-    return ranges, sensitivity.measure(unet, ranges, calls)
+    return ranges, layer_sensitivity.measure(unet, ranges, calls)
 
 
 def test_one_pass_ranks_layers_as_rounding_each_in_turn_does(unet, calls, measured):
@@ -72,13 +72,13 @@ def test_saving_memory_changes_no_error(unet, calls, measured):
     ranges, errors = measured
     sparing = copy.deepcopy(unet)
     sparing.enable_gradient_checkpointing()
-    assert sensitivity.measure(sparing, ranges, calls) == pytest.approx(errors, rel=1e-3)
+    assert layer_sensitivity.measure(sparing, ranges, calls) == pytest.approx(errors, rel=1e-3)
 
 
 def test_the_module_computes_as_before_afterwards(unet, calls, measured):
     ranges, _ = measured
     before = outputs(unet, calls)
-    sensitivity.measure(unet, ranges, calls[:1])
+    layer_sensitivity.measure(unet, ranges, calls[:1])
     assert torch.equal(outputs(unet, calls), before)
 
 
@@ -90,17 +90,17 @@ def test_the_error_of_a_layer_is_that_of_rounding_input_and_weight():
     weight = (layer.weight / unit).to(torch.float8_e4m3fn).float() * unit
     exact = layer(given)
     expected = nn.functional.linear(held, weight, layer.bias) - exact
-    assert torch.allclose(sensitivity.error(layer, given, exact, 2.0), expected, atol=1e-5)
+    assert torch.allclose(layer_sensitivity.error(layer, given, exact, 2.0), expected, atol=1e-5)
     assert 0.01 < float(expected.norm() / exact.norm()) < 0.2
 
 
 def test_recorded_calls_are_copies_from_first_to_last():
     module, x = nn.Identity(), torch.zeros(1)
-    with sensitivity.recording(module) as calls:
+    with layer_sensitivity.recording(module) as calls:
         for _ in range(10):
             x += 1
             module(x)
-    chosen = [float(args[0]) for args, _ in sensitivity.spread(calls)]
+    chosen = [float(args[0]) for args, _ in layer_sensitivity.spread(calls)]
     assert chosen == [1, 4, 7, 10]
-    assert [float(args[0]) for args, _ in sensitivity.spread(calls[:2])] == [1, 2]
-    assert len(sensitivity.spread(calls[:1])) == 1
+    assert [float(args[0]) for args, _ in layer_sensitivity.spread(calls[:2])] == [1, 2]
+    assert len(layer_sensitivity.spread(calls[:1])) == 1

@@ -7,9 +7,9 @@ import pytest
 
 import sdtrt
 from sdtrt import cli, engines
+from sdtrt.builder.rebuild_reasons import Difference
 from sdtrt.bundle.bundle import Bundle
 from sdtrt.config import LoraEntry
-from sdtrt.reasons import Difference
 from sdtrt.system import env
 
 COMPONENTS = ("text_encoder", "unet", "vae_decoder", "vae_encoder")

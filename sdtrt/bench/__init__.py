@@ -11,9 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from sdtrt import engines
-from sdtrt.bench import _fresh, _pipes
-from sdtrt.bench._pipes import Call, Settings, Shape
-from sdtrt.bench._record import Bench, BenchError, Case, Latency, Ratio, Served, Start
+from sdtrt.bench import fresh_process, pipelines
+from sdtrt.bench.pipelines import Call, Settings, Shape
+from sdtrt.bench.record import Bench, BenchError, Case, Latency, Ratio, Served, Start
 from sdtrt.bundle.bundle import Bundle
 from sdtrt.errors import ConfigError
 from sdtrt.pipelines import load
@@ -72,26 +72,26 @@ def bench(
     cold: dict[str, tuple[Start, ...]] = {}
     device: str | None = None
     for kind in kinds if starts else ():
-        job = _fresh.Job(
+        job = fresh_process.Job(
             bundle=str(bundle.path), device=device if kind == "eager" else None, settings=settings, shapes=shapes
         )
         found = []
         for _ in range(starts):
             report(f"{kind}: a fresh process")
-            start, device = _fresh.start(job, lambda label, kind=kind: report(f"{kind}: {label}"))  # type: ignore[misc]
+            start, device = fresh_process.start(job, lambda label, kind=kind: report(f"{kind}: {label}"))  # type: ignore[misc]
             found.append(start)
             report(f"{kind}: a fresh process", 1)
         cold[kind] = tuple(found)
     report("loading")
-    ours, device = _pipes.open_engines(bundle)
+    ours, device = pipelines.open_engines(bundle)
     pipes = {"engines": ours}
     if eager:
-        pipes["eager"] = _pipes.open_eager(bundle, model, device)
+        pipes["eager"] = pipelines.open_eager(bundle, model, device)
     load_average = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     cases = []
-    with Clocks(_fresh.gpu_uuid(device)) as clocks:
+    with Clocks(fresh_process.gpu_uuid(device)) as clocks:
         for shape in shapes:
-            calls = {kind: _pipes.call_of(pipe, settings, shape) for kind, pipe in pipes.items()}
+            calls = {kind: pipelines.call_of(pipe, settings, shape) for kind, pipe in pipes.items()}
             label = f"{shape.width}x{shape.height}, batch {shape.batch}"
             rounds = _turns(calls, shape.callers, runs, lambda label=label: report(label, 1))  # type: ignore[misc]
             cases.append(_case(shape, rounds, _image(ours, calls["engines"], steps, shape)))

@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from sdtrt import __version__
-from sdtrt.cli import analyze, bench, build, compare, demo, doctor, generate, pull, push, verify, why
+from sdtrt.cli.commands import analyze, bench, build, compare, demo, doctor, generate, pull, push, verify, why
 from sdtrt.cli.console import interrupt, interrupted, out, show_error
 from sdtrt.errors import SdtrtError
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sdtrt import demo, engines, models
+from sdtrt import engines, models, tiny_model
 from sdtrt.engines import Backend, Engine, EngineContext, Source
 from sdtrt.export import onnx_export
 from sdtrt.graph import optimize
@@ -27,10 +27,10 @@ class Bench:
 
     def __init__(self, backend: Backend, precision: str, folder: Path) -> None:
         self.backend, self.precision, self.folder = backend, precision, folder
-        family = models.family_of(demo.MODEL)
-        self.specs: dict[str, ComponentSpec] = family.components(demo.MODEL, precision)
-        self._float = family.components(demo.MODEL, "fp32")
-        default = family.default_profile(demo.MODEL)
+        family = models.family_of(tiny_model.MODEL)
+        self.specs: dict[str, ComponentSpec] = family.components(tiny_model.MODEL, precision)
+        self._float = family.components(tiny_model.MODEL, "fp32")
+        default = family.default_profile(tiny_model.MODEL)
         self.profiles = tuple(ShapeProfile.parse(p).with_defaults(default) for p in PROFILES)
         self._modules: dict[str, nn.Module] = {}
         self._engines: list[Engine] = []
@@ -39,7 +39,7 @@ class Bench:
     def eager(self, name: str) -> nn.Module:
         """The module in float32."""
         if name not in self._modules:
-            self._modules[name] = self._float[name].load(demo.MODEL)
+            self._modules[name] = self._float[name].load(tiny_model.MODEL)
         return self._modules[name]
 
     def onnx(self, name: str) -> Path:
@@ -48,7 +48,9 @@ class Bench:
         path = folder / onnx_export.MODEL
         if not path.exists():
             spec = self.specs[name]
-            made = onnx_export.capture(spec, spec.load(demo.MODEL), self.profiles, self.backend.opset, folder / "work")
+            made = onnx_export.capture(
+                spec, spec.load(tiny_model.MODEL), self.profiles, self.backend.opset, folder / "work"
+            )
             optimize.optimise(made, self.backend.passes)
             for file in made.parent.iterdir():
                 file.replace(folder / file.name)

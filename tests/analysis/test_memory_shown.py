@@ -9,7 +9,7 @@ import pytest
 from sdtrt.analysis import Analysis, to_json, to_markdown, to_xlsx
 from sdtrt.analysis.report.html import render
 from sdtrt.bundle.manifest import FileRecord, Memory, ProfileMemory
-from sdtrt.cli._show import show_analysis
+from sdtrt.cli.tables import show_analysis
 
 SMALL, LARGE = "B=1,H=512,W=512", "B=1:1:4,H=1024,W=1024"
 

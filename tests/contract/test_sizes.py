@@ -10,8 +10,9 @@ import torch
 from backends import usable
 
 import sdtrt
-from sdtrt import engines, extend
+from sdtrt import engines
 from sdtrt import models as families
+from sdtrt.builder import add_profiles
 from sdtrt.bundle.bundle import Bundle
 from sdtrt.bundle.staging import Staging
 from sdtrt.engines import accuracy
@@ -296,7 +297,7 @@ def actions(plan):
 
 
 def test_only_what_depends_on_a_new_size_is_rebuilt(bundles, backend):
-    plan = extend.plan(bundles("sd1", backend.name).path, ["B=1,H=256"])
+    plan = add_profiles.plan(bundles("sd1", backend.name).path, ["B=1,H=256"])
     anew = dict.fromkeys(COMPONENTS, "build") if backend.name in RANGED else {}
     assert actions(plan) == dict.fromkeys(COMPONENTS, "reuse") | anew | {"text_encoder": "reuse"}
     reasons = {s.spec.name: s.reasons[0] for s in plan.steps}
@@ -306,11 +307,11 @@ def test_only_what_depends_on_a_new_size_is_rebuilt(bundles, backend):
 
 
 def test_a_larger_batch_rebuilds_the_text_encoder_too(bundles):
-    assert set(actions(extend.plan(bundles("sd1", "fake").path, ["B=8"])).values()) == {"build"}
+    assert set(actions(add_profiles.plan(bundles("sd1", "fake").path, ["B=8"])).values()) == {"build"}
 
 
 def test_sizes_off_the_steps_of_a_graph_rebuild_the_unet_alone(bundles):
-    plan = extend.plan(bundles("sd1", "onnxruntime").path, ["H=72"])
+    plan = add_profiles.plan(bundles("sd1", "onnxruntime").path, ["H=72"])
     assert [n for n, action in actions(plan).items() if action == "build"] == ["unet"]
 
 
@@ -361,7 +362,7 @@ def test_a_killed_addition_loses_nothing_and_resumes(bundle_copy, monkeypatch):
     assert (inodes(path), (path / "manifest.json").read_bytes()) == before
     assert set(Staging(path).finished()) == {"text_encoder", "unet"}
     monkeypatch.undo()
-    assert actions(extend.plan(path, ["H=256"])) == {
+    assert actions(add_profiles.plan(path, ["H=256"])) == {
         "text_encoder": "reuse",
         "unet": "resume",
         "vae_decoder": "build",

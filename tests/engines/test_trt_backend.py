@@ -6,8 +6,9 @@ import shutil
 import pytest
 from trt import bindings, use
 
-from sdtrt import builder, engines
+from sdtrt import engines
 from sdtrt import models as families
+from sdtrt.builder import build
 from sdtrt.bundle.bundle import Bundle
 from sdtrt.engines.backends.tensorrt import cuda
 from sdtrt.engines.backends.tensorrt.cuda import Cuda, Device
@@ -39,7 +40,7 @@ def built(newest, models, tmp_path_factory):
     """A bundle of the text encoder alone."""
     base = tmp_path_factory.mktemp("built")
     options = {"timing_cache_folder": str(base / "timing")}
-    return builder.build(models["sd1"], base / "bundle", options=options, **SETTINGS)
+    return build.build(models["sd1"], base / "bundle", options=options, **SETTINGS)
 
 
 @pytest.fixture
@@ -94,19 +95,19 @@ def test_the_key_names_version_and_gpu_and_no_option_of_running(built):
 def test_an_option_of_running_changes_the_manifest_and_builds_nothing(copy, models, monkeypatch):
     monkeypatch.setattr(BACKEND.__class__, "build", None)
     options = {**copy.manifest.options, "cuda_graphs": 0}
-    again = builder.build(models["sd1"], copy.path, options=options, **SETTINGS)
+    again = build.build(models["sd1"], copy.path, options=options, **SETTINGS)
     assert again.manifest.options["cuda_graphs"] == 0
 
 
 def test_an_option_of_building_builds_anew(copy, models):
     options = {**copy.manifest.options, "optimization_level": 2}
-    again = builder.build(models["sd1"], copy.path, options=options, **SETTINGS)
+    again = build.build(models["sd1"], copy.path, options=options, **SETTINGS)
     assert "optimization_level=2" in again.manifest.components["text_encoder"].key["options"]
 
 
 def test_the_onnx_file_is_kept_where_it_is_asked_for(copy, models):
     options = {**copy.manifest.options, "keep_onnx": True}
-    again = builder.build(models["sd1"], copy.path, options=options, **SETTINGS)
+    again = build.build(models["sd1"], copy.path, options=options, **SETTINGS)
     assert {"model.onnx", "model.onnx.data"} <= set(again.manifest.components["text_encoder"].files)
 
 

@@ -10,7 +10,7 @@ import shared_exports
 from filelock import FileLock
 from trt import bindings
 
-from sdtrt import builder
+from sdtrt.builder import build as builder
 from sdtrt.bundle.bundle import Bundle
 
 PARTS = ("unet", "text_encoder")  # the VAE stays the pipeline's own

@@ -10,7 +10,8 @@ import torch
 from trt import bindings, cuda, use
 
 import sdtrt
-from sdtrt import builder, cli
+from sdtrt import cli
+from sdtrt.builder import build
 from sdtrt.bundle.bundle import Bundle
 from sdtrt.engines.backends.tensorrt import cuda as trt_cuda
 from sdtrt.errors import BuildError, EngineError
@@ -161,9 +162,7 @@ def test_a_bundle_of_another_gpu_is_refused(bundle, monkeypatch):
 def test_a_build_that_fails_leaves_nothing_behind(trt, models, cache, tmp_path, monkeypatch, fault, slug):
     monkeypatch.setenv("TENSORRT_DOUBLE_FAULTS", fault)
     with shared_exports.shared(cache / "exports"), pytest.raises(BuildError) as caught:
-        builder.build(
-            models["sd1"], tmp_path / "out", backend="tensorrt", profiles=["B=1:1:4,H=64:128:192,W=64:128:192"]
-        )
+        build.build(models["sd1"], tmp_path / "out", backend="tensorrt", profiles=["B=1:1:4,H=64:128:192,W=64:128:192"])
     assert caught.value.slug == slug
     assert not (tmp_path / "out").exists()
 

@@ -14,10 +14,10 @@ from typing import Any
 
 from sdtrt import config as configs
 from sdtrt import engines
+from sdtrt.builder.build_plan import Step, forecast
 from sdtrt.bundle.bundle import Bundle
 from sdtrt.config import BuildConfig
 from sdtrt.errors import ModelError, SdtrtError
-from sdtrt.forecast import Step, forecast
 from sdtrt.models import checkpoint
 
 NONE = "(none)"

@@ -77,7 +77,7 @@ def measure(path: Path) -> None:
     """Write the device's ceilings and show them."""
     with progress("doctor") as report:
         report("measuring what the device can do at best", 0.0)
-        from sdtrt.measure import measure_ceilings
+        from sdtrt.bench.measure_peaks import measure_ceilings
 
         found = measure_ceilings()
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from itertools import accumulate
 
-from sdtrt.forecast import Forecast, Step
+from sdtrt.builder.build_plan import Forecast, Step
 
 # Measured on SD pipelines: parts of the whole, and of one component.
 _COMPONENTS = {"unet": 6.0, "vae_decoder": 2.0, "vae_encoder": 2.0}

@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING
 from sdtrt.cli.console import out, size, table
 
 if TYPE_CHECKING:
+    from sdtrt.builder.build_plan import Forecast
     from sdtrt.bundle.manifest import Manifest, ProfileMemory
-    from sdtrt.forecast import Forecast
 
 FIGURES = ("activations", "at most", "context")
 
 
 def show_expected(plan: Forecast, bundle: Path) -> None:
     """Before a build: figures of the bundle that is there, or of its graphs, as far as they are at hand."""
-    from sdtrt import memory
+    from sdtrt.builder import memory_estimate
     from sdtrt.bundle import staging
 
     present = staging.present(bundle)
-    found = {s.spec.name: memory.expected(s.spec, plan.profiles, present) for s in plan.steps}
+    found = {s.spec.name: memory_estimate.expected(s.spec, plan.profiles, present) for s in plan.steps}
     if all(m.activation_opt_bytes is None and m.context_bytes is None for ms in found.values() for m in ms):
         out.print("memory beside the weights: unknown, there is no graph yet")
         return

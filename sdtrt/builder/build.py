@@ -17,8 +17,10 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sdtrt import calibrating, costs, history, lora, memory, models, observe, pace, quantize
 from sdtrt import config as configs
+from sdtrt import costs, lora, models
+from sdtrt.builder import build_times, memory_estimate, progress_shares
+from sdtrt.builder.build_plan import IMAGE, Forecast, Step, forecast
 from sdtrt.bundle import staging
 from sdtrt.bundle.bundle import Bundle
 from sdtrt.bundle.manifest import PIPELINE, RECORD, Change, Component, Manifest, Memory, Quantisation
@@ -27,9 +29,9 @@ from sdtrt.config import BuildConfig
 from sdtrt.engines import Engine, EngineContext, Source, accuracy
 from sdtrt.errors import BuildError, SdtrtError, VerifyError
 from sdtrt.export import onnx_export
-from sdtrt.forecast import IMAGE, Forecast, Step, forecast
 from sdtrt.graph import optimize
 from sdtrt.plan.image_timing import FILE as RUN
+from sdtrt.quantization import activation_ranges, calibration_images, modelopt
 from sdtrt.shapes.sample_inputs import sample_inputs
 from sdtrt.shapes.spec import ComponentSpec
 from sdtrt.system import env, files, malloc, process_memory
@@ -95,7 +97,7 @@ def run(plan: Forecast, out: Path, progress: Progress = lambda label, done: None
     progress = _forward(progress)
     with staging.staging(out) as stage:
         _check_space(out, plan)
-        shares, total = pace.components(plan)
+        shares, total = progress_shares.components(plan)
         done, components, made = 0.0, {}, _reference(plan, progress)
         for step in plan.steps:
             share, name, start = shares[step.spec.name], step.spec.name, done
@@ -147,13 +149,13 @@ def _component(
     with stage.component(step.spec.name) as folder:
         component = _build(plan, step, folder, report, made)
         files.write_text(folder / RECORD, component.model_dump_json(indent=1))
-    history.add(plan.entry(component.name, step.weight_bytes, component.seconds))
+    build_times.add(plan.entry(component.name, step.weight_bytes, component.seconds))
     return component
 
 
 def _build(plan: Forecast, step: Step, folder: Path, report: Progress, made: Reference | None) -> Component:
     """Everything that happens to one component, in order; times of the stages go into its record."""
-    spec, backend, seconds, bounds = step.spec, plan.backend, {}, pace.stages(step)
+    spec, backend, seconds, bounds = step.spec, plan.backend, {}, progress_shares.stages(step)
 
     @contextmanager
     def stage(name: str, label: str) -> Iterator[None]:
@@ -190,9 +192,9 @@ def _build(plan: Forecast, step: Step, folder: Path, report: Progress, made: Ref
             module = _module(plan, spec)
     with stage("eager", "running eager"):
         asked = _ask(plan, spec, module, within("eager"), made)
-    if module is not None and plan.config.quantised and spec.name in calibrating.COMPONENTS:
+    if module is not None and plan.config.quantised and spec.name in calibration_images.COMPONENTS:
         with stage("calibrate", "calibrating"):
-            found = observe if plan.config.precision in backend.rounds else quantize
+            found = activation_ranges if plan.config.precision in backend.rounds else modelopt
             quantisation = found.quantise(module, plan.config, plan.folder, sizes, plan.loras, within("calibrate"))
     if backend.consumes == "onnx":
         with stage("export", "exporting"):
@@ -201,7 +203,7 @@ def _build(plan: Forecast, step: Step, folder: Path, report: Progress, made: Ref
         with stage("optimise", "optimising the graph"):
             changes = optimize.optimise(onnx, plan.passes, plan.config.float32 if spec.dtype == "float16" else ())
             priced = price(onnx)
-    needs = memory.of_graph(onnx, spec, plan.profiles, priced)
+    needs = memory_estimate.of_graph(onnx, spec, plan.profiles, priced)
     with stage("build", "building the engine"):
         _save_norm(module, folder)
         if onnx is not None:
@@ -314,7 +316,7 @@ def _check_image(
     started = time.perf_counter()
     check = verify.check_images(Bundle(stage.path, manifest), plan.folder, steps, plan.loras, report, made)
     weights = sum(s.weight_bytes for s in plan.steps)
-    history.add(plan.entry(IMAGE, weights, {"verify": time.perf_counter() - started}))
+    build_times.add(plan.entry(IMAGE, weights, {"verify": time.perf_counter() - started}))
     if failed := [row for row in check.rows() if not row.passed]:
         raise VerifyError(
             "the image differs from that of eager PyTorch",

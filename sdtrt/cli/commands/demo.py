@@ -8,10 +8,10 @@ from typing import Annotated
 
 import typer
 
-from sdtrt.cli import analyze
-from sdtrt.cli.build import show_bundle
+from sdtrt.cli.commands import analyze
+from sdtrt.cli.commands.build import show_bundle
+from sdtrt.cli.commands.generate import show_times, timed_call
 from sdtrt.cli.console import hush, out, progress
-from sdtrt.cli.generate import show_times, timed_call
 
 EXAMPLES = "Example: [bold]sdtrt demo[/], then open demo/report.html."
 PROFILE = "B=1:1:8,H=64:128:192,W=64:128:192"
@@ -27,25 +27,26 @@ def run(
     """Build a tiny embedded model, make pictures with its engines, and write a report."""
     with progress("demo") as report:
         report("copying the model", 0.0)
-        from sdtrt import builder, demo
-        from sdtrt.measure import measure_ceilings
+        from sdtrt import tiny_model
+        from sdtrt.bench.measure_peaks import measure_ceilings
+        from sdtrt.builder import build
         from sdtrt.pipelines.load import load
 
         hush()
-        model = demo.copy(folder / "model")
-        bundle = builder.build(model, folder / "bundle", backend=backend, profiles=[PROFILE], progress=report)
+        model = tiny_model.copy(folder / "model")
+        bundle = build.build(model, folder / "bundle", backend=backend, profiles=[PROFILE], progress=report)
     show_bundle(bundle)
     started = time.perf_counter()
     pipe = load(bundle)
     loaded = time.perf_counter() - started
     best = bundle.manifest.shape_profiles[0].sizes("opt")
-    call = {"prompt": [*demo.PROMPTS], "num_inference_steps": steps, "height": best["H"], "width": best["W"]}
+    call = {"prompt": [*tiny_model.PROMPTS], "num_inference_steps": steps, "height": best["H"], "width": best["W"]}
     images, timing = timed_call(pipe, 0, call)
     timing.save(folder / "image.json")  # the bundle has its own, by its build
     for index, image in enumerate(images, start=1):
         image.save(folder / f"image-{index}.png")
-    demo.grid(images, demo.PROMPTS).save(folder / "images.png")
-    out.print(f"[bold]{folder / 'images.png'}[/]: {'; '.join(demo.PROMPTS)}", soft_wrap=True)
+    tiny_model.grid(images, tiny_model.PROMPTS).save(folder / "images.png")
+    out.print(f"[bold]{folder / 'images.png'}[/]: {'; '.join(tiny_model.PROMPTS)}", soft_wrap=True)
     show_times(timing, backend, loaded)
     with progress("ceilings") as report:
         report("measuring what the machine can do at best", 0.0)

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
 import typer
 
-from sdtrt.cli._show import show_analysis
-from sdtrt.cli._sources import only, parse_onnx, parse_shapes, single
 from sdtrt.cli.console import out, progress
+from sdtrt.cli.plan_sources import only, parse_onnx, parse_shapes, single
+from sdtrt.cli.tables import show_analysis
 from sdtrt.errors import ConfigError
 
 if TYPE_CHECKING:

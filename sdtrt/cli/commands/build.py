@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sdtrt.cli._memory import show_expected, show_found
 from sdtrt.cli.console import Countdown, duration, hush, out, progress, size, table
+from sdtrt.cli.memory_tables import show_expected, show_found
 from sdtrt.errors import ConfigError
 
 if TYPE_CHECKING:
+    from sdtrt.builder.build_plan import Forecast
     from sdtrt.bundle.bundle import Bundle
     from sdtrt.bundle.manifest import Quantisation
     from sdtrt.config import BuildConfig
-    from sdtrt.forecast import Forecast
 
 # A finding may name a hundred modules: the manifest holds them all.
 NOTE_CHARS = 200
@@ -99,8 +99,8 @@ def run(
         raise typer.BadParameter("say where the bundle goes", param_hint="--out")
     with progress("build") as report:
         report("looking at the model", 0.0)
-        from sdtrt import builder
-        from sdtrt.forecast import forecast
+        from sdtrt.builder import build
+        from sdtrt.builder.build_plan import forecast
 
         hush()
         plan = forecast(recipe, bundle, force)
@@ -110,7 +110,7 @@ def run(
         out.print("nothing was built")
         return
     with progress("build", Countdown(plan.expected_s)) as report:
-        made = builder.run(plan, bundle, report)
+        made = build.run(plan, bundle, report)
     show_bundle(made)
 
 
@@ -141,12 +141,12 @@ def add_sizes(
         model, bundle = None, check_same(Path(model or ""), bundle)
     with progress("add sizes") as report:
         report("looking at the bundle", 0.0)
-        from sdtrt import extend
+        from sdtrt.builder import add_profiles
 
         hush()
-        plan = extend.plan(bundle, profiles, model, force)
+        plan = add_profiles.plan(bundle, profiles, model, force)
         if not dry_run:
-            made = extend.run(plan, bundle, report)
+            made = add_profiles.run(plan, bundle, report)
     if dry_run:
         show_forecast(plan)
         out.print("nothing was built")
@@ -173,8 +173,8 @@ def check_same(bundle: Path, target: Path | None) -> Path:
 def show_trtexec(recipe: BuildConfig) -> None:
     """The commands of trtexec 10 and 11 for every component; neither TensorRT nor a GPU is needed for that."""
     from sdtrt import engines
+    from sdtrt.builder.build_plan import resolve
     from sdtrt.engines.backends.tensorrt import engine
-    from sdtrt.forecast import resolve
 
     out.print(
         "# run in the bundle's folder; options: {keep_onnx: true} keeps the graphs in it", style="dim", markup=False

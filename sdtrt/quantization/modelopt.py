@@ -18,10 +18,11 @@ from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sdtrt import calibrating, lora
+from sdtrt import lora
 from sdtrt.bundle.manifest import Quantisation
 from sdtrt.config import BuildConfig, Calibration
 from sdtrt.errors import BackendUnavailable, ConfigError
+from sdtrt.quantization import calibration_images
 from sdtrt.system import env
 
 if TYPE_CHECKING:
@@ -75,12 +76,12 @@ def check(config: BuildConfig, consumes: str, opset: int, gpu: tuple[str, str] |
             expected=f"{LEAST_OPSET[config.precision]} or higher",
         )
     if config.precision == "fp8":
-        calibrating.check_fp8(gpu)  # the builder would say so too, but only after calibration and export
+        calibration_images.check_fp8(gpu)  # the builder would say so too, but only after calibration and export
 
 
 def key(config: BuildConfig, loras: Sequence[lora.BakedLora] = ()) -> str:
     """What a quantised engine depends on, for its key."""
-    return f"{PACKAGE} {env.version(PACKAGE)}, {calibrating.key(config, loras)}"
+    return f"{PACKAGE} {env.version(PACKAGE)}, {calibration_images.key(config, loras)}"
 
 
 def quantise(
@@ -145,10 +146,10 @@ def calibrate(
     with _quiet():
         import modelopt.torch.quantization as mtq
 
-        pipe = calibrating.pipeline(copy.deepcopy(unet).float(), folder, loras)
+        pipe = calibration_images.pipeline(copy.deepcopy(unet).float(), folder, loras)
 
         def make_images(_: nn.Module) -> None:
-            calibrating.make_images(pipe, calibration, sizes, report)
+            calibration_images.make_images(pipe, calibration, sizes, report)
 
         mtq.quantize(pipe.unet, recipe(scheme, calibration), make_images)
     return read(pipe.unet)
@@ -164,7 +165,7 @@ def read(unet: nn.Module) -> dict[str, Scales]:
         if quantizer is None or not quantizer.is_enabled or quantizer.amax is None:
             continue  # one that no image has reached has no range, and stays as it is
         amax, smooth = float(quantizer.amax), quantizer.pre_quant_scale
-        calibrating.check_range(name, amax)
+        calibration_images.check_range(name, amax)
         found[name] = Scales(amax, None if smooth is None else tuple(smooth.flatten().tolist()))
     return found
 

@@ -10,7 +10,7 @@ import typer
 from sdtrt.cli.console import hush, out, progress, table
 
 if TYPE_CHECKING:
-    from sdtrt.reasons import Reasons
+    from sdtrt.builder.rebuild_reasons import Reasons
 
 EXAMPLES = "Example: [bold]sdtrt why bundle --precision fp16[/]; without options, the bundle's own recipe."
 
@@ -31,7 +31,7 @@ def run(
     """Say what makes a rebuild necessary: what differs from what a build here, now, would make."""
     with progress("why") as report:
         report("looking at the model", 0.0)
-        from sdtrt.reasons import why
+        from sdtrt.builder.rebuild_reasons import why
 
         hush()
         found = why(

@@ -1,7 +1,7 @@
 """Ranges for a backend that rounds to FP8 by itself: the largest input of every layer, watched while images are made.
 
 Layers that hurt most can stay in half precision: how far each one alone puts the U-Net's output off is measured at
-some steps of one more image (`sdtrt.sensitivity`), and the worst are left out until all others together put it off by
+some steps of one more image (`layer_sensitivity`), and the worst are left out until all others together put it off by
 no more than the calibration's `most_error`.
 """
 
@@ -17,10 +17,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sdtrt import calibrating, engines, lora, sensitivity
+from sdtrt import engines, lora
 from sdtrt.bundle.manifest import Quantisation
 from sdtrt.config import BuildConfig
 from sdtrt.errors import ConfigError
+from sdtrt.quantization import calibration_images, layer_sensitivity
 from sdtrt.system import env
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ SCHEME = "fp8"
 
 def check(config: BuildConfig, gpu: tuple[str, str] | None) -> None:
     """BackendUnavailable on a GPU without fp8, ConfigError for a calibration that only ModelOpt knows."""
-    calibrating.check_fp8(gpu)
+    calibration_images.check_fp8(gpu)
     if config.calibration.algorithm != "max":
         raise ConfigError(
             f"{config.backend} quantises without smoothquant",
@@ -43,7 +44,7 @@ def check(config: BuildConfig, gpu: tuple[str, str] | None) -> None:
 
 def key(config: BuildConfig, loras: Sequence[lora.BakedLora] = ()) -> str:
     """What a quantised engine depends on, for its key."""
-    return f"sdtrt, {calibrating.key(config, loras)}"
+    return f"sdtrt, {calibration_images.key(config, loras)}"
 
 
 def quantise(
@@ -85,9 +86,9 @@ def ranges_of(
     when a range is not a positive number.
     """
     calibration, backend = config.calibration, engines.load(config.backend)
-    pipe = calibrating.pipeline(copy.deepcopy(unet).float(), folder, loras)
+    pipe = calibration_images.pipeline(copy.deepcopy(unet).float(), folder, loras)
     with watching(pipe.unet) as ranges:
-        calibrating.make_images(pipe, calibration, sizes, report)
+        calibration_images.make_images(pipe, calibration, sizes, report)
     layers = dict(pipe.unet.named_modules())
     found = {
         name: value
@@ -95,14 +96,16 @@ def ranges_of(
         if not any(word in name for word in calibration.keep) and backend.rounds_layer(layers[name], config.options)
     }
     for name, value in found.items():
-        calibrating.check_range(name, value)
+        calibration_images.check_range(name, value)
     if calibration.most_error is None:
         return found, {}
     once = calibration.model_copy(update={"images": 1})
-    with sensitivity.recording(pipe.unet) as calls:
-        calibrating.make_images(pipe, once, sizes, lambda label, share: report("measuring errors of layers", 1.0))
+    with layer_sensitivity.recording(pipe.unet) as calls:
+        calibration_images.make_images(
+            pipe, once, sizes, lambda label, share: report("measuring errors of layers", 1.0)
+        )
     pipe.unet.requires_grad_(False).enable_gradient_checkpointing()  # a backward pass in little memory
-    return found, sensitivity.measure(pipe.unet, found, sensitivity.spread(calls))
+    return found, layer_sensitivity.measure(pipe.unet, found, layer_sensitivity.spread(calls))
 
 
 def worst(errors: Mapping[str, float], limit: float | None) -> tuple[str, ...]:

@@ -9,7 +9,8 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
-from sdtrt import calibrating, engines, history, lora, models, observe, quantize
+from sdtrt import engines, lora, models
+from sdtrt.builder import build_times
 from sdtrt.bundle import manifest, staging
 from sdtrt.bundle.bundle import Bundle
 from sdtrt.bundle.manifest import Component
@@ -18,6 +19,7 @@ from sdtrt.config import BuildConfig
 from sdtrt.errors import BundleError, ConfigError
 from sdtrt.graph import optimize
 from sdtrt.models import checkpoint
+from sdtrt.quantization import activation_ranges, calibration_images, modelopt
 from sdtrt.shapes.spec import ComponentSpec, ShapeProfile
 from sdtrt.system import env
 
@@ -69,10 +71,10 @@ class Forecast:
         known = [part for part in parts if part is not None]
         return sum(known) if len(known) == len(parts) else None
 
-    def entry(self, component: str, weight_bytes: int, seconds: Mapping[str, float]) -> history.Entry:
+    def entry(self, component: str, weight_bytes: int, seconds: Mapping[str, float]) -> build_times.Entry:
         """How long a component took (`image`: the comparison at the end), as the history keeps it."""
-        return history.Entry(
-            machine=history.machine(self.backend.device(self.options)),
+        return build_times.Entry(
+            machine=build_times.machine(self.backend.device(self.options)),
             backend=self.backend.name,
             component=component,
             precision=self.config.precision,
@@ -96,9 +98,9 @@ def forecast(config: BuildConfig, out: Path, force: bool = False, *, look: engin
     options = backend.check_options(config.options)
     if config.quantised and look is None:
         if config.precision in backend.rounds:
-            observe.check(config, backend.gpu(options))
+            activation_ranges.check(config, backend.gpu(options))
         else:
-            quantize.check(config, backend.consumes, config.opset or backend.opset, backend.gpu(options))
+            modelopt.check(config, backend.consumes, config.opset or backend.opset, backend.gpu(options))
     folder, family, specs, profiles = resolve(config)
     wanted = _wanted(config, specs)
     loras = lora.baked(config.lora, specs, folder)
@@ -122,10 +124,12 @@ def forecast(config: BuildConfig, out: Path, force: bool = False, *, look: engin
         key = {"weights": digest(spec.weights(folder)), "profiles": backend.sizes_key(spec, profiles), **shared}
         if spec.variant:
             key["variant"] = spec.variant
-        if config.quantised and name not in calibrating.COMPONENTS:
+        if config.quantised and name not in calibration_images.COMPONENTS:
             key["precision"] = "fp16"
         elif config.quantised:
-            key["quantisation"] = (observe if config.precision in backend.rounds else quantize).key(config, loras)
+            key["quantisation"] = (activation_ranges if config.precision in backend.rounds else modelopt).key(
+                config, loras
+            )
         if config.float32 and spec.dtype == "float16":
             key["float32"] = ", ".join(config.float32)
         if mine := [str(entry) for entry in loras if spec.attribute in entry.parts]:
@@ -139,7 +143,7 @@ def forecast(config: BuildConfig, out: Path, force: bool = False, *, look: engin
 
 def _timed(plan: Forecast) -> Forecast:
     """With the times of earlier builds."""
-    known = history.load()
+    known = build_times.load()
     steps = tuple(replace(s, stages=known.expect(plan.entry(s.spec.name, s.weight_bytes, {}))) for s in plan.steps)
     image = known.expect(plan.entry(IMAGE, sum(s.weight_bytes for s in steps), {}))
     if not (plan.config.verify_steps and plan.backend.computes):

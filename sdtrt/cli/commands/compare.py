@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from sdtrt.cli._show import show_checks, show_comparison
-from sdtrt.cli._sources import parse_onnx, parse_shapes
 from sdtrt.cli.console import out, progress
+from sdtrt.cli.plan_sources import parse_onnx, parse_shapes
+from sdtrt.cli.tables import show_checks, show_comparison
 from sdtrt.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -1,6 +1,6 @@
 """A fresh process, as a service that starts: loads a pipeline, makes images, tells when, and how much memory it took.
 
-    python -m sdtrt.bench._fresh JOB
+    python -m sdtrt.bench.fresh_process JOB
 
 JOB is a `Job` as JSON. Lines on standard output that start with MARK are for the parent, which stamps them.
 """
@@ -16,8 +16,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any
 
-from sdtrt.bench._pipes import Settings, Shape, call_of, open_eager, open_engines
-from sdtrt.bench._record import BenchError, Start
+from sdtrt.bench.pipelines import Settings, Shape, call_of, open_eager, open_engines
+from sdtrt.bench.record import BenchError, Start
 from sdtrt.bundle.bundle import Bundle
 from sdtrt.errors import SdtrtError
 from sdtrt.system import env

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from sdtrt.cli import _inputs
+from sdtrt.cli import prompt_inputs
 from sdtrt.cli.console import hush, out, progress, shown_warnings, table
 from sdtrt.config import LoraEntry
 from sdtrt.errors import ConfigError, SdtrtError
@@ -69,7 +69,7 @@ def run(
     ] = None,
 ) -> None:
     """Make pictures and say where the time went."""
-    _inputs.check_kind(image)
+    prompt_inputs.check_kind(image)
     started = time.perf_counter()
     with progress("generate") as report:
         report("loading engines", 0.0)
@@ -80,7 +80,7 @@ def run(
         hush()
         pipe = load(
             opened,
-            _inputs.task_of(source, mask, control or ()),
+            prompt_inputs.task_of(source, mask, control or ()),
             outside=cast("Outside", outside),
             model=model,
             low_memory=low_memory,
@@ -96,8 +96,8 @@ def run(
     seed = secrets.randbits(32) if seed is None else seed
     pixels = {"height": height or best["H"], "width": width or best["W"]}
     call: dict[str, Any] = {
-        **_inputs.prompt_arguments(pipe, prompt, negative, clip_skip),
-        **_inputs.picture_arguments(pipe, source, mask, control or (), (pixels["width"], pixels["height"])),
+        **prompt_inputs.prompt_arguments(pipe, prompt, negative, clip_skip),
+        **prompt_inputs.picture_arguments(pipe, source, mask, control or (), (pixels["width"], pixels["height"])),
         "num_inference_steps": steps,
         "guidance_scale": guidance,
         "num_images_per_prompt": num_images,

@@ -7,14 +7,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from sdtrt import builder, lora
 from sdtrt import config as configs
+from sdtrt import lora
+from sdtrt.builder import build
+from sdtrt.builder.build_plan import Forecast, Step, forecast
 from sdtrt.bundle import staging
 from sdtrt.bundle.bundle import Bundle
 from sdtrt.bundle.manifest import MANIFEST
 from sdtrt.engines import EngineContext, accuracy
 from sdtrt.errors import VerifyError
-from sdtrt.forecast import Forecast, Step, forecast
 from sdtrt.shapes import profile_selection
 from sdtrt.shapes.sample_inputs import sample_inputs
 from sdtrt.shapes.spec import ShapeProfile
@@ -55,10 +56,10 @@ def run(plan: Forecast, bundle: Path, progress: Progress = lambda label, done: N
     """Carry it out. An engine that is kept must match eager at each of the new sizes that it is to serve."""
     present = Bundle.open(bundle).manifest
     if plan.profiles == present.shape_profiles:
-        return builder.run(plan, bundle, progress)
+        return build.run(plan, bundle, progress)
     _check_kept(plan, bundle, present.shape_profiles, progress)
     if any(step.action != "reuse" for step in plan.steps):
-        return builder.run(plan, bundle, progress)
+        return build.run(plan, bundle, progress)
     # No engine changes: a new table of contents is all.
     with staging.staging(bundle):
         now = Bundle.open(bundle).manifest  # another process may have added sizes meanwhile
