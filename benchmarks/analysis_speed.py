@@ -47,8 +47,8 @@ def main() -> None:
 
 def sources(dumps: Path | None, scratch: Path) -> list[Path]:
     """Every sample dump there is, and two that are written for this."""
-    sys.path.insert(0, str(ROOT / "tests"))
-    from analysis import trt_dump  # the tests' generator
+    sys.path.insert(0, str(ROOT / "tests" / "helpers"))
+    import trt_dump  # the tests' generator
 
     made = [trt_dump.write(scratch / "unet"), trt_dump.synthetic(scratch / "synthetic", 3000)]
     return [*(sorted(dumps.rglob("*.graph.json")) if dumps else []), *(dump.graph for dump in made)]

@@ -19,6 +19,7 @@ os.environ.setdefault("TORCHINDUCTOR_VEC_ISA_OK", "1")
 import shared_exports
 import small_checkpoint
 import tiny_random
+from trt import bindings
 
 from sdtrt import engines, tiny_model
 from sdtrt.builder import build
@@ -35,11 +36,33 @@ COMPILED = {
 # The longest files start first, so that no worker ends with one; the first builds the bundles that most others share,
 # and the next three make their own exports meanwhile, so that nobody waits for it.
 LONGEST = (
-    *("contract/test_engines.py", "test_export.py", "trt/test_quantised.py", "test_quantize.py", "test_builder.py"),
-    *("trt/test_end_to_end.py", "test_pipeline.py", "trt/test_refit.py", "test_cli.py", "engines/test_trt_build.py"),
-    *("contract/test_lora.py", "test_controlnet.py", "contract/test_threads.py", "contract/test_sizes.py"),
-    *("test_gate_build.py", "test_bench.py", "engines/test_trt_session.py", "test_kill.py"),
-    *("test_few_steps.py", "test_inpaint.py", "readers/test_hostile_files.py"),
+    *(
+        "contract/test_engines.py",
+        "export/test_onnx_export.py",
+        "engines/tensorrt/test_quantized.py",
+        "quantization/test_quantized_build.py",
+        "builder/test_build.py",
+    ),
+    *(
+        "engines/tensorrt/test_end_to_end.py",
+        "pipelines/test_load.py",
+        "engines/tensorrt/test_refit.py",
+        "cli/test_commands.py",
+        "engines/tensorrt/test_build.py",
+    ),
+    *(
+        "contract/test_lora.py",
+        "pipelines/test_engine_controlnet.py",
+        "contract/test_threads.py",
+        "contract/test_sizes.py",
+    ),
+    *(
+        "verification/test_check_in_build.py",
+        "bench/test_bench.py",
+        "engines/tensorrt/test_session.py",
+        "builder/test_kill.py",
+    ),
+    *("pipelines/test_few_steps.py", "pipelines/test_inpaint.py", "readers/test_hostile_files.py"),
 )
 # An export makes millions of objects that live to its end: looking through them less often saves an eighth of its time.
 gc.set_threshold(20_000, 20, 10)
@@ -155,3 +178,12 @@ def bundle_copy(bundles, tmp_path):
         return shutil.copytree(bundles(family, backend).path, tmp_path / "bundle")
 
     return copy
+
+
+@pytest.fixture(scope="session")
+def apis(cache):
+    """{release: what it declares}; the tests are skipped where the wheels cannot be fetched."""
+    try:
+        return {release: bindings.Api(bindings.declarations(release, cache)) for release in bindings.RELEASES}
+    except bindings.Unreachable as exc:
+        pytest.skip(str(exc))

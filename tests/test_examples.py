@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from analysis.trt_dump import write
+from trt_dump import write
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 NOTEBOOK = EXAMPLES / "engine_explorer.ipynb"

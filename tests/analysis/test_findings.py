@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from analysis.rules.engines import DEVICE, MB, Case, engine, layer, tensor
+from rule_engines import DEVICE, MB, Case, engine, layer, tensor
 
 from sdtrt import registry
 from sdtrt.analysis.findings import SEVERITIES, rules

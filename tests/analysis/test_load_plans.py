@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 import pytest
-from analysis.trt_dump import synthetic, write
+from trt_dump import synthetic, write
 
 from sdtrt.analysis import load_plans
 from sdtrt.analysis.device_peaks import Ceilings

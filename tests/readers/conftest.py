@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-
-DUMPS = Path(__file__).parents[3] / "shared" / "data" / "engine-json"
+from locations import DUMPS
 
 
 @pytest.fixture

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 
+import inspector_text
 import pytest
-from analysis.trt_dump import write
-from readers import inspector_text
+from trt_dump import write
 
 from sdtrt.analysis.load import load
 from sdtrt.errors import PlanError

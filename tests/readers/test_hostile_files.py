@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
-from analysis.trt_dump import write
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from readers.conftest import DUMPS
+from locations import DUMPS
+from trt_dump import write
 
 from sdtrt.analysis.load import load
 from sdtrt.analysis.session import Analysis

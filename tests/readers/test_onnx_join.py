@@ -6,7 +6,7 @@ import json
 
 import onnx
 import pytest
-from analysis.trt_dump import write
+from trt_dump import write
 
 from sdtrt.analysis.load import load
 from sdtrt.costs import graph_costs

@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 import pytest
-from analysis.unet_onnx import SHAPES, unet, write_onnx
+from unet_onnx import SHAPES, unet, write_onnx
 
 from sdtrt.analysis.load import load
 from sdtrt.errors import PlanError

@@ -6,7 +6,7 @@ import json
 from math import prod
 
 import pytest
-from analysis.trt_dump import RUNS, onnx_names, write
+from trt_dump import RUNS, onnx_names, write
 
 from sdtrt import readers
 from sdtrt.analysis.load import load

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
-from analysis import trt_dump
+import trt_dump
+from locations import DUMPS
 from work import calls
 
 from sdtrt.analysis.load import load
 
-DUMPS = Path(__file__).parents[4] / "shared" / "data" / "engine-json"
 RESNETS = DUMPS / "trt8-resnet18-a100"
 ATTN2 = "down_blocks.0.attentions.0.transformer_blocks.0.attn2"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from analysis.rules.engines import DEVICE
+from rule_engines import DEVICE
 
 from sdtrt import registry
 from sdtrt.analysis.findings import RULES, rules

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from analysis.rules.engines import GFLOP, Case, engine, layer, node
+from rule_engines import GFLOP, Case, engine, layer, node
 
 BLOCK = "down_blocks.0.attentions.0.transformer_blocks.0"
 NODES = tuple(

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from analysis.rules.engines import GFLOP, MB, PLAIN, TENSOR, Case, engine, layer
+from rule_engines import GFLOP, MB, PLAIN, TENSOR, Case, engine, layer
 
 WORK = {"flops": 10 * GFLOP, "bytes_moved": 10 * MB}  # 0.1 ms on tensor cores, 1 ms without
 

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from analysis.rules.engines import GFLOP, MB, PLAIN, Case, engine, layer, tensor
+from rule_engines import GFLOP, MB, PLAIN, Case, engine, layer, tensor
 
 WIDE, HALF = tensor("x", 1, 64, dtype="float32"), tensor("y", 1, 64)
 FLOAT = {"precision": "float32", "reads": [WIDE], "writes": [tensor("z", 1, 64, dtype="float32")]}

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from analysis.rules.engines import GFLOP, MB, TENSOR, Case, engine, layer
+from rule_engines import GFLOP, MB, TENSOR, Case, engine, layer
 
 WORK = {"flops": 10 * GFLOP, "bytes_moved": 10 * MB}
 ROW = {"flops": GFLOP // 100, "bytes_moved": 10 * MB}

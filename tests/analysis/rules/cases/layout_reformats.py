@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from analysis.rules.engines import Case, engine, layer, tensor
+from rule_engines import Case, engine, layer, tensor
 
 FIRST, LAST = tensor("x", 1, 64, layout="linear"), tensor("y", 1, 64, layout="channels last")
 

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from analysis.rules.engines import GFLOP, MB, PLAIN, Case, engine, layer, tensor
+from rule_engines import GFLOP, MB, PLAIN, Case, engine, layer, tensor
 
 
 def conv(read, written, time_ms=1.0, **more):

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from analysis.rules.engines import Case, engine, layer, tensor
+from rule_engines import Case, engine, layer, tensor
 
 X, Y = tensor("x", 1, 64, dtype="int8"), tensor("y", 1, 64)
 Y8, Z = tensor("y8", 1, 64, dtype="int8"), tensor("z", 1, 64, dtype="int8")

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from analysis.rules.engines import Case, engine, layer, tensor
+from rule_engines import Case, engine, layer, tensor
 
 SIZES = tensor("sizes", 4, dtype="int64")
 

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from analysis.rules.engines import MB, Case, engine, layer
+from rule_engines import MB, Case, engine, layer
 
 SKIP = {"module": "up_blocks.1", "bytes_moved": 20 * MB}
 

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from analysis.rules.engines import Case, engine, layer, node, tensor
+from rule_engines import Case, engine, layer, node, tensor
 
 INT = tensor("sizes", 4, dtype="int64")
 NODES = (

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from analysis.rules.engines import GFLOP, MB, PLAIN, Case, engine, layer
+from rule_engines import GFLOP, MB, PLAIN, Case, engine, layer
 
 WORK = {"flops": 10 * GFLOP, "bytes_moved": MB}  # 0.1 ms
 

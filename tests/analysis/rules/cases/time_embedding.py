@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from analysis.rules.engines import GFLOP, MB, Case, engine, layer, node
+from rule_engines import GFLOP, MB, Case, engine, layer, node
 
 NODES = (
     node("silu", "Mul", "pointwise", "mid_block.resnets.0.nonlinearity", 0, 3 * MB),

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from analysis.rules.engines import MB, Case, engine, layer
+from rule_engines import MB, Case, engine, layer
 
 
 def tiny(number, time_ms=0.004, kind="pointwise", **more):

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from analysis.rules.engines import Case, engine, layer, tensor
+from rule_engines import Case, engine, layer, tensor
 
 X, X16 = tensor("x", 1, 64, dtype="float32"), tensor("x16", 1, 64)
 Y, Y32 = tensor("y", 1, 64), tensor("y32", 1, 64, dtype="float32")

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from analysis.rules.engines import GFLOP, MB, TENSOR, Case, engine, layer, node
+from rule_engines import GFLOP, MB, TENSOR, Case, engine, layer, node
 
 ATTN = "mid_block.attentions.0.transformer_blocks.0.attn1"
 # Queries, keys, values and the result are 5 MB each, the scores 100 MB.

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from analysis.rules.engines import Case, engine, layer, node, tensor
+from rule_engines import Case, engine, layer, node, tensor
 
 HALF, INT8 = tensor("x", 1, 64), tensor("x8", 1, 64, dtype="int8")
 FP8, BOOL = tensor("x8", 1, 64, dtype="float8_e4m3fn"), tensor("b", 1, 64, dtype="bool")

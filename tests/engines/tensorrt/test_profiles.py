@@ -1,8 +1,7 @@
 """Optimisation profiles from sizes, the choice among them, and the trtexec commands that say the same."""
 
-from pathlib import Path
-
 import pytest
+from locations import ROOT
 
 from sdtrt import config, engines
 from sdtrt.engines.backends.tensorrt import engine
@@ -12,7 +11,7 @@ from sdtrt.errors import ConfigError, ShapeError
 from sdtrt.models import unet
 from sdtrt.shapes.spec import ShapeProfile
 
-RECIPES = sorted((Path(__file__).parents[2] / "configs").glob("*_tensorrt_fp16.yaml"))
+RECIPES = sorted((ROOT / "configs").glob("*_tensorrt_fp16.yaml"))
 SD21 = {"in_channels": 4, "out_channels": 4, "cross_attention_dim": 1024, "block_out_channels": (320, 640, 1280, 1280)}
 SPEC = unet.spec(SD21, "float16", 8, {}, 1024)
 

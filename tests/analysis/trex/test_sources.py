@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from analysis.trt_dump import write
+from trt_dump import write
 
 from sdtrt.analysis.trex import EnginePlan, plotly_pie2
 from sdtrt.errors import PlanError

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import kill_builds
 import pytest
 
 KILLS = 100
@@ -15,7 +16,7 @@ COMPONENTS = ["text_encoder", "unet", "vae_decoder", "vae_encoder"]
 def killed(models, tmp_path_factory):
     """What was seen after each build, and the folder in which they ran."""
     folder = tmp_path_factory.mktemp("killed")
-    script = Path(__file__).with_name("kill_builds.py")
+    script = Path(kill_builds.__file__)
     done = subprocess.run(
         [sys.executable, script, models["sd2"], folder, str(KILLS)], capture_output=True, text=True, check=False
     )

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from locations import DUMPS
 from work import calls
 
 from sdtrt.analysis import compare, comparison_to_json, comparison_to_markdown, gate, load, render_comparison
@@ -19,7 +19,7 @@ from sdtrt.analysis.module_paths import NO_MODULE, module_at
 from sdtrt.errors import ConfigError
 from sdtrt.plan.layers import KINDS, Layer, NodeCost, Plan, TensorInfo
 
-DUMPS = Path(__file__).parents[3] / "shared" / "data" / "engine-json" / "trt8-resnet18-a100"
+RESNET = DUMPS / "trt8-resnet18-a100"
 
 
 def layer(name, ms=1.0, nodes=(), module=None, kind="gemm", shape=None, **more):
@@ -148,9 +148,9 @@ def test_aligning_ten_times_the_layers_is_ten_times_the_work():
 
 @pytest.mark.parametrize(("other", "convolutions"), [("fp16", 21), ("qat", 21)])
 def test_a_real_engine_aligns_with_the_same_network_in_another_precision(other, convolutions):
-    if not DUMPS.is_dir():
+    if not RESNET.is_dir():
         pytest.skip("the sample dumps are not here")
-    (result,) = compare(load(DUMPS / "fp32"), load(DUMPS / other))
+    (result,) = compare(load(RESNET / "fp32"), load(RESNET / other))
     (engine,) = result.engines
     pairs = [g for g in engine.groups if g.before and g.after and g.main.kind == "conv"]
     assert len(pairs) == convolutions == sum(x.kind == "conv" for x in engine.before.layers)

@@ -8,15 +8,6 @@ RELEASES = tuple(bindings.RELEASES)
 MAJORS = RELEASES[-2:]
 
 
-@pytest.fixture(scope="session")
-def apis(cache):
-    """{release: what it declares}; the tests are skipped where the wheels cannot be fetched."""
-    try:
-        return {release: bindings.Api(bindings.declarations(release, cache)) for release in RELEASES}
-    except bindings.Unreachable as exc:
-        pytest.skip(str(exc))
-
-
 @pytest.fixture(params=RELEASES)
 def release(request, apis):
     """Each release in turn."""

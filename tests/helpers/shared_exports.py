@@ -48,7 +48,7 @@ def _key(spec: Any, module: Any, profiles: Sequence[Any], opset: int) -> str:
         digest.update(name.encode())
         digest.update(weight.contiguous().numpy().tobytes())
     sources = [Path(m.__file__) for m in (onnx_export, sample_inputs, profile_selection, specs)]
-    sources += sorted(Path(models.__file__).parent.glob("*.py"))
+    sources += sorted(Path(models.__file__).parent.rglob("*.py"))
     for part in (spec.name, spec.inputs, spec.outputs, _axes(spec, profiles), opset):
         digest.update(repr(part).encode())
     for source in sources:

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 from zlib import crc32
 
-from analysis.trt_files import RUNS, Dump, save
-from analysis.unet_onnx import SHAPES, Group, unet, write_onnx
 from onnx import NodeProto
+from trt_files import RUNS, Dump, save
+from unet_onnx import SHAPES, Group, unet, write_onnx
 
 from sdtrt.costs import GraphCosts, graph_costs
 

@@ -8,10 +8,10 @@ from math import prod
 from pathlib import Path
 
 import pytest
+from locations import DUMPS
 
 from sdtrt.analysis.trex import EnginePlan
 
-DUMPS = Path(__file__).parents[3] / "shared" / "data" / "engine-json"
 ENGINES = {
     name: DUMPS / "trt8-resnet18-a100" / name / f"resnet{suffix}.onnx.engine"
     for name, suffix in (("fp32", ""), ("fp16", ""), ("qat", "-qat"))

@@ -88,6 +88,11 @@ class Quantised:
         ]
 
 
+@pytest.fixture(params=tuple(bindings.RELEASES))
+def release(request):
+    return request.param
+
+
 @pytest.fixture(scope="module", params=["int8", "fp8"])
 def scheme(request):
     return request.param

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from analysis.unet_onnx import SHAPES
+from unet_onnx import SHAPES
 
 RUNS = 100
 

@@ -9,9 +9,9 @@ import subprocess
 import sys
 import time
 from collections import namedtuple
-from pathlib import Path
 
 import pytest
+from locations import ROOT
 
 import sdtrt
 from sdtrt import config, engines
@@ -25,7 +25,7 @@ from sdtrt.plan import image_timing
 from sdtrt.plan.image_timing import ImageRun
 from sdtrt.verification import image_metrics
 
-SCRIPT = Path(__file__).parents[1] / "scripts" / "build_engines.py"
+SCRIPT = ROOT / "scripts" / "build_engines.py"
 COMPONENTS = {"text_encoder", "unet", "vae_decoder", "vae_encoder"}
 
 
