@@ -64,7 +64,7 @@ def measure(model: str, component: str, folder: Path) -> dict[str, Any]:
         path = onnx_export.capture(spec, module, [profile], OPSET, folder / component)
     parameters = sum(p.numel() for p in module.parameters())
     with _stage(stages, "passes"):
-        changes = optimize.optimise(path, engines.load("tensorrt").passes)
+        changes = optimize.optimize(path, engines.load("tensorrt").passes)
     flops = {}
     for size, expected in counted.items():
         with _stage(stages, f"costs at {size}"):

@@ -46,10 +46,10 @@ PROFILE = f"B={BATCH}:{BATCH}:{BATCH},H=128,W=128"
 # A limit of 1 keeps no layer and measures them all.
 VARIANTS: dict[str, dict[str, Any]] = {
     "fp16": {"precision": "fp16"},
-    "fp8": {"precision": "fp8", "calibration": {"most_error": 1.0}},
-    "fp8 worst kept": {"precision": "fp8", "calibration": {"most_error": 0.005}},
+    "fp8": {"precision": "fp8", "calibration": {"max_error": 1.0}},
+    "fp8 worst kept": {"precision": "fp8", "calibration": {"max_error": 0.005}},
 }
-MEASURES = ("colour", "background", "shape", "all")
+MEASURES = ("color", "background", "shape", "all")
 
 
 def build(variant: str, folder: Path, device: str, quick: bool) -> None:
@@ -147,19 +147,19 @@ def rounded(bundle: Bundle) -> dict[str, Any]:
     kinds = {n.removeprefix("inner."): type(m).__name__ for n, m in module.named_modules() if _has_weight(m, nn)}
     found: dict[str, Any] = {"changes": engine["changes"], "parity": max(component.parity.values(), default=None)}
     found["layers"] = {kind: list(kinds.values()).count(kind) for kind in ("Linear", "Conv2d")}
-    if (quantisation := component.quantisation) is None:
+    if (quantization := component.quantization) is None:
         return found
     # The engine has no use for the half precision weight of a layer that it rounds.
     half = {name.removesuffix(".weight") for parts in engine["sources"].values() for name, _ in parts}
-    done = [name for name in quantisation.layers if name not in half]
-    errors = quantisation.errors
+    done = [name for name in quantization.layers if name not in half]
+    errors = quantization.errors
     return found | {
-        "calibrated": len(quantisation.layers),
+        "calibrated": len(quantization.layers),
         "rounded": {kind: sum(kinds[n] == kind for n in done) for kind in ("Linear", "Conv2d")},
-        "calibrated_but_not_rounded": sorted(set(quantisation.layers) - set(done)),
-        "error_of_all_calibrated": math.hypot(*(errors[n] for n in quantisation.layers)) if errors else None,
+        "calibrated_but_not_rounded": sorted(set(quantization.layers) - set(done)),
+        "error_of_all_calibrated": math.hypot(*(errors[n] for n in quantization.layers)) if errors else None,
         "error_of_rounded": math.hypot(*(errors[n] for n in done)) if errors else None,
-        "kept_fp16": {name: errors[name] for name in quantisation.kept},
+        "kept_fp16": {name: errors[name] for name in quantization.kept},
         "errors": dict(sorted(errors.items(), key=lambda item: -item[1])),
     }
 

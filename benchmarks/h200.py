@@ -6,7 +6,7 @@ True architectures with random weights, fp16, from token ids to decoded pixels, 
 8. All engines are built in processes of their own at once, into FOLDER, where another run finds them. When nothing is
 being compiled any more, the peers take turns in one process per model, one model after the other. Each engine is
 compared with its module in fp32 and fp16 first, and each image with eager's. Times are host times of whole images after
-a synchronisation; the ceilings are measured on the same card. torch.compile is used as diffusers recommends:
+a synchronization; the ceilings are measured on the same card. torch.compile is used as diffusers recommends:
 channels_last, fused QKV, mode="reduce-overhead", U-Net and VAE decoder.
 """
 
@@ -34,7 +34,7 @@ from torch import Tensor, nn
 
 import configs
 from sdtrt import engines, models
-from sdtrt.bench.measure_peaks import measure_ceilings
+from sdtrt.bench.measure_peaks import measure_peaks
 from sdtrt.engines import Engine, EngineContext, Source
 from sdtrt.engines.backends.inductor import buckets
 from sdtrt.shapes.spec import ComponentSpec, ShapeProfile
@@ -316,7 +316,7 @@ def measure(
             peers[variant] = images_of(parts.accelerated(loaded, variant))
     record["images"] = timed_runs(peers, BATCHES, runs, report)
     record["fresh"] = {how: fresh(model, folder, how) for how in FRESH}
-    record["ceilings"] = measure_ceilings("cuda").model_dump(mode="json")
+    record["ceilings"] = measure_peaks("cuda").model_dump(mode="json")
     record["memory_bytes"] = torch.cuda.max_memory_allocated()
 
 

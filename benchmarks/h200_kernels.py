@@ -215,7 +215,7 @@ def gate(rows: int, inner: int, columns: int) -> dict[str, float | str]:
     }
 
 
-def images_normalised(images: int, channels: int, side: int) -> dict[str, float | str]:
+def images_normalized(images: int, channels: int, side: int) -> dict[str, float | str]:
     """GroupNorm and SiLU of 32 groups with a vector added in front."""
     x = torch.randn(images, channels, side, side, device="cuda").half().contiguous(memory_format=torch.channels_last)
     weight, bias = (torch.randn(channels, device="cuda").half() for _ in range(2))
@@ -270,7 +270,7 @@ def wide(pixels: int, channels: int) -> dict[str, float | str]:
     }
 
 
-def sums_normalised(rows: int, size: int) -> dict[str, float | str]:
+def sums_normalized(rows: int, size: int) -> dict[str, float | str]:
     """LayerNorm of a layer's result and its residual, and rounding."""
     x, residual = (torch.randn(rows, size, device="cuda").half() for _ in range(2))
     weight, bias = (torch.randn(size, device="cuda").half() for _ in range(2))
@@ -292,8 +292,8 @@ def sums_normalised(rows: int, size: int) -> dict[str, float | str]:
 MORE: list[tuple[str, Callable[..., dict[str, float | str]], list[tuple[int, ...]]]] = [
     ("conv3x3", convolution, CONVOLUTIONS),
     ("gated", gate, GATES),
-    ("group norm", images_normalised, NORMS),
-    ("layer norm", sums_normalised, SUMS),
+    ("group norm", images_normalized, NORMS),
+    ("layer norm", sums_normalized, SUMS),
     ("upsample", doubled, DOUBLED),
     ("wide attention", wide, WIDE),
 ]

@@ -145,7 +145,7 @@ def explained(source: Path) -> dict[str, Any]:
         found[plan.component] = {
             **coverage(plan, wall),
             "device": plan.device,
-            "ceilings_known": analysis.ceilings_of(plan) is not None,
+            "peaks_known": analysis.peaks_of(plan) is not None,
             "facts": summarize(plan).facts(),
             "by_kind_ms": by_kind.to_dict(),
             "top_layers": top.astype(object).where(top.notna(), None).to_dict("records"),

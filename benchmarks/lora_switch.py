@@ -106,7 +106,7 @@ def full_size(folder: Path, kept: Path, runs: int) -> dict[str, Any]:
     backend = engines.load("onnxruntime")
     if not kept.exists():
         onnx = onnx_export.capture(spec, module, [profile], backend.opset, folder / "exported")
-        optimize.optimise(onnx, backend.passes)
+        optimize.optimize(onnx, backend.passes)
         kept.mkdir(parents=True)
         backend.build(engines.Source(spec, module, (profile,), onnx), {}, kept)
     started = time.perf_counter()

@@ -77,14 +77,14 @@ def export_component(model: str, name: str, folder: Path) -> None:
     module, backend = make(specs[name], folder, "cpu"), engines.load("onnxruntime")
     started = time.perf_counter()
     path = onnx_export.capture(specs[name], module, [profile], backend.opset, folder / "work" / name)
-    optimize.optimise(path, [p for p in backend.passes if p != FUSION])
+    optimize.optimize(path, [p for p in backend.passes if p != FUSION])
     written_out = folder / "engines" / f"{name}.ort_written_out"
     shutil.rmtree(written_out, ignore_errors=True)  # an export that was interrupted
     written_out.mkdir(parents=True)
     shutil.copy(path, written_out / MODEL)
     if path.with_name(WEIGHTS).exists():
         os.link(path.with_name(WEIGHTS), written_out / WEIGHTS)
-    optimize.optimise(path, [FUSION])
+    optimize.optimize(path, [FUSION])
     target = folder / "engines" / name
     target.mkdir(exist_ok=True)
     backend.build(Source(specs[name], module, (profile,), path), backend.check_options({}), target)

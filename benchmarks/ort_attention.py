@@ -2,7 +2,7 @@
 
     python benchmarks/ort_attention.py [--runs 3] [--folder FOLDER]
 
-The true-size U-Net, random float32 weights, is exported once and optimised with and without the pass `fuse_attention`.
+The true-size U-Net, random float32 weights, is exported once and optimized with and without the pass `fuse_attention`.
 Both engines run on the two rows of one image, taking turns, each time in a fresh process: two would hold all weights
 twice. Memory is what the first call adds at its peak; who needs more than there is gets killed. --folder keeps the
 exported engines.
@@ -79,7 +79,7 @@ def prepare(folder: Path) -> tuple[ComponentSpec, ShapeProfile, dict[str, Path]]
         exported = onnx_export.capture(spec, module, [profile], backend.opset, folder / "exported")
         for form, fused in FORMS.items():
             work = shutil.copytree(exported.parent, folder / "work")
-            changes = optimize.optimise(work / exported.name, [p for p in backend.passes if fused or p != FUSION])
+            changes = optimize.optimize(work / exported.name, [p for p in backend.passes if fused or p != FUSION])
             print(f"{form}: {changes[-1].nodes_after} nodes", file=sys.stderr)
             paths[form].mkdir()
             backend.build(engines.Source(spec, module, (profile,), work / exported.name), {}, paths[form])

@@ -1,6 +1,6 @@
 """Claim: the pictures of the embedded model are right, and those of every engine as right as eager's, within 2 points.
 
-200 prompts, one seed each, 20 steps, at the default guidance; colour, background and shape are found in the pictures
+200 prompts, one seed each, 20 steps, at the default guidance; color, background and shape are found in the pictures
 by image analysis (`scripts/tiny_quality.py`). Usage: python benchmarks/quality_tiny.py [--count 200]
 """
 
@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "scripts"))
 import tiny_quality  # noqa: E402 (its folder is put on the path above)
 
-MEASURES = ("colour", "background", "shape", "all")
+MEASURES = ("color", "background", "shape", "all")
 
 
 def main() -> None:
@@ -37,7 +37,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         pipes = {"diffusers": eager_pipeline.eager(tiny_model.MODEL)}
         for backend in map(engines.load, engines.names()):
-            if backend.computes and backend.unavailable() is None:
+            if backend.is_numeric and backend.unavailable() is None:
                 out = Path(name) / backend.name
                 pipes[backend.name] = sdtrt.load(
                     sdtrt.build(tiny_model.MODEL, out, backend=backend.name, profiles=[PROFILE], profile_runs=1)

@@ -79,7 +79,7 @@ class Trainer:
         self.rate = torch.tensor(0.0, device=self.device)
         cuda = self.device.type == "cuda"
         self.graphs = plan.graphs and cuda
-        self.optimiser = torch.optim.AdamW(
+        self.optimizer = torch.optim.AdamW(
             self.parameters,
             lr=self.rate,
             betas=(0.9, 0.99),
@@ -98,13 +98,13 @@ class Trainer:
     # ------------------------------------------------------------------ one step
 
     def _update(self) -> None:
-        self.optimiser.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad(set_to_none=True)
         # Without the cache: a cast weight kept from one step would be stale in a replayed graph.
         with torch.autocast(self.device.type, torch.bfloat16, self.device.type == "cuda", cache_enabled=False):
             loss = self._loss(self._inputs)
         loss.backward()
         nn.utils.clip_grad_norm_(self.parameters, self.plan.largest_gradient)
-        self.optimiser.step()
+        self.optimizer.step()
         self._loss_sum.add_(loss.detach())
 
     def _warm(self) -> None:
@@ -225,7 +225,7 @@ class Trainer:
         tensors: dict[str, torch.Tensor] = {}
         for name, parameter, average in zip(self.names, self.parameters, self.averages, strict=True):
             tensors[f"value/{name}"], tensors[f"average/{name}"] = parameter.detach(), average
-            for key, value in self.optimiser.state[parameter].items():
+            for key, value in self.optimizer.state[parameter].items():
                 tensors[f"{key}/{name}"] = value
         numbers = {"step": self.step, "total": self.total, "trained_s": self.trained_s, "history": self.history}
         # Both in one file, swapped in at once: a run that is cut off leaves the last whole checkpoint.
@@ -249,8 +249,8 @@ class Trainer:
                     if f"{key}/{name}" in keys:
                         # The fused update wants the moments in the parameter's own memory layout.
                         moment = torch.zeros_like(parameter).copy_(stored.get_tensor(f"{key}/{name}"))
-                        self.optimiser.state[parameter][key] = moment
-                        self.optimiser.state[parameter]["step"] = stored.get_tensor(f"step/{name}")
+                        self.optimizer.state[parameter][key] = moment
+                        self.optimizer.state[parameter]["step"] = stored.get_tensor(f"step/{name}")
             numbers = json.loads(stored.metadata()["numbers"])
         self.step, self.total, self.trained_s = numbers["step"], numbers["total"], numbers["trained_s"]
         self.history = [(int(step), float(loss)) for step, loss in numbers["history"]]

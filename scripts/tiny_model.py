@@ -141,12 +141,12 @@ def build_scheduler() -> DDIMScheduler:
         clip_sample=False,
         set_alpha_to_one=False,
         steps_offset=1,
-        # The first step is then the noisiest that was trained; else black and white backgrounds drift to grey.
+        # The first step is then the noisiest that was trained; else black and white backgrounds drift to gray.
         timestep_spacing="trailing",
     )
 
 
-def standardise_latents(vae: AutoencoderKL, latents: torch.Tensor) -> None:
+def standardize_latents(vae: AutoencoderKL, latents: torch.Tensor) -> None:
     """Fold the latents' channel means and unequal spreads into the 1x1 convolutions on either side, exactly.
 
     The overall spread stays, and becomes `scaling_factor`.

@@ -1,7 +1,7 @@
-"""Does a picture show the shape, the colour and the background that the prompt names? Measured without a model.
+"""Does a picture show the shape, the color and the background that the prompt names? Measured without a model.
 
-The background is the median colour along the picture's border, the object the largest connected region that is
-nearer to its own colour than to the background's; its colour is the nearest of the palette, and its shape the one
+The background is the median color along the picture's border, the object the largest connected region that is
+nearer to its own color than to the background's; its color is the nearest of the palette, and its shape the one
 whose ideal outline, scaled to the region's bounding box, overlaps it most.
 """
 
@@ -26,23 +26,23 @@ from scipy import ndimage
 Floats = NDArray[np.float64]
 BORDER_PX = 4
 OUTLINE_PX = 48
-# Well under half the least distance between two colours of the palette, in RGB of 0 to 1.
+# Well under half the least distance between two colors of the palette, in RGB of 0 to 1.
 DIFFERENT = 0.18
 SMALLEST_PX = 40
 
 
 @dataclasses.dataclass(frozen=True)
 class Seen:
-    """What the analysis finds in a picture; colour and shape are empty where nothing stands out."""
+    """What the analysis finds in a picture; color and shape are empty where nothing stands out."""
 
-    colour: str
+    color: str
     shape: str
     background: str
 
 
-def _nearest_colour(rgb: Floats) -> str:
+def _nearest_color(rgb: Floats) -> str:
     palette = np.array(list(tiny_scenes.PALETTE.values())) / 255.0
-    return tiny_scenes.COLOURS[int(np.square(palette - rgb).sum(1).argmin())]
+    return tiny_scenes.COLORS[int(np.square(palette - rgb).sum(1).argmin())]
 
 
 def _largest(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -67,11 +67,11 @@ def _ideal_outlines() -> dict[str, Floats]:
     index = torch.arange(count)
     scenes = tiny_scenes.Scenes(
         two=torch.zeros(count, dtype=torch.bool),
-        colour=torch.full((count, 2), tiny_scenes.COLOURS.index("white")),
+        color=torch.full((count, 2), tiny_scenes.COLORS.index("white")),
         shape=index[:, None].expand(-1, 2),
-        centre_px=torch.full((count, 2, 2), tiny_scenes.IMAGE_PX / 2),
+        center_px=torch.full((count, 2, 2), tiny_scenes.IMAGE_PX / 2),
         radius_px=torch.full((count, 2), 48.0),
-        background=torch.full((count,), tiny_scenes.COLOURS.index("black")),
+        background=torch.full((count,), tiny_scenes.COLORS.index("black")),
         size=torch.zeros_like(index),
         relation=torch.zeros_like(index),
     )
@@ -79,8 +79,8 @@ def _ideal_outlines() -> dict[str, Floats]:
     return {name: _outline(mask) for name, mask in zip(tiny_scenes.SHAPES, masks, strict=True)}
 
 
-def analyse(picture: Floats) -> Seen:
-    """Find colour, shape and background of a single-object picture.
+def analyze(picture: Floats) -> Seen:
+    """Find color, shape and background of a single-object picture.
 
     Args:
         picture: RGB in 0 to 1, [height, width, 3].
@@ -88,24 +88,24 @@ def analyse(picture: Floats) -> Seen:
     inner = np.ones(picture.shape[:2], dtype=bool)
     inner[BORDER_PX:-BORDER_PX, BORDER_PX:-BORDER_PX] = False
     back = np.median(picture[inner], axis=0)
-    background = _nearest_colour(back)
+    background = _nearest_color(back)
 
     rough = _largest(np.linalg.norm(picture - back, axis=-1) > DIFFERENT)
     if int(rough.sum()) < SMALLEST_PX:
         return Seen("", "", background)
     core = ndimage.binary_erosion(rough, iterations=2)
     front = np.median(picture[core if core.any() else rough], axis=0)
-    # Halfway between the two colours is where an anti-aliased or blurred edge truly lies.
+    # Halfway between the two colors is where an anti-aliased or blurred edge truly lies.
     towards = front - back
     mask = _largest((picture - back) @ towards > 0.5 * float(towards @ towards))
     if int(mask.sum()) < SMALLEST_PX:
-        return Seen(_nearest_colour(front), "", background)
+        return Seen(_nearest_color(front), "", background)
     outline = _outline(mask)
     overlap = {
         name: float(np.minimum(outline, ideal).sum() / np.maximum(outline, ideal).sum())
         for name, ideal in _ideal_outlines().items()
     }
-    return Seen(_nearest_colour(front), max(overlap, key=lambda name: overlap[name]), background)
+    return Seen(_nearest_color(front), max(overlap, key=lambda name: overlap[name]), background)
 
 
 def _pictures(images: Iterable[Any]) -> list[Floats]:
@@ -125,14 +125,14 @@ def tally(prompts: list[tiny_scenes.Prompt], pictures: Iterable[Floats]) -> dict
     confused: collections.Counter[tuple[str, str, str]] = collections.Counter()
     wrong: list[dict[str, str]] = []
     for prompt, picture in zip(prompts, pictures, strict=True):
-        seen = analyse(picture)
-        misses = [key for key in ("colour", "background", "shape") if getattr(seen, key) != getattr(prompt, key)]
-        right.update({"colour", "background", "shape"} - set(misses))
+        seen = analyze(picture)
+        misses = [key for key in ("color", "background", "shape") if getattr(seen, key) != getattr(prompt, key)]
+        right.update({"color", "background", "shape"} - set(misses))
         right.update(["all"] if not misses else [])
         confused.update((key, getattr(prompt, key), getattr(seen, key)) for key in misses)
         if misses:
             wrong.append({"prompt": prompt.text} | {key: getattr(seen, key) for key in misses})
-    fractions = {key: right[key] / max(1, len(prompts)) for key in ("colour", "background", "shape", "all")}
+    fractions = {key: right[key] / max(1, len(prompts)) for key in ("color", "background", "shape", "all")}
     confusion = [{"what": w, "asked": a, "seen": s, "count": n} for (w, a, s), n in confused.most_common()]
     return {"count": len(prompts), **fractions, "confusion": confusion, "wrong": wrong}
 

@@ -1,4 +1,4 @@
-"""Scenes of coloured shapes: sampling, captions and rendering, all batched on one device.
+"""Scenes of colored shapes: sampling, captions and rendering, all batched on one device.
 
 A scene is a plain background with one or two shapes on it. Everything is a tensor operation on a whole batch, so that
 a training loop on a GPU draws its own data and never waits: positions are sampled, shapes are drawn from signed
@@ -27,7 +27,7 @@ PALETTE: dict[str, tuple[int, int, int]] = {
     "white": (250, 250, 250),
     "black": (12, 12, 12),
 }
-COLOURS = tuple(PALETTE)
+COLORS = tuple(PALETTE)
 SHAPES = ("circle", "square", "triangle", "star", "diamond", "cross", "ring", "heart")
 RELATIONS = ("left", "right", "above", "below")
 SIZE_WORDS = (("small", "little"), ("medium", "medium"), ("big", "large"))
@@ -35,7 +35,7 @@ SIZE_WORDS = (("small", "little"), ("medium", "medium"), ("big", "large"))
 SIZES_PX = ((17.0, 22.0), (25.0, 33.0), (37.0, 46.0))
 MARGIN_PX = 6.0
 
-# Upper-case words are slots: A article, S size, C colour, O shape, R relation, B background; 1 and 2 count the shapes.
+# Upper-case words are slots: A article, S size, C color, O shape, R relation, B background; 1 and 2 count the shapes.
 TEMPLATES: dict[str, tuple[str, ...]] = {
     "one": (
         "A1 C1 O1 on AB B background",
@@ -70,7 +70,7 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
 }
 SLOTS = ("A1", "S1", "C1", "O1", "R", "A2", "C2", "O2", "AB", "B")
 _FIXED = ("", "a", "an", "on", "background", ",", "picture", "of", "with", "the", "is", "and", "to")
-WORDS = (*_FIXED, *COLOURS, *SHAPES, *RELATIONS, *(word for pair in SIZE_WORDS for word in dict.fromkeys(pair)))
+WORDS = (*_FIXED, *COLORS, *SHAPES, *RELATIONS, *(word for pair in SIZE_WORDS for word in dict.fromkeys(pair)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,11 +78,11 @@ class Scenes:
     """A batch of scenes as tensors, N the batch; the second shape counts only where `two` holds."""
 
     two: torch.Tensor  # [N] bool
-    colour: torch.Tensor  # [N, 2] index into COLOURS
+    color: torch.Tensor  # [N, 2] index into COLORS
     shape: torch.Tensor  # [N, 2] index into SHAPES
-    centre_px: torch.Tensor  # [N, 2, 2] x then y
+    center_px: torch.Tensor  # [N, 2, 2] x then y
     radius_px: torch.Tensor  # [N, 2]
-    background: torch.Tensor  # [N] index into COLOURS
+    background: torch.Tensor  # [N] index into COLORS
     size: torch.Tensor  # [N] index into SIZE_WORDS, of the first shape of a single-shape scene
     relation: torch.Tensor  # [N] index into RELATIONS: where the first shape lies, seen from the second
 
@@ -93,10 +93,10 @@ class Scenes:
     def facts(self, row: int) -> dict[str, Any]:
         """Say in words what one scene shows."""
         count = 2 if bool(self.two[row]) else 1
-        shown = [(COLOURS[int(self.colour[row, k])], SHAPES[int(self.shape[row, k])]) for k in range(count)]
+        shown = [(COLORS[int(self.color[row, k])], SHAPES[int(self.shape[row, k])]) for k in range(count)]
         return {
             "objects": shown,
-            "background": COLOURS[int(self.background[row])],
+            "background": COLORS[int(self.background[row])],
             "relation": RELATIONS[int(self.relation[row])] if count == 2 else None,
         }
 
@@ -106,7 +106,7 @@ class Prompt:
     """One prompt of the evaluation: a single shape on a named background."""
 
     text: str
-    colour: str
+    color: str
     shape: str
     background: str
 
@@ -118,7 +118,7 @@ def _constant(values: tuple[Any, ...], device: torch.device) -> torch.Tensor:
 
 
 def palette_rgb(device: torch.device) -> torch.Tensor:
-    """Give the palette as RGB in 0 to 1: [colours, 3]."""
+    """Give the palette as RGB in 0 to 1: [colors, 3]."""
     return _constant(tuple(PALETTE.values()), device) / 255.0
 
 
@@ -140,15 +140,15 @@ def sample(batch: int, generator: torch.Generator, two_share: float = 0.35) -> S
         return torch.randint(high, shape, generator=generator, device=device)
 
     two = torch.rand(batch, generator=generator, device=device) < two_share
-    background = integers(len(COLOURS), batch)
-    # A step of 1 to 9 round the palette: a shape never has the colour that it lies on.
-    colour = (background[:, None] + 1 + integers(len(COLOURS) - 1, batch, 2)) % len(COLOURS)
+    background = integers(len(COLORS), batch)
+    # A step of 1 to 9 round the palette: a shape never has the color that it lies on.
+    color = (background[:, None] + 1 + integers(len(COLORS) - 1, batch, 2)) % len(COLORS)
     size, relation = integers(3, batch), integers(4, batch)
 
     limits_px = _constant(SIZES_PX, device)[size]  # [N, 2]
     single_px = _between(limits_px[:, 0], limits_px[:, 1], generator)
     edge_px = single_px + MARGIN_PX
-    single_centre = torch.stack([_between(edge_px, IMAGE_PX - edge_px, generator) for _ in range(2)], -1)  # [N, 2]
+    single_center = torch.stack([_between(edge_px, IMAGE_PX - edge_px, generator) for _ in range(2)], -1)  # [N, 2]
 
     still = torch.zeros((batch, 2), device=device)
     radii_px = _between(still + 17.0, still + 25.0, generator)
@@ -159,13 +159,13 @@ def sample(batch: int, generator: torch.Generator, two_share: float = 0.35) -> S
     along = torch.where((relation % 2 == 1)[:, None], IMAGE_PX - along, along)
     across = IMAGE_PX / 2 + _between(still - 10.0, still + 10.0, generator)
     upright = (relation >= 2)[:, None]
-    pair_centre = torch.stack([torch.where(upright, across, along), torch.where(upright, along, across)], -1)
+    pair_center = torch.stack([torch.where(upright, across, along), torch.where(upright, along, across)], -1)
 
     return Scenes(
         two=two,
-        colour=colour,
+        color=color,
         shape=integers(len(SHAPES), batch, 2),
-        centre_px=torch.where(two[:, None, None], pair_centre, single_centre[:, None]),
+        center_px=torch.where(two[:, None, None], pair_center, single_center[:, None]),
         radius_px=torch.where(two[:, None], radii_px, single_px[:, None]),
         background=background,
         size=size,
@@ -193,31 +193,31 @@ def _signed_distances(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     return torch.stack([length - 0.96, square, triangle, second, (ax + ay - 1.0) * 0.7071, bars, ring, heart])
 
 
-def render(scenes: Scenes, colours: torch.Tensor | None = None) -> torch.Tensor:
+def render(scenes: Scenes, colors: torch.Tensor | None = None) -> torch.Tensor:
     """Draw scenes.
 
     Args:
         scenes: N scenes.
-        colours: RGB in 0 to 1 of the background and the two shapes [N, 3, 3] instead of the palette's.
+        colors: RGB in 0 to 1 of the background and the two shapes [N, 3, 3] instead of the palette's.
 
     Returns:
         RGB pictures in 0 to 1, [N, 3, 128, 128].
     """
-    device = scenes.centre_px.device
-    if colours is None:
-        colours = palette_rgb(device)[torch.cat([scenes.background[:, None], scenes.colour], 1)]
+    device = scenes.center_px.device
+    if colors is None:
+        colors = palette_rgb(device)[torch.cat([scenes.background[:, None], scenes.color], 1)]
     axis_px = torch.arange(IMAGE_PX, device=device) + 0.5
-    picture = colours[:, 0, :, None, None].expand(-1, -1, IMAGE_PX, IMAGE_PX)
+    picture = colors[:, 0, :, None, None].expand(-1, -1, IMAGE_PX, IMAGE_PX)
     for k in range(2):
-        centre, radius = scenes.centre_px[:, k, :, None, None], scenes.radius_px[:, k, None, None]
+        center, radius = scenes.center_px[:, k, :, None, None], scenes.radius_px[:, k, None, None]
         flat = torch.zeros((IMAGE_PX, IMAGE_PX), device=device)
-        x, y = (flat + axis_px - centre[:, 0]) / radius, (flat + axis_px[:, None] - centre[:, 1]) / radius
+        x, y = (flat + axis_px - center[:, 0]) / radius, (flat + axis_px[:, None] - center[:, 1]) / radius
         index = scenes.shape[None, :, k, None, None].expand(1, -1, IMAGE_PX, IMAGE_PX)
         distance_px = _signed_distances(x, y).gather(0, index)[0] * radius  # [N, 128, 128]
         cover = (0.5 - distance_px).clamp(0, 1)
         if k == 1:
             cover = cover * scenes.two[:, None, None]
-        picture = torch.lerp(picture, colours[:, k + 1, :, None, None], cover[:, None])
+        picture = torch.lerp(picture, colors[:, k + 1, :, None, None], cover[:, None])
     return picture
 
 
@@ -251,14 +251,14 @@ def caption_words(scenes: Scenes, generator: torch.Generator) -> torch.Tensor:
         return _constant(tuple(WORDS.index(name) for name in names), device)[index]
 
     def article(index: torch.Tensor) -> torch.Tensor:
-        return word(tuple("an" if name[0] in "aeiou" else "a" for name in COLOURS), index)
+        return word(tuple("an" if name[0] in "aeiou" else "a" for name in COLORS), index)
 
-    one, other, back = scenes.colour[:, 0], scenes.colour[:, 1], scenes.background
+    one, other, back = scenes.color[:, 0], scenes.color[:, 1], scenes.background
     short, long = (word(tuple(pair[k] for pair in SIZE_WORDS), scenes.size) for k in range(2))
     size = torch.where(chance[3] < 0.5, short, long)
-    filled = [article(one), size, word(COLOURS, one), word(SHAPES, scenes.shape[:, 0])]
-    filled += [word(RELATIONS, scenes.relation), article(other), word(COLOURS, other)]
-    filled += [word(SHAPES, scenes.shape[:, 1]), article(back), word(COLOURS, back)]
+    filled = [article(one), size, word(COLORS, one), word(SHAPES, scenes.shape[:, 0])]
+    filled += [word(RELATIONS, scenes.relation), article(other), word(COLORS, other)]
+    filled += [word(SHAPES, scenes.shape[:, 1]), article(back), word(COLORS, back)]
     values = torch.stack(filled, 1)  # [N, slots]
     return torch.where(row < 0, values.gather(1, (-1 - row).clamp(min=0)), row)
 
@@ -269,8 +269,8 @@ def caption_text(words: torch.Tensor) -> list[str]:
 
 
 def parse(caption: str) -> dict[str, Any]:
-    """Read a caption back: the objects as (colour, shape), the background or None, the relation or None."""
-    hue, form = "|".join(COLOURS), "|".join(SHAPES)
+    """Read a caption back: the objects as (color, shape), the background or None, the relation or None."""
+    hue, form = "|".join(COLORS), "|".join(SHAPES)
     objects = re.findall(rf"\b({hue}) ({form})\b", caption)
     objects += [(c, s) for s, c in re.findall(rf"\bthe ({form}) is ({hue})\b", caption)]
     ground = re.search(rf"\b({hue}) background|background is ({hue})|\bon ({hue})$", caption)
@@ -283,17 +283,17 @@ def parse(caption: str) -> dict[str, Any]:
 
 
 def evaluation_prompts(count: int = 200, seed: int = 0) -> list[Prompt]:
-    """List the evaluation's prompts: shapes, colours and backgrounds balanced, the order and wording from the seed."""
+    """List the evaluation's prompts: shapes, colors and backgrounds balanced, the order and wording from the seed."""
     generator = torch.Generator().manual_seed(seed)
     prompts = []
     for k in range(count):
-        colour, shape = COLOURS[k % len(COLOURS)], SHAPES[(k // len(COLOURS) + k) % len(SHAPES)]
-        step = 1 + (k // len(COLOURS)) % (len(COLOURS) - 1)
-        ground = COLOURS[(k + step) % len(COLOURS)]
+        color, shape = COLORS[k % len(COLORS)], SHAPES[(k // len(COLORS) + k) % len(SHAPES)]
+        step = 1 + (k // len(COLORS)) % (len(COLORS) - 1)
+        ground = COLORS[(k + step) % len(COLORS)]
         pick = int(torch.randint(len(TEMPLATES["one"]), (1,), generator=generator))
-        slots = {"C1": colour, "O1": shape, "B": ground}
+        slots = {"C1": color, "O1": shape, "B": ground}
         slots |= {a: "an" if slots[c][0] in "aeiou" else "a" for a, c in (("A1", "C1"), ("AB", "B"))}
         text = " ".join(slots.get(word, word) for word in TEMPLATES["one"][pick].split()).replace(" ,", ",")
-        prompts.append(Prompt(text, colour, shape, ground))
+        prompts.append(Prompt(text, color, shape, ground))
     order = torch.randperm(count, generator=generator).tolist()
     return [prompts[k] for k in order]

@@ -1,4 +1,4 @@
-"""Train a very small but complete Stable Diffusion pipeline on coloured shapes, and write it in diffusers' layout.
+"""Train a very small but complete Stable Diffusion pipeline on colored shapes, and write it in diffusers' layout.
 
 First the autoencoder, then the text encoder and the U-Net together on a pool of latents that it encodes once.
 A run that is stopped goes on from its checkpoint when the same command is given again. Everything drawn depends on
@@ -42,19 +42,19 @@ EDGE_WEIGHT = 1.0
 DECODER_NOISE = 0.12
 EMPTY_CAPTION_SHARE = 0.1
 MIN_SNR = 5.0
-# A little shared noise for each channel: else the mean colour shows through the strongest noise in training only.
+# A little shared noise for each channel: else the mean color shows through the strongest noise in training only.
 OFFSET_NOISE = 0.05
 
 
 def vae_batch(step: int, batch: int, seed: int, device: torch.device) -> Batch:
-    """Draw pictures in -1 to 1 for the autoencoder, a third of them in colours outside the palette."""
+    """Draw pictures in -1 to 1 for the autoencoder, a third of them in colors outside the palette."""
     generator = generator_for(device, seed, VAE_DATA, step)
     scenes = tiny_scenes.sample(batch, generator, two_share=0.5)
-    colours = tiny_scenes.palette_rgb(device)[torch.cat([scenes.background[:, None], scenes.colour], 1)]  # [N, 3, 3]
-    jitter = 0.01 * torch.randn(colours.shape, generator=generator, device=device)
-    anything = torch.rand(colours.shape, generator=generator, device=device)
+    colors = tiny_scenes.palette_rgb(device)[torch.cat([scenes.background[:, None], scenes.color], 1)]  # [N, 3, 3]
+    jitter = 0.01 * torch.randn(colors.shape, generator=generator, device=device)
+    anything = torch.rand(colors.shape, generator=generator, device=device)
     odd = torch.rand((batch, 1, 1), generator=generator, device=device) < 1 / 3
-    pictures = tiny_scenes.render(scenes, torch.where(odd, anything, (colours + jitter).clamp(0, 1)))
+    pictures = tiny_scenes.render(scenes, torch.where(odd, anything, (colors + jitter).clamp(0, 1)))
     shape = (batch, tiny_model.LATENT_CHANNELS, tiny_model.LATENT_SIDE, tiny_model.LATENT_SIDE)
     noise = torch.randn(shape, generator=generator, device=device)
     return {"pictures": (2 * pictures - 1).contiguous(memory_format=torch.channels_last), "noise": noise}
@@ -168,7 +168,7 @@ def train_vae(options: argparse.Namespace, device: torch.device, deadline_s: flo
         return None
     trainer.use_averages()
     latents, _ = encode_pool(vae, options.statistics, (options.seed, STATISTICS_DATA), device)
-    tiny_model.standardise_latents(vae, latents)
+    tiny_model.standardize_latents(vae, latents)
     vae.save_pretrained(options.out / "vae")
     pictures = vae_batch(0, 24, options.seed + 1, device)["pictures"].contiguous()
     with torch.no_grad():

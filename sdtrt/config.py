@@ -30,7 +30,7 @@ class LoraEntry(Record):
 
 
 # Precisions in which some layers of the U-Net compute on rounded numbers; all else is fp16.
-QUANTISED = ("int8", "fp8")
+QUANTIZED = ("int8", "fp8")
 PROMPTS = (
     "a photograph of a lighthouse at dusk, waves breaking on the rocks",
     "portrait of an old woman laughing, studio light, 85 mm",
@@ -43,8 +43,12 @@ PROMPTS = (
 )
 
 
+# Keys that had other names in the recipes of earlier checkouts.
+RENAMED = {"calibration.keep": "calibration.exclude", "calibration.most_error": "calibration.max_error"}
+
+
 class Calibration(Record):
-    """How the ranges of quantised layers are found: real images are made with the checkpoint's own pipeline."""
+    """How the ranges of quantized layers are found: real images are made with the checkpoint's own pipeline."""
 
     prompts: tuple[str, ...] = Field(PROMPTS, min_length=1, description="taken in turn; best such as will be asked for")
     images: int = Field(8, ge=1, description="images made in all; 128 is NVIDIA's number for fp8, 32 for int8")
@@ -52,11 +56,11 @@ class Calibration(Record):
     algorithm: Literal["max", "smoothquant"] = Field(
         "max", description="smoothquant moves outliers of a layer's input into its weight: helps int8, costs a product"
     )
-    keep: tuple[str, ...] = Field(
+    exclude: tuple[str, ...] = Field(
         ("time_emb_proj", "time_embedding", "add_embedding", "conv_in", "conv_out", "conv_shortcut", "proj_out"),
         description="a layer whose name holds one of these stays fp16: they cost little time and much quality",
     )
-    most_error: float | None = Field(
+    max_error: float | None = Field(
         None, gt=0, description="inductor: the worst layers stay fp16 until the others put the output off by this share"
     )
 
@@ -101,9 +105,9 @@ class BuildConfig(Record):
         return profiles
 
     @property
-    def quantised(self) -> bool:
-        """Whether layers are to be quantised."""
-        return self.precision in QUANTISED
+    def quantized(self) -> bool:
+        """Whether layers are to be quantized."""
+        return self.precision in QUANTIZED
 
 
 def load(path: Path | None = None, **overrides: Any) -> BuildConfig:
@@ -124,4 +128,4 @@ def load(path: Path | None = None, **overrides: Any) -> BuildConfig:
     try:
         return BuildConfig.model_validate(data)
     except ValidationError as exc:
-        raise config_error(exc, list(BuildConfig.model_fields), str(path or "the arguments")) from exc
+        raise config_error(exc, list(BuildConfig.model_fields), str(path or "the arguments"), RENAMED) from exc

@@ -2,7 +2,7 @@
 
 SdtrtError
 ├── ConfigError         a config file, profile or argument is wrong
-├── ModelError          the checkpoint cannot be found, read or recognised
+├── ModelError          the checkpoint cannot be found, read or recognized
 ├── ShapeError          a size does not fit (also a ValueError, as diffusers raises)
 ├── Unsupported         an engine cannot do this (also a NotImplementedError)
 ├── ExportError         torch could not trace a component, or ONNX could not hold it
@@ -58,7 +58,7 @@ class ConfigError(SdtrtError):
 
 
 class ModelError(SdtrtError):
-    """The checkpoint cannot be found, read or recognised."""
+    """The checkpoint cannot be found, read or recognized."""
 
     slug = "model"
 

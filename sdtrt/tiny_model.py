@@ -1,4 +1,4 @@
-"""The embedded default: a small trained pipeline that draws coloured shapes, and a grid of its pictures.
+"""The embedded default: a small trained pipeline that draws colored shapes, and a grid of its pictures.
 
 It lies in `data/tiny-sd` as any checkpoint would, with a card that says how it was made: nothing else in the package
 knows that it is special.

@@ -23,6 +23,15 @@ def write(tmp_path, text):
     return path
 
 
+@pytest.mark.parametrize(("former", "now"), [("keep", "exclude"), ("most_error", "max_error")])
+def test_a_key_of_an_earlier_checkout_is_answered_with_its_new_name(tmp_path, former, now):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(f"model: x\ncalibration:\n  {former}: 0\n")
+    with pytest.raises(ConfigError) as caught:
+        config.load(path)
+    assert (caught.value.slug, caught.value.hint) == ("config-unknown-key", f"did you mean 'calibration.{now}'?")
+
+
 def test_an_unknown_key_is_named_with_the_nearest_one(tmp_path):
     with pytest.raises(ConfigError) as caught:
         config.load(write(tmp_path, "model: x\nprecison: fp16\n"))

@@ -22,18 +22,18 @@ def test_analysis_is_right_on_ground_truth(blur_px: float, noise: float) -> None
     prompts = []
     for row in range(len(pictures)):
         facts = scenes.facts(row)
-        ((colour, shape),) = facts["objects"]
-        prompts.append(tiny_scenes.Prompt("", colour, shape, facts["background"]))
+        ((color, shape),) = facts["objects"]
+        prompts.append(tiny_scenes.Prompt("", color, shape, facts["background"]))
     spoilt = (
         np.clip(ndimage.gaussian_filter(p, (blur_px, blur_px, 0)) + random.normal(0, noise, p.shape), 0, 1)
         for p in pictures
     )
     result = tiny_quality.tally(prompts, spoilt)
-    assert min(result[key] for key in ("colour", "background", "shape")) >= 0.99, result["confusion"]
+    assert min(result[key] for key in ("color", "background", "shape")) >= 0.99, result["confusion"]
 
 
 def test_analysis_of_an_empty_picture_finds_no_object() -> None:
-    seen = tiny_quality.analyse(np.full((128, 128, 3), 0.98))
+    seen = tiny_quality.analyze(np.full((128, 128, 3), 0.98))
     assert seen == tiny_quality.Seen("", "", "white")
 
 
@@ -61,26 +61,26 @@ def test_drawing_repeats_from_a_seed() -> None:
 def test_shapes_stay_inside_and_apart() -> None:
     scenes, _ = draw(4000, 5, two_share=0.5)
     reach = scenes.radius_px[..., None]
-    assert bool((scenes.centre_px - reach >= 5.9).all())
-    assert bool((scenes.centre_px + reach <= 128 - 5.9).all())
+    assert bool((scenes.center_px - reach >= 5.9).all())
+    assert bool((scenes.center_px + reach <= 128 - 5.9).all())
     pairs = scenes[scenes.two]
-    gap = (pairs.centre_px[:, 0] - pairs.centre_px[:, 1]).abs().amax(1) - pairs.radius_px.sum(1)
+    gap = (pairs.center_px[:, 0] - pairs.center_px[:, 1]).abs().amax(1) - pairs.radius_px.sum(1)
     assert bool((gap >= 4.9).all())
     horizontal = pairs[pairs.relation == 0]
-    assert bool((horizontal.centre_px[:, 0, 0] < horizontal.centre_px[:, 1, 0]).all())
+    assert bool((horizontal.center_px[:, 0, 0] < horizontal.center_px[:, 1, 0]).all())
 
 
 def test_evaluation_prompts_are_balanced_and_fixed() -> None:
     prompts = tiny_scenes.evaluation_prompts(200)
     assert prompts == tiny_scenes.evaluation_prompts(200)
     for key, names in (
-        ("colour", tiny_scenes.COLOURS),
-        ("background", tiny_scenes.COLOURS),
+        ("color", tiny_scenes.COLORS),
+        ("background", tiny_scenes.COLORS),
         ("shape", tiny_scenes.SHAPES),
     ):
         counts = [sum(getattr(p, key) == name for p in prompts) for name in names]
         assert max(counts) - min(counts) <= 4, (key, counts)
     for prompt in prompts:
         said = tiny_scenes.parse(prompt.text)
-        assert said["objects"] == [(prompt.colour, prompt.shape)]
-        assert said["background"] == prompt.background != prompt.colour
+        assert said["objects"] == [(prompt.color, prompt.shape)]
+        assert said["background"] == prompt.background != prompt.color

@@ -8,7 +8,7 @@ from sdtrt.analysis.comparison.compare import Comparison, compare
 from sdtrt.analysis.comparison.gate import Check, gate
 from sdtrt.analysis.comparison.html import render_comparison
 from sdtrt.analysis.comparison.text import comparison_to_json, comparison_to_markdown
-from sdtrt.analysis.device_peaks import Ceilings
+from sdtrt.analysis.device_peaks import DevicePeaks
 from sdtrt.analysis.frame import COLUMNS, to_frame
 from sdtrt.analysis.load import load, load_plans
 from sdtrt.analysis.repeated_runs import merge_runs
@@ -21,9 +21,9 @@ from sdtrt.analysis.summary import Summary, summarize
 __all__ = [
     "COLUMNS",
     "Analysis",
-    "Ceilings",
     "Check",
     "Comparison",
+    "DevicePeaks",
     "Summary",
     "compare",
     "comparison_to_json",

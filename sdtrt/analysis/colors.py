@@ -1,10 +1,10 @@
-"""One colour per kind of layer and per number format, the same in every plot, and some for what is neither."""
+"""One color per kind of layer and per number format, the same in every plot, and some for what is neither."""
 
 from __future__ import annotations
 
 from sdtrt.plan.layers import base_type
 
-# Okabe and Ito's set, with a brown and a grey: apart from each other (CIELAB distance 16 or more) also for protanopia,
+# Okabe and Ito's set, with a brown and a gray: apart from each other (CIELAB distance 16 or more) also for protanopia,
 # deuteranopia and tritanopia, and visible on white and on black.
 KIND_COLORS: dict[str, str] = {
     "conv": "#0072b2",
@@ -33,7 +33,7 @@ PRECISION_COLORS: dict[str, str] = {
     "unknown": "#5f656d",
 }
 NEUTRAL = "#48515e"
-# Readable on both page colours, for lines and bars that have no meaning of their own.
+# Readable on both page colors, for lines and bars that have no meaning of their own.
 LINE = "#8390a2"
 # Stages of an image, in their order.
 STAGE_COLORS = ("#009e73", "#0072b2", "#cc79a7", "#e69f00", "#56b4e9", "#8b4a2b")
@@ -42,6 +42,6 @@ _UNSIGNED = str.maketrans({"u": ""})
 
 
 def precision_color(name: str) -> str:
-    """Colour of a type; the variants of a type share one, and what is not listed is grey."""
+    """Color of a type; the variants of a type share one, and what is not listed is gray."""
     plain = name.translate(_UNSIGNED) if name.startswith("uint") else base_type(name)
     return PRECISION_COLORS.get(plain, PRECISION_COLORS["unknown"])

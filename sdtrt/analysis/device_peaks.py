@@ -1,4 +1,4 @@
-"""What a device can do at best: from a JSON file of measured ceilings, else from the vendor's data sheet by name.
+"""What a device can do at best: from a JSON file of measured peaks, else from the vendor's data sheet by name.
 
 The percentages of peak, the bound and the milliseconds that a perfect kernel would save all stand on these figures. For
 a device that is neither measured nor listed they are unknown.
@@ -25,13 +25,13 @@ MATRIX_KINDS: frozenset[Kind] = frozenset({"conv", "gemm", "attention"})
 GPU_LAUNCH_US = 2.0
 
 
-class CeilingsError(ConfigError):
-    """A file of ceilings cannot be read."""
+class DevicePeaksError(ConfigError):
+    """A file of peaks cannot be read."""
 
-    slug = "ceilings"
+    slug = "peaks"
 
 
-class Ceilings(Record):
+class DevicePeaks(Record):
     """Peak rates of one device. `matrix_tflops` by type ("float16"); `vector_tflops` is that of plain float32.
 
     Variants of a type ("float8_e4m3fn", "float8_e5m2") are as fast as it.
@@ -61,12 +61,12 @@ class Ceilings(Record):
         write_text(path, self.model_dump_json(indent=1) + "\n")
 
     @classmethod
-    def load(cls, path: Path) -> Ceilings:
-        """Read a JSON file; CeilingsError names what is wrong with it."""
-        return read(path, cls, FORMAT_VERSION, CeilingsError, "write one with: sdtrt doctor --ceilings FILE")
+    def load(cls, path: Path) -> DevicePeaks:
+        """Read a JSON file; DevicePeaksError names what is wrong with it."""
+        return read(path, cls, FORMAT_VERSION, DevicePeaksError, "write one with: sdtrt doctor --peaks FILE")
 
 
-def ceilings_of(device: str | None, metadata: Mapping[str, Mapping[str, object]] | None = None) -> Ceilings | None:
+def peaks_of(device: str | None, metadata: Mapping[str, Mapping[str, object]] | None = None) -> DevicePeaks | None:
     """Data-sheet figures of a device by the name that its driver gives it, or None when it is not listed.
 
     Of an unlisted GPU whose trtexec metadata has bus width and memory clock, the bandwidth is known:
@@ -75,7 +75,7 @@ def ceilings_of(device: str | None, metadata: Mapping[str, Mapping[str, object]]
     found = next((d for d in DEVICES if all(word in (device or "") for word in d[0])), None)
     if found is not None:
         words, matrix, vector, bandwidth = found
-        return Ceilings(
+        return DevicePeaks(
             device=device or " ".join(words),
             source="data sheet",
             matrix_tflops={d: v for d, v in zip(MATRIX_DTYPES, matrix, strict=True) if v is not None},
@@ -87,7 +87,9 @@ def ceilings_of(device: str | None, metadata: Mapping[str, Mapping[str, object]]
     width, clock = facts.get("Memory Bus Width (bits)", facts.get("Memory Bus Width")), _clock(facts)
     if isinstance(width, int | float) and clock is not None and width > 0 and clock > 0:
         source = "memory clock and bus width"
-        return Ceilings(device=device or "GPU", source=source, gb_per_s=width / 8 * clock * 2, launch_us=GPU_LAUNCH_US)
+        return DevicePeaks(
+            device=device or "GPU", source=source, gb_per_s=width / 8 * clock * 2, launch_us=GPU_LAUNCH_US
+        )
     return None
 
 

@@ -16,7 +16,7 @@ from functools import cache
 import pandas as pd
 
 from sdtrt import registry
-from sdtrt.analysis.device_peaks import Ceilings
+from sdtrt.analysis.device_peaks import DevicePeaks
 from sdtrt.analysis.image_budget import Budget
 from sdtrt.analysis.rule_support.view import Found, Severity, View
 from sdtrt.plan.layers import Plan
@@ -61,14 +61,14 @@ def rules() -> tuple[Rule, ...]:
 
 
 def findings(
-    plans: Sequence[Plan], frame: pd.DataFrame, budget: Budget, ceilings_of: Callable[[Plan], Ceilings | None]
+    plans: Sequence[Plan], frame: pd.DataFrame, budget: Budget, peaks_of: Callable[[Plan], DevicePeaks | None]
 ) -> tuple[Finding, ...]:
     """What all rules find in all plans, by cost of an image; what has no known cost is last.
 
-    `frame` is the layer table of the plans, `budget` says how often and how long they run, `ceilings_of` what a plan's
+    `frame` is the layer table of the plans, `budget` says how often and how long they run, `peaks_of` what a plan's
     device can do. `Analysis.findings` has them all.
     """
-    views = list(_views(plans, frame, budget, ceilings_of))
+    views = list(_views(plans, frame, budget, peaks_of))
     whole_ms = sum((view.layers_ms or 0) * budget.per_image(view.plan.component) for view in views)
     found = [finding for view in views for finding in _of_engine(view, budget, whole_ms)]
     return tuple(sorted(found, key=_dearest_first))
@@ -88,7 +88,7 @@ def _sentences(text: str) -> str:
 
 
 def _views(
-    plans: Sequence[Plan], frame: pd.DataFrame, budget: Budget, ceilings_of: Callable[[Plan], Ceilings | None]
+    plans: Sequence[Plan], frame: pd.DataFrame, budget: Budget, peaks_of: Callable[[Plan], DevicePeaks | None]
 ) -> Iterator[View]:
     start = 0
     for plan in plans:
@@ -96,7 +96,7 @@ def _views(
         start += len(plan.layers)
         calls = budget.calls_of(plan.component)
         # One call that was assumed and not counted may be one of many steps.
-        yield View(plan, rows, ceilings_of(plan), None if budget.assumed and calls == 1 else calls)
+        yield View(plan, rows, peaks_of(plan), None if budget.assumed and calls == 1 else calls)
 
 
 def _of_engine(view: View, budget: Budget, whole_ms: float) -> Iterator[Finding]:

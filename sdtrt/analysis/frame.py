@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from sdtrt.analysis.device_peaks import Ceilings, ceilings_of
+from sdtrt.analysis.device_peaks import DevicePeaks, peaks_of
 from sdtrt.plan.layers import Plan
 
 TEXT = {
@@ -46,18 +46,18 @@ NUMBERS = {
 COLUMNS = {**TEXT, **NUMBERS, "nodes": "tuple of the ONNX nodes that the layer implements"}
 
 
-def to_frame(plans: Sequence[Plan], ceilings: Ceilings | None = None) -> pd.DataFrame:
+def to_frame(plans: Sequence[Plan], peaks: DevicePeaks | None = None) -> pd.DataFrame:
     """All layers of `plans`, in their order; `COLUMNS` documents the columns.
 
-    `ceilings` are the device's; without them each plan's device is looked up by its name.
+    `peaks` are the device's; without them each plan's device is looked up by its name.
     """
-    parts = [_columns(plan, ceilings or ceilings_of(plan.device, plan.metadata)) for plan in plans]
+    parts = [_columns(plan, peaks or peaks_of(plan.device, plan.metadata)) for plan in plans]
     joined: dict[str, Any] = {name: np.concatenate([part[name] for part in parts]) if parts else [] for name in COLUMNS}
     types = {name: "float64" if name in NUMBERS else object for name in COLUMNS}
     return pd.DataFrame({name: pd.Series(joined[name], dtype=types[name]) for name in COLUMNS})
 
 
-def _columns(plan: Plan, ceilings: Ceilings | None) -> Mapping[str, np.ndarray[Any, Any]]:
+def _columns(plan: Plan, peaks: DevicePeaks | None) -> Mapping[str, np.ndarray[Any, Any]]:
     layers = plan.layers
     text: dict[str, list[str | None]] = {
         "component": [plan.component for _ in layers],
@@ -71,11 +71,11 @@ def _columns(plan: Plan, ceilings: Ceilings | None) -> Mapping[str, np.ndarray[A
     }
     time_ms = _numbers([x.time_ms for x in layers])
     flops, moved = _numbers([x.flops for x in layers]), _numbers([x.bytes_moved for x in layers])
-    peaks = _numbers([ceilings.tflops(x.kind, x.precision) if ceilings else None for x in layers])
-    bandwidth = ceilings.gb_per_s if ceilings and ceilings.gb_per_s else np.nan
-    launch_us = ceilings.launch_us if ceilings and ceilings.launch_us else np.nan
+    peak_tflops = _numbers([peaks.tflops(x.kind, x.precision) if peaks else None for x in layers])
+    bandwidth = peaks.gb_per_s if peaks and peaks.gb_per_s else np.nan
+    launch_us = peaks.launch_us if peaks and peaks.launch_us else np.nan
     rate, stream = _ratio(flops, time_ms) / 1e9, _ratio(moved, time_ms) / 1e6
-    limits = np.stack([np.where(flops == 0, 0, flops / peaks / 1e9), moved / bandwidth / 1e6])
+    limits = np.stack([np.where(flops == 0, 0, flops / peak_tflops / 1e9), moved / bandwidth / 1e6])
     # Half a roofline is none: a layer whose work or traffic is not known has no ideal time.
     floor = np.append(limits, np.full((1, len(layers)), 0 if np.isnan(launch_us) else launch_us / 1e3), axis=0)
     ideal = np.where(np.isnan(limits).any(axis=0), np.nan, floor.max(axis=0))
@@ -90,7 +90,7 @@ def _columns(plan: Plan, ceilings: Ceilings | None) -> Mapping[str, np.ndarray[A
         "intensity_flop_per_byte": _ratio(flops, moved),
         "tflops_per_s": rate,
         "gb_per_s": stream,
-        "pct_peak_compute": 100 * rate / peaks,
+        "pct_peak_compute": 100 * rate / peak_tflops,
         "pct_peak_bandwidth": 100 * stream / bandwidth,
         "ideal_ms": ideal,
         "headroom_ms": np.maximum(time_ms - ideal, 0),

@@ -14,7 +14,7 @@ from itertools import chain
 from pathlib import Path
 
 from sdtrt import readers
-from sdtrt.analysis.device_peaks import Ceilings
+from sdtrt.analysis.device_peaks import DevicePeaks
 from sdtrt.analysis.onnx_join import Shapes, check_names, join_onnx, names_of
 from sdtrt.analysis.session import Analysis
 from sdtrt.bundle.bundle import Bundle
@@ -43,7 +43,7 @@ def load(
     shapes: Shapes | None = None,
     profile: int = 0,
     run: ImageRun | StrPath | None = None,
-    ceilings: Ceilings | StrPath | None = None,
+    peaks: DevicePeaks | StrPath | None = None,
 ) -> Analysis:
     """Read engines and what belongs to them.
 
@@ -52,9 +52,9 @@ def load(
         onnx: the ONNX file that the engine was built from, or such files by component. Layers then have the FLOPs,
             weights and modules of the nodes that they implement.
         shapes: sizes of the ONNX inputs; those at which the engine was run where its files tell.
-        profile: optimisation profile of a TensorRT engine that has several.
+        profile: optimization profile of a TensorRT engine that has several.
         run: a timed image, as object or file; a bundle's own otherwise.
-        ceilings: peak rates of the device, as object or file; looked up by the device's name otherwise.
+        peaks: peak rates of the device, as object or file; looked up by the device's name otherwise.
 
     Raises PlanError when a file is missing, unknown or wrong, BundleError for a damaged bundle, GraphError for an ONNX
     file that cannot be priced or is not the engine's, ConfigError for an engine or input that does not exist.
@@ -76,7 +76,7 @@ def load(
         plans=tuple(plans),
         manifest=found[0][1] if len(found) == 1 else None,
         run=ImageRun.load(Path(run)) if isinstance(run, str | os.PathLike) else run,
-        ceilings=Ceilings.load(Path(ceilings)) if isinstance(ceilings, str | os.PathLike) else ceilings,
+        peaks=DevicePeaks.load(Path(peaks)) if isinstance(peaks, str | os.PathLike) else peaks,
     )
 
 

@@ -11,7 +11,7 @@ from functools import cached_property
 
 import pandas as pd
 
-from sdtrt.analysis.device_peaks import Ceilings, ceilings_of
+from sdtrt.analysis.device_peaks import DevicePeaks, peaks_of
 from sdtrt.analysis.findings import Finding, findings
 from sdtrt.analysis.frame import to_frame
 from sdtrt.analysis.image_budget import Budget, budget
@@ -24,21 +24,21 @@ from sdtrt.plan.layers import Plan
 
 @dataclass(frozen=True)
 class Analysis:
-    """Plans with what belongs to them: the bundle's manifest, a timed image, and the device's ceilings."""
+    """Plans with what belongs to them: the bundle's manifest, a timed image, and the device's peaks."""
 
     plans: tuple[Plan, ...]
     manifest: Manifest | None = None
     run: ImageRun | None = None
-    ceilings: Ceilings | None = None
+    peaks: DevicePeaks | None = None
 
     @cached_property
     def frame(self) -> pd.DataFrame:
         """The layer table of all plans."""
-        return to_frame(self.plans, self.ceilings)
+        return to_frame(self.plans, self.peaks)
 
-    def ceilings_of(self, plan: Plan) -> Ceilings | None:
+    def peaks_of(self, plan: Plan) -> DevicePeaks | None:
         """What the device of `plan` can do: as given, else as known by its name."""
-        return self.ceilings or ceilings_of(plan.device, plan.metadata)
+        return self.peaks or peaks_of(plan.device, plan.metadata)
 
     @cached_property
     def summaries(self) -> tuple[Summary, ...]:
@@ -58,4 +58,4 @@ class Analysis:
     @cached_property
     def findings(self) -> tuple[Finding, ...]:
         """What the rules found, the dearest first."""
-        return findings(self.plans, self.frame, self.budget, self.ceilings_of)
+        return findings(self.plans, self.frame, self.budget, self.peaks_of)

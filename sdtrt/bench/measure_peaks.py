@@ -1,4 +1,4 @@
-"""What this machine can do at best, measured: the ceilings of a report's roofline.
+"""What this machine can do at best, measured: the peaks of a report's roofline.
 
 A product of large random square matrices and a copy of a large array, medians of repeated runs. On a CPU the same units
 do products and plain arithmetic; on a GPU the plain rate is cores x clock x 2, which no library call reaches.
@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from statistics import median
 
-from sdtrt.analysis.device_peaks import GPU_LAUNCH_US, Ceilings
+from sdtrt.analysis.device_peaks import GPU_LAUNCH_US, DevicePeaks
 from sdtrt.system import env
 
 # Side of the matrices and bytes of the copy: well beyond the caches, and a second or two in all.
@@ -21,7 +21,7 @@ RUNS = 9
 FP32_UNITS = 128
 
 
-def measure_ceilings(device: str | None = None) -> Ceilings:
+def measure_peaks(device: str | None = None) -> DevicePeaks:
     """Measure `device` ("cpu" or "cuda"), by default the GPU where torch sees one."""
     import torch
 
@@ -33,7 +33,7 @@ def measure_ceilings(device: str | None = None) -> Ceilings:
         dtypes += ("float8",)
     products = {name: _product_tflops(name, side, device) for name in dtypes}
     name = torch.cuda.get_device_name(device) if gpu else env.cpu_name()
-    return Ceilings(
+    return DevicePeaks(
         device=name,
         source=f"measured with torch {torch.__version__}: products of {side}x{side}, a copy of {nbytes >> 20} MiB",
         matrix_tflops=products,

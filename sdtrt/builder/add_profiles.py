@@ -10,7 +10,7 @@ from pathlib import Path
 from sdtrt import config as configs
 from sdtrt import lora
 from sdtrt.builder import build
-from sdtrt.builder.build_plan import Forecast, Step, forecast
+from sdtrt.builder.build_plan import BuildPlan, ComponentPlan, forecast
 from sdtrt.bundle import staging
 from sdtrt.bundle.bundle import Bundle
 from sdtrt.bundle.manifest import MANIFEST
@@ -41,7 +41,7 @@ def add_profiles(
 
 def plan(
     bundle: str | os.PathLike[str], profiles: Sequence[str], model: str | None = None, force: bool = False
-) -> Forecast:
+) -> BuildPlan:
     """What `add_profiles` would do; builds nothing. `force` builds every engine anew."""
     opened = Bundle.open(bundle)
     manifest, built = opened.manifest, opened.manifest.shape_profiles
@@ -52,7 +52,7 @@ def plan(
     return replace(found, steps=tuple(_explained(step, built, found.profiles) for step in found.steps))
 
 
-def run(plan: Forecast, bundle: Path, progress: Progress = lambda label, done: None) -> Bundle:
+def run(plan: BuildPlan, bundle: Path, progress: Progress = lambda label, done: None) -> Bundle:
     """Carry it out. An engine that is kept must match eager at each of the new sizes that it is to serve."""
     present = Bundle.open(bundle).manifest
     if plan.profiles == present.shape_profiles:
@@ -70,7 +70,7 @@ def run(plan: Forecast, bundle: Path, progress: Progress = lambda label, done: N
     return Bundle.open(bundle)
 
 
-def _explained(step: Step, built: Sequence[ShapeProfile], after: Sequence[ShapeProfile]) -> Step:
+def _explained(step: ComponentPlan, built: Sequence[ShapeProfile], after: Sequence[ShapeProfile]) -> ComponentPlan:
     """A step with the reason why its engine can stay."""
     if step.action != "reuse" or tuple(built) == tuple(after):
         return step
@@ -79,9 +79,9 @@ def _explained(step: Step, built: Sequence[ShapeProfile], after: Sequence[ShapeP
     return replace(step, reasons=(why,))
 
 
-def _check_kept(plan: Forecast, bundle: Path, built: Sequence[ShapeProfile], progress: Progress) -> None:
+def _check_kept(plan: BuildPlan, bundle: Path, built: Sequence[ShapeProfile], progress: Progress) -> None:
     limit = accuracy.LIMITS[plan.config.precision][0]
-    kept = [s for s in plan.steps if s.action == "reuse" and plan.backend.computes]
+    kept = [s for s in plan.steps if s.action == "reuse" and plan.backend.is_numeric]
     for index, step in enumerate(kept):
         spec, old = step.spec, profile_selection.concerning(step.spec, built)
         new = [p for p in plan.profiles if any(c not in old for c in profile_selection.concerning(spec, (*built, p)))]

@@ -1,6 +1,6 @@
 """build(): checkpoint in, verified bundle out.
 
-Each component is run by eager PyTorch, exported, optimised and built; its engine is compared with what eager gave and
+Each component is run by eager PyTorch, exported, optimized and built; its engine is compared with what eager gave and
 profiled, then dropped from memory. The bundle is put in its place only when an image made with all of it matches; until
 then it lies beside.
 """
@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, Any
 from sdtrt import config as configs
 from sdtrt import costs, lora, models
 from sdtrt.builder import build_times, memory_estimate, progress_shares
-from sdtrt.builder.build_plan import IMAGE, Forecast, Step, forecast
+from sdtrt.builder.build_plan import IMAGE, BuildPlan, ComponentPlan, forecast
 from sdtrt.bundle import staging
 from sdtrt.bundle.bundle import Bundle
-from sdtrt.bundle.manifest import PIPELINE, RECORD, Change, Component, Manifest, Memory, Quantisation
+from sdtrt.bundle.manifest import PIPELINE, RECORD, Change, Component, Manifest, Memory, Quantization
 from sdtrt.bundle.staging import Staging
 from sdtrt.config import BuildConfig
 from sdtrt.engines import Engine, EngineContext, Source, accuracy
@@ -36,9 +36,9 @@ from sdtrt.shapes.sample_inputs import sample_inputs
 from sdtrt.shapes.spec import ComponentSpec
 from sdtrt.system import env, files, malloc, process_memory
 from sdtrt.verification import fp32_fallback, reference_images, reference_outputs, verify
-from sdtrt.verification.fp32_fallback import Spare
+from sdtrt.verification.fp32_fallback import GraphBackup
 from sdtrt.verification.reference_images import Reference
-from sdtrt.verification.reference_outputs import Answers
+from sdtrt.verification.reference_outputs import ReferenceOutputs
 
 if TYPE_CHECKING:
     from torch import nn
@@ -86,7 +86,7 @@ def _disk_errors() -> Iterator[None]:
 
 
 @_disk_errors()
-def run(plan: Forecast, out: Path, progress: Progress = lambda label, done: None) -> Bundle:
+def run(plan: BuildPlan, out: Path, progress: Progress = lambda label, done: None) -> Bundle:
     """Carry out a forecast."""
     if all(s.action == "reuse" for s in plan.steps):
         present = Bundle.open(out)
@@ -128,10 +128,10 @@ def _forward(progress: Progress) -> Progress:
     return report
 
 
-def _reference(plan: Forecast, progress: Progress) -> Reference | None:
+def _reference(plan: BuildPlan, progress: Progress) -> Reference | None:
     """Images of eager before anything is built, for the inputs at which half precision engines are compared."""
     half = any(s.action == "build" and s.spec.dtype == "float16" for s in plan.steps)
-    if not (half and plan.config.verify_steps and plan.backend.computes):
+    if not (half and plan.config.verify_steps and plan.backend.is_numeric):
         return None
     sizes = plan.profiles[0].sizes("opt")
     steps, loras = plan.config.verify_steps, plan.loras
@@ -139,7 +139,7 @@ def _reference(plan: Forecast, progress: Progress) -> Reference | None:
 
 
 def _component(
-    plan: Forecast, step: Step, stage: Staging, out: Path, report: Progress, made: Reference | None
+    plan: BuildPlan, step: ComponentPlan, stage: Staging, out: Path, report: Progress, made: Reference | None
 ) -> Component:
     if step.present is not None:
         report(step.reasons[0], 0.0)
@@ -153,7 +153,7 @@ def _component(
     return component
 
 
-def _build(plan: Forecast, step: Step, folder: Path, report: Progress, made: Reference | None) -> Component:
+def _build(plan: BuildPlan, step: ComponentPlan, folder: Path, report: Progress, made: Reference | None) -> Component:
     """Everything that happens to one component, in order; times of the stages go into its record."""
     spec, backend, seconds, bounds = step.spec, plan.backend, {}, progress_shares.stages(step)
 
@@ -168,16 +168,16 @@ def _build(plan: Forecast, step: Step, folder: Path, report: Progress, made: Ref
         start, end = bounds[name]
         return lambda label, share: report(label, start + (end - start) * share)
 
-    context = EngineContext(spec, plan.profiles, plan.options, once=True)
+    context = EngineContext(spec, plan.profiles, plan.options, single_profile=True)
     sizes = plan.profiles[0].sizes("opt")
     module: Any = None
-    quantisation: Quantisation | None = None
+    quantization: Quantization | None = None
 
     def price(graph_file: Path) -> costs.GraphCosts:
         return costs.graph_costs(graph_file, {t.name: t.resolve(sizes) for t in spec.inputs})
 
     def make(graph_file: Path | None) -> Engine:
-        ranges = quantisation.layers if quantisation and quantisation.scheme in backend.rounds else {}
+        ranges = quantization.layers if quantization and quantization.scheme in backend.native_precisions else {}
         source = Source(spec, module, plan.profiles, graph_file, within("build"), ranges)
         backend.build(source, plan.options, folder)
         shutil.rmtree(folder / "work", ignore_errors=True)
@@ -188,27 +188,27 @@ def _build(plan: Forecast, step: Step, folder: Path, report: Progress, made: Ref
     onnx, priced = None, None
     with stage("load", "loading weights"):
         process_memory.reset_peak()
-        if backend.consumes != "nothing":
+        if backend.input_format != "nothing":
             module = _module(plan, spec)
     with stage("eager", "running eager"):
         asked = _ask(plan, spec, module, within("eager"), made)
-    if module is not None and plan.config.quantised and spec.name in calibration_images.COMPONENTS:
+    if module is not None and plan.config.quantized and spec.name in calibration_images.COMPONENTS:
         with stage("calibrate", "calibrating"):
-            found = activation_ranges if plan.config.precision in backend.rounds else modelopt
-            quantisation = found.quantise(module, plan.config, plan.folder, sizes, plan.loras, within("calibrate"))
-    if backend.consumes == "onnx":
+            found = activation_ranges if plan.config.precision in backend.native_precisions else modelopt
+            quantization = found.quantize(module, plan.config, plan.folder, sizes, plan.loras, within("calibrate"))
+    if backend.input_format == "onnx":
         with stage("export", "exporting"):
             opset = plan.config.opset or backend.opset
             onnx = onnx_export.capture(spec, module, plan.profiles, opset, folder / "work")
-        with stage("optimise", "optimising the graph"):
-            changes = optimize.optimise(onnx, plan.passes, plan.config.float32 if spec.dtype == "float16" else ())
+        with stage("optimize", "optimizing the graph"):
+            changes = optimize.optimize(onnx, plan.passes, plan.config.float32 if spec.dtype == "float16" else ())
             priced = price(onnx)
     needs = memory_estimate.of_graph(onnx, spec, plan.profiles, priced)
     with stage("build", "building the engine"):
         _save_norm(module, folder)
         if onnx is not None:
             _free(module)
-        spare = Spare(onnx, folder) if onnx is not None and spec.dtype == "float16" else None
+        spare = GraphBackup(onnx, folder) if onnx is not None and spec.dtype == "float16" else None
         engine = make(onnx)
     with stage("verify", "comparing with eager"):
         limit = accuracy.LIMITS[plan.config.precision].error
@@ -234,23 +234,25 @@ def _build(plan: Forecast, step: Step, folder: Path, report: Progress, made: Ref
         seconds=seconds,
         weight_bytes=step.weight_bytes,
         memory=Memory(profiles=tuple(taken), build_peak_bytes=process_memory.peak_bytes()),
-        quantisation=quantisation,
+        quantization=quantization,
     )
 
 
-def _module(plan: Forecast, spec: ComponentSpec) -> nn.Module:
+def _module(plan: BuildPlan, spec: ComponentSpec) -> nn.Module:
     """The checkpoint's module, with the LoRAs that are built in."""
     module = spec.load(plan.folder)
     lora.bake(module, spec, plan.loras, plan.folder)
     return module
 
 
-def _ask(plan: Forecast, spec: ComponentSpec, module: Any, report: Progress, made: Reference | None) -> Answers:
+def _ask(
+    plan: BuildPlan, spec: ComponentSpec, module: Any, report: Progress, made: Reference | None
+) -> ReferenceOutputs:
     """What eager answers in float32; the module is then as it was, since going there and back loses nothing."""
     import torch
 
-    if not plan.backend.computes:
-        return Answers((), {})
+    if not plan.backend.is_numeric:
+        return ReferenceOutputs((), {})
     given = made.inputs.get(spec.name) if made else None
     asked = reference_outputs.ask(module.float(), spec, plan.profiles, given=given, report=report)
     module.to(getattr(torch, spec.dtype))
@@ -274,7 +276,7 @@ def _save_norm(module: Any, folder: Path) -> None:
         save_file({k: v.contiguous() for k, v in module.final_norm().state_dict().items()}, folder / NORM)
 
 
-def _copy_pipeline(plan: Forecast, target: Path) -> None:
+def _copy_pipeline(plan: BuildPlan, target: Path) -> None:
     """Everything of the checkpoint but its weights: configs, tokenizers, scheduler."""
     shutil.rmtree(target, ignore_errors=True)
     # The configs of parts that were left out too: specs are derived from all of them.
@@ -291,7 +293,7 @@ def _copy_pipeline(plan: Forecast, target: Path) -> None:
         shutil.copyfile(folder / "config.json", target / name / "config.json")
 
 
-def _manifest(plan: Forecast, components: Mapping[str, Component]) -> Manifest:
+def _manifest(plan: BuildPlan, components: Mapping[str, Component]) -> Manifest:
     return Manifest(
         family=plan.family,
         model=plan.config.model,
@@ -307,11 +309,11 @@ def _manifest(plan: Forecast, components: Mapping[str, Component]) -> Manifest:
 
 
 def _check_image(
-    plan: Forecast, stage: Staging, manifest: Manifest, report: Callable[[str], None], made: Reference | None
+    plan: BuildPlan, stage: Staging, manifest: Manifest, report: Callable[[str], None], made: Reference | None
 ) -> Manifest:
     """Make images with the staged engines and with eager; VerifyError when they differ too much or are none."""
     steps = plan.config.verify_steps
-    if not (steps and plan.backend.computes and {"unet", "vae_decoder"} <= manifest.components.keys()):
+    if not (steps and plan.backend.is_numeric and {"unet", "vae_decoder"} <= manifest.components.keys()):
         return manifest
     started = time.perf_counter()
     check = verify.check_images(Bundle(stage.path, manifest), plan.folder, steps, plan.loras, report, made)
@@ -330,7 +332,7 @@ def _check_image(
     return manifest.model_copy(update={"image": check.figures()})
 
 
-def _check_space(out: Path, plan: Forecast) -> None:
+def _check_space(out: Path, plan: BuildPlan) -> None:
     """Engine and its ONNX file exist side by side for a moment: twice the weights must fit."""
     free = shutil.disk_usage(out.resolve().parent).free
     if free < 2 * plan.new_bytes:

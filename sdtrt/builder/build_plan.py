@@ -28,7 +28,7 @@ IMAGE = "image"
 
 
 @dataclass(frozen=True)
-class Step:
+class ComponentPlan:
     """One component of the build: `action`, the reasons for it, its key, and the component to take over if any."""
 
     spec: ComponentSpec
@@ -49,7 +49,7 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Forecast:
+class BuildPlan:
     """Everything that is settled before the first component is built."""
 
     config: BuildConfig
@@ -59,7 +59,7 @@ class Forecast:
     options: dict[str, Any]
     passes: tuple[str, ...]
     profiles: tuple[ShapeProfile, ...]
-    steps: tuple[Step, ...]
+    steps: tuple[ComponentPlan, ...]
     loras: tuple[lora.BakedLora, ...] = ()
     controlnets: Mapping[str, Path] | None = None
     image_s: float | None = None
@@ -89,18 +89,18 @@ class Forecast:
         return sum(s.weight_bytes for s in self.steps if s.action == "build")
 
 
-def forecast(config: BuildConfig, out: Path, force: bool = False, *, look: engines.Backend | None = None) -> Forecast:
+def forecast(config: BuildConfig, out: Path, force: bool = False, *, look: engines.Backend | None = None) -> BuildPlan:
     """Resolve the model, the profiles and the backend, and compare keys with what is there. Builds nothing.
 
     `look` is a backend that need not be able to build: the forecast is then for looking at only.
     """
     backend = look or engines.require(config.backend)
     options = backend.check_options(config.options)
-    if config.quantised and look is None:
-        if config.precision in backend.rounds:
+    if config.quantized and look is None:
+        if config.precision in backend.native_precisions:
             activation_ranges.check(config, backend.gpu(options))
         else:
-            modelopt.check(config, backend.consumes, config.opset or backend.opset, backend.gpu(options))
+            modelopt.check(config, backend.input_format, config.opset or backend.opset, backend.gpu(options))
     folder, family, specs, profiles = resolve(config)
     wanted = _wanted(config, specs)
     loras = lora.baked(config.lora, specs, folder)
@@ -108,7 +108,7 @@ def forecast(config: BuildConfig, out: Path, force: bool = False, *, look: engin
     shared = {
         "precision": config.precision,
         "opset": str(config.opset or backend.opset),
-        "passes": optimize.versions(passes) if backend.consumes == "onnx" else "none",
+        "passes": optimize.versions(passes) if backend.input_format == "onnx" else "none",
         "backend": f"{backend.name} {backend.version()}",
         "options": ", ".join(f"{k}={v}" for k, v in sorted(options.items()) if k not in backend.run_options),
         "device": backend.device(options),
@@ -124,12 +124,12 @@ def forecast(config: BuildConfig, out: Path, force: bool = False, *, look: engin
         key = {"weights": digest(spec.weights(folder)), "profiles": backend.sizes_key(spec, profiles), **shared}
         if spec.variant:
             key["variant"] = spec.variant
-        if config.quantised and name not in calibration_images.COMPONENTS:
+        if config.quantized and name not in calibration_images.COMPONENTS:
             key["precision"] = "fp16"
-        elif config.quantised:
-            key["quantisation"] = (activation_ranges if config.precision in backend.rounds else modelopt).key(
-                config, loras
-            )
+        elif config.quantized:
+            key["quantization"] = (
+                activation_ranges if config.precision in backend.native_precisions else modelopt
+            ).key(config, loras)
         if config.float32 and spec.dtype == "float16":
             key["float32"] = ", ".join(config.float32)
         if mine := [str(entry) for entry in loras if spec.attribute in entry.parts]:
@@ -138,15 +138,15 @@ def forecast(config: BuildConfig, out: Path, force: bool = False, *, look: engin
         weight_bytes = checkpoint.parameter_count(spec.weights(folder)) * (2 if spec.dtype == "float16" else 4)
         steps.append(_step(spec, key, built, finished.get(name), force, weight_bytes))
     made = checkpoint.controlnets(config.controlnet)
-    return _timed(Forecast(config, folder, family.name, backend, options, passes, profiles, tuple(steps), loras, made))
+    return _timed(BuildPlan(config, folder, family.name, backend, options, passes, profiles, tuple(steps), loras, made))
 
 
-def _timed(plan: Forecast) -> Forecast:
+def _timed(plan: BuildPlan) -> BuildPlan:
     """With the times of earlier builds."""
     known = build_times.load()
     steps = tuple(replace(s, stages=known.expect(plan.entry(s.spec.name, s.weight_bytes, {}))) for s in plan.steps)
     image = known.expect(plan.entry(IMAGE, sum(s.weight_bytes for s in steps), {}))
-    if not (plan.config.verify_steps and plan.backend.computes):
+    if not (plan.config.verify_steps and plan.backend.is_numeric):
         image = {}
     return replace(plan, steps=steps, image_s=None if image is None else sum(image.values()))
 
@@ -165,16 +165,16 @@ def resolve(
 
 def _step(
     spec: ComponentSpec, key: dict[str, str], built: Component | None, half: Component | None, force: bool, size: int
-) -> Step:
+) -> ComponentPlan:
     if force:
-        return Step(spec, "build", ("--force was given",), key, size)
+        return ComponentPlan(spec, "build", ("--force was given",), key, size)
     if built is not None and built.key == key:
-        return Step(spec, "reuse", ("nothing changed",), key, size, built)
+        return ComponentPlan(spec, "reuse", ("nothing changed",), key, size, built)
     if half is not None and half.key == key:
-        return Step(spec, "resume", ("finished by an interrupted build",), key, size, half)
+        return ComponentPlan(spec, "resume", ("finished by an interrupted build",), key, size, half)
     if built is None:
-        return Step(spec, "build", ("it is new",), key, size)
-    return Step(spec, "build", manifest.differences(built.key, key), key, size)
+        return ComponentPlan(spec, "build", ("it is new",), key, size)
+    return ComponentPlan(spec, "build", manifest.differences(built.key, key), key, size)
 
 
 def _whole(bundle: Bundle, name: str) -> Component | None:

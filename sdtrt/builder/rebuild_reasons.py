@@ -14,7 +14,7 @@ from typing import Any
 
 from sdtrt import config as configs
 from sdtrt import engines
-from sdtrt.builder.build_plan import Step, forecast
+from sdtrt.builder.build_plan import ComponentPlan, forecast
 from sdtrt.bundle.bundle import Bundle
 from sdtrt.config import BuildConfig
 from sdtrt.errors import ModelError, SdtrtError
@@ -122,7 +122,7 @@ def _absent(backend: engines.Backend) -> engines.Backend:
     return made
 
 
-def _reasons(bundle: Bundle, name: str, step: Step | None, unknown: Mapping[str, str]) -> Reasons:
+def _reasons(bundle: Bundle, name: str, step: ComponentPlan | None, unknown: Mapping[str, str]) -> Reasons:
     built = bundle.manifest.components.get(name)
     if built is None:
         return Reasons(name, (Difference("component", NONE, "new"),))

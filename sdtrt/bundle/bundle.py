@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shlex
 from collections.abc import Sequence
 from fnmatch import fnmatch
 from pathlib import Path
@@ -26,7 +28,18 @@ class Bundle:
         """Read the manifest; BundleError when it is missing, damaged or of another format version."""
         path = Path(path)
         hint = f"build it: sdtrt build MODEL --out {path}"
-        return cls(path, read(path / MANIFEST, Manifest, FORMAT_VERSION, BundleError, hint))
+        try:
+            return cls(path, read(path / MANIFEST, Manifest, FORMAT_VERSION, BundleError, hint))
+        except BundleError as exc:
+            if exc.slug != "bundle-format":
+                raise
+            raise BundleError(
+                exc.message,
+                slug=exc.slug,
+                received=exc.received,
+                expected=exc.expected,
+                hint=f"rebuild it: {_rebuild_command(path)}",
+            ) from exc
 
     @property
     def pipeline_folder(self) -> Path:
@@ -104,3 +117,10 @@ class Bundle:
             expected=expected,
             hint=f"rebuild: sdtrt build {self.manifest.model} --out {self.path} --force",
         )
+
+
+def _rebuild_command(path: Path) -> str:
+    """The command that builds a bundle of another format version again, as far as its manifest tells the model."""
+    data = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+    model = data.get("model") if isinstance(data, dict) else None
+    return f"sdtrt build {shlex.quote(model) if isinstance(model, str) else 'MODEL'} --out {shlex.quote(str(path))}"

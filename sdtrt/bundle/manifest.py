@@ -11,8 +11,8 @@ from pydantic import AfterValidator, Field
 from sdtrt.shapes.spec import ShapeProfile
 from sdtrt.system.json_records import Record
 
-# 1: first version.
-FORMAT_VERSION = 1
+# 1: first version. 2: words in American spelling (quantization), passes under other names.
+FORMAT_VERSION = 2
 
 
 MANIFEST = "manifest.json"
@@ -53,8 +53,8 @@ class Change(Record):
     notes: tuple[str, ...] = ()
 
 
-class Quantisation(Record):
-    """How a component's layers were quantised: largest input magnitude by layer, and a digest of all that was found.
+class Quantization(Record):
+    """How a component's layers were quantized: largest input magnitude by layer, and a digest of all that was found.
 
     `errors` are relative errors of the component's output when that layer alone is rounded, where they were measured,
     `kept` the layers left out for theirs.
@@ -104,7 +104,7 @@ class Component(Record):
     seconds: dict[str, float] = {}
     weight_bytes: int | None = None
     memory: Memory | None = None
-    quantisation: Quantisation | None = None
+    quantization: Quantization | None = None
 
 
 class Manifest(Record):

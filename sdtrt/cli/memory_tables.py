@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 from sdtrt.cli.console import out, size, table
 
 if TYPE_CHECKING:
-    from sdtrt.builder.build_plan import Forecast
+    from sdtrt.builder.build_plan import BuildPlan
     from sdtrt.bundle.manifest import Manifest, ProfileMemory
 
 FIGURES = ("activations", "at most", "context")
 
 
-def show_expected(plan: Forecast, bundle: Path) -> None:
+def show_expected(plan: BuildPlan, bundle: Path) -> None:
     """Before a build: figures of the bundle that is there, or of its graphs, as far as they are at hand."""
     from sdtrt.builder import memory_estimate
     from sdtrt.bundle import staging

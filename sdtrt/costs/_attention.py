@@ -1,6 +1,6 @@
 """Attention written out in an ONNX graph: a product, scaling and masking, a softmax, and a second product.
 
-sdtrt's own exports name these nodes ("/sdpa/"); the graphs of other exporters are recognised by their form.
+sdtrt's own exports name these nodes ("/sdpa/"); the graphs of other exporters are recognized by their form.
 """
 
 from __future__ import annotations

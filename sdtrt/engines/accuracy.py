@@ -26,7 +26,7 @@ class Limits(NamedTuple):
 
 # By precision of the graph. fp32 engines differ from eager in the order of sums only; 40 dB is beyond what an eye can
 # tell. Rounding in hundreds of layers is chaotic, and the noise of a comparison lies outside the ranges of real
-# prompts: the error of a quantised engine is that of the method, and only a gross fault is caught.
+# prompts: the error of a quantized engine is that of the method, and only a gross fault is caught.
 LIMITS = {
     "fp32": Limits(1e-3, 40.0, 0.95),
     "fp16": Limits(5e-2, 25.0, 0.75),

@@ -46,7 +46,7 @@ class Source:
     """What an engine is built from. `onnx` is set for a backend that consumes ONNX; `module` is the checkpoint's.
 
     `report` is told what a long build is at, and the share of it that is done. `ranges` has the largest input magnitude
-    of each layer that a backend is to quantise by itself.
+    of each layer that a backend is to quantize by itself.
     """
 
     spec: ComponentSpec
@@ -59,20 +59,25 @@ class Source:
 
 @dataclass(frozen=True)
 class EngineContext:
-    """What an engine is loaded with: the spec it serves, the sizes it was built for, how to build it anew.
+    """What an engine is loaded with.
 
-    `adding(profile)` says how to add a profile, and what that costs, where a bundle knows it. `eager()` loads the
-    checkpoint's module, which then runs what was not built; without it that is an error.
-    With `once` its profile is the last that is asked of it, and memory is not to be held twice for that.
+    Attributes:
+        spec: the component that the engine serves.
+        profiles: the sizes that it was built for.
+        options: the backend's options.
+        rebuild: the command that builds the engine again.
+        describe_add_profile: the command that adds a profile, given as text, and what that costs.
+        eager: loads the checkpoint's module, which runs sizes that were not built; without it they are errors.
+        single_profile: the engine is loaded to be profiled once, and should not hold memory twice for it.
     """
 
     spec: ComponentSpec
     profiles: tuple[ShapeProfile, ...]
     options: Mapping[str, Any] = field(default_factory=dict)
     rebuild: str = "sdtrt build MODEL --out BUNDLE"
-    adding: Callable[[str], str] | None = None
+    describe_add_profile: Callable[[str], str] | None = None
     eager: Callable[[], nn.Module] | None = None
-    once: bool = False
+    single_profile: bool = False
 
 
 class EngineWeights(ABC):
@@ -195,7 +200,7 @@ class Engine(ABC):
             precision=self.spec.dtype,
             sizes=dict(sizes),
             layers=self._layers(tensors, runs),
-            wall_times_ms=tuple(walls) if self.backend.computes else None,
+            wall_times_ms=tuple(walls) if self.backend.is_numeric else None,
             notes=(*self._timed_in(tensors), *self.notes()),
         )
 
@@ -236,8 +241,10 @@ class Engine(ABC):
 
     def _outside(self, tensors: Mapping[str, Tensor]) -> ShapeError:
         shapes, rebuild = {n: tuple(t.shape) for n, t in tensors.items()}, self.context.rebuild
-        adding = self.context.adding or (lambda profile: f'{rebuild} --add-profile "{profile}"')
-        return shape_errors.error(self.sizes, shapes, adding)
+        describe_add_profile = self.context.describe_add_profile or (
+            lambda profile: f'{rebuild} --add-profile "{profile}"'
+        )
+        return shape_errors.error(self.sizes, shapes, describe_add_profile)
 
     def _check_weights(self) -> None:
         """A module of the checkpoint has the weights of the build: Unsupported when the engine's are others by now."""
@@ -298,20 +305,26 @@ class Engine(ABC):
 class Backend(ABC):
     """One way to make and run engines.
 
-    `consumes` says what `build` needs; `opset` and `passes` are what suits this backend; `computes` is False for one
-    whose results mean nothing, so that parity is not asked of it. An engine stays valid when `run_options` change.
-    `native_code` says that loading an engine may run what its author put in: it is refused from an unknown author.
-    `rounds` are precisions to which it rounds by itself, given ranges. `code_files` are patterns of files that run code
-    as soon as they are read: their sha256 is compared before that.
+    Attributes:
+        name: the file or folder in `backends/`.
+        input_format: what `build` reads.
+        opset: the ONNX opset that suits this backend.
+        passes: the graph passes that suit this backend.
+        is_numeric: False for a backend whose results mean nothing: they are not compared with eager PyTorch.
+        native_code: loading an engine may run code of its author, so engines of unknown authors are refused.
+        native_precisions: precisions to which the backend quantizes by itself, given activation ranges.
+        code_files: patterns of files that run code as soon as they are read; their sha256 is compared before.
+        options: the backend's options.
+        run_options: options that may change without a rebuild.
     """
 
     name: str
-    consumes: Literal["onnx", "module", "nothing"]
+    input_format: Literal["onnx", "module", "nothing"]
     opset = 20
     passes: tuple[str, ...] = ()
-    computes = True
+    is_numeric = True
     native_code = False
-    rounds: frozenset[str] = frozenset()
+    native_precisions: frozenset[str] = frozenset()
     code_files: tuple[str, ...] = ()
     options: type[Record] = Record
     run_options: frozenset[str] = frozenset()
@@ -339,8 +352,8 @@ class Backend(ABC):
         """
         return None
 
-    def rounds_layer(self, layer: nn.Module, options: Mapping[str, Any]) -> bool:
-        """Whether a build to one of `rounds` may round this linear or convolutional layer."""
+    def quantizes_layer(self, layer: nn.Module, options: Mapping[str, Any]) -> bool:
+        """Whether a build to one of `native_precisions` may round this linear or convolutional layer."""
         return True
 
     def passes_for(self, options: Mapping[str, Any]) -> tuple[str, ...]:

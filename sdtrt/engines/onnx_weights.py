@@ -1,7 +1,7 @@
 """The weights that an engine was built with, by parameter, out of the ONNX file in its folder.
 
 They are mapped into memory, not read: what is not asked for costs nothing. The exporter keeps one of several small
-initialisers that are equal; a parameter that was merged so is found by the node that reads it, which is named after its
+initializers that are equal; a parameter that was merged so is found by the node that reads it, which is named after its
 module.
 """
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-# Which of its inputs, or of those reached through views, a node's weight and bias are; None: the only initialiser.
+# Which of its inputs, or of those reached through views, a node's weight and bias are; None: the only initializer.
 _INPUTS: dict[str, dict[str, int | None]] = {
     "Conv": {"weight": 1, "bias": 2},
     "Gemm": {"weight": 1, "bias": 2},
@@ -37,7 +37,7 @@ class OnnxWeights(EngineWeights):
 
     def __init__(self, model: Path, what: str, rebuild: str) -> None:
         self._model, self._what, self._rebuild = model, what, rebuild
-        self._base: Initialisers | None = None
+        self._base: Initializers | None = None
         self._changed: frozenset[str] = frozenset()
 
     @property
@@ -47,22 +47,22 @@ class OnnxWeights(EngineWeights):
 
     def read(self, parameters: Iterable[str]) -> dict[str, Tensor]:
         """Weights of the build by parameter; those that the exporter merged are that of the one that stands for it."""
-        names, base = list(parameters), self._initialisers()
+        names, base = list(parameters), self._initializers()
         merged = base.merged(names)
         return {name: base[merged.get(name, name)] for name in names}
 
     def shared(self, parameters: Iterable[str]) -> frozenset[str]:
         """Those that are one tensor in the engine, so that none of them can change alone."""
-        merged = self._initialisers().merged(parameters)
+        merged = self._initializers().merged(parameters)
         return frozenset(merged) | frozenset(merged.values())
 
-    def _initialisers(self) -> Initialisers:
+    def _initializers(self) -> Initializers:
         if self._base is None:
-            self._base = Initialisers(self._model, self._what, self._rebuild)
+            self._base = Initializers(self._model, self._what, self._rebuild)
         return self._base
 
 
-class Initialisers:
+class Initializers:
     """The weights in an ONNX file."""
 
     def __init__(self, path: Path, what: str, rebuild: str) -> None:
@@ -106,7 +106,7 @@ class Initialisers:
         return self[name] if name in self._tensors else None
 
     def merged(self, parameters: Iterable[str]) -> dict[str, str]:
-        """For each parameter that is no initialiser: the equal one that stands for it. EngineError if there is none."""
+        """For each parameter that is no initializer: the equal one that stands for it. EngineError if there is none."""
         found = {}
         for name in parameters:
             if name not in self._tensors:
@@ -121,7 +121,7 @@ class Initialisers:
             roots = [r for i in inputs if "." in (r := self._root(i)) and r in self._tensors]
             if len(roots) == 1:
                 return roots[0]
-        raise self._error("the exported graph of {} has no initialiser for a parameter", name, "refit-merged")
+        raise self._error("the exported graph of {} has no initializer for a parameter", name, "refit-merged")
 
     def _root(self, value: str) -> str:
         while (node := self._makers.get(value)) is not None and node.op_type in _VIEWS:

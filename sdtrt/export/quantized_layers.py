@@ -1,7 +1,7 @@
-"""Linear layers and convolutions on quantised numbers: rounded values in PyTorch, Q and DQ nodes in the ONNX graph.
+"""Linear layers and convolutions on quantized numbers: rounded values in PyTorch, Q and DQ nodes in the ONNX graph.
 
-Both operands of a layer pass through a quantiser: its input by one scale, its weight by one per output channel (int8)
-or one (fp8), all symmetric. A layer keeps its name and its weight, so that nodes and initialisers are called as
+Both operands of a layer pass through a quantizer: its input by one scale, its weight by one per output channel (int8)
+or one (fp8), all symmetric. A layer keeps its name and its weight, so that nodes and initializers are called as
 before; what it puts out stays in the graph's own type, and so does all that no layer here computes.
 """
 
@@ -25,7 +25,7 @@ LEAST_SCALE = 2.0**-14
 class Scales:
     """What calibration found for one layer: the largest magnitude of its input, and factors that even it out.
 
-    The input is multiplied by `smooth` and the weight divided by it, channel by channel, before both are quantised.
+    The input is multiplied by `smooth` and the weight divided by it, channel by channel, before both are quantized.
     """
 
     input_amax: float
@@ -61,7 +61,7 @@ def _rounded(values: Tensor, scale: Tensor, scheme: str) -> Tensor:
     return (steps * scale).to(values.dtype)
 
 
-class _Quantised(nn.Module):
+class _Quantized(nn.Module):
     """What both kinds of layers share."""
 
     weight: Any  # nn.Linear and nn.Conv2d declare it
@@ -81,7 +81,7 @@ class _Quantised(nn.Module):
         )
 
 
-class QuantLinear(_Quantised, nn.Linear):
+class QuantLinear(_Quantized, nn.Linear):
     """A linear layer."""
 
     def forward(self, input: Tensor) -> Tensor:
@@ -90,7 +90,7 @@ class QuantLinear(_Quantised, nn.Linear):
         return F.linear(values, weight, self.bias)
 
 
-class QuantConv2d(_Quantised, nn.Conv2d):
+class QuantConv2d(_Quantized, nn.Conv2d):
     """A convolution."""
 
     def forward(self, input: Tensor) -> Tensor:
@@ -100,11 +100,11 @@ class QuantConv2d(_Quantised, nn.Conv2d):
         return out
 
 
-LAYERS: Mapping[type[nn.Module], type[_Quantised]] = {nn.Linear: QuantLinear, nn.Conv2d: QuantConv2d}
+LAYERS: Mapping[type[nn.Module], type[_Quantized]] = {nn.Linear: QuantLinear, nn.Conv2d: QuantConv2d}
 
 
 def insert(root: nn.Module, scales: Mapping[str, Scales], scheme: str) -> None:
-    """Make the layers of `root` that `scales` names quantised ones, in place; KeyError when one is no such layer."""
+    """Make the layers of `root` that `scales` names quantized ones, in place; KeyError when one is no such layer."""
     for name, found in scales.items():
         layer: Any = root.get_submodule(name)
         layer.__class__ = LAYERS[type(layer)]
@@ -125,9 +125,9 @@ def _scale(amax: Tensor, scheme: str, dtype: torch.dtype) -> Tensor:
     return (amax.float() / BOUNDS[scheme]).clamp(min=LEAST_SCALE).to(dtype)
 
 
-def layers(root: nn.Module) -> dict[str, _Quantised]:
-    """The quantised layers by name."""
-    return {name: m for name, m in root.named_modules() if isinstance(m, _Quantised)}
+def layers(root: nn.Module) -> dict[str, _Quantized]:
+    """The quantized layers by name."""
+    return {name: m for name, m in root.named_modules() if isinstance(m, _Quantized)}
 
 
 def translations() -> dict[Callable[..., Any], Callable[..., Any]]:

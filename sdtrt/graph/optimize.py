@@ -25,7 +25,7 @@ def versions(passes: Sequence[str]) -> str:
     return " ".join(f"{name}@{registry.load(PASSES, name, GraphError).VERSION}" for name in passes)
 
 
-def optimise(path: Path, passes: Sequence[str], float32: Sequence[str] = ()) -> tuple[Change, ...]:
+def optimize(path: Path, passes: Sequence[str], float32: Sequence[str] = ()) -> tuple[Change, ...]:
     """Run `passes` in order on the ONNX file at `path`, in place; GraphError names the pass that failed.
 
     Modules that `float32` names, of a half precision graph, compute in float32 after that.

@@ -24,7 +24,7 @@ _BASE = ".base_layer"
 _SHOWN = 5
 
 
-class Shadow:
+class AdapterModules:
     """The parts of a pipeline that adapters go into, by name; `loader` is diffusers' loader on them.
 
     Adapters of the parts `in_float32` are kept in float32, so that they are fused without loss.

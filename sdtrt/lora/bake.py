@@ -32,12 +32,12 @@ def baked(entries: Sequence[LoraEntry], specs: Mapping[str, ComponentSpec], fold
     """Find the LoRAs of a recipe and check that each fits the model in `folder`; ModelError says what does not."""
     if not entries:
         return ()
-    from sdtrt.lora.adapters import Shadow
+    from sdtrt.lora.adapters import AdapterModules
 
     xl = "text_encoder_2" in specs
     parts = {n: s for n, s in specs.items() if n == "unet" or n.startswith("text_encoder")}
     modules: dict[str, Any] = {n: models.skeleton(s, folder).inner for n, s in parts.items()}
-    shadow, found = Shadow(modules, xl, ()), []
+    shadow, found = AdapterModules(modules, xl, ()), []
     for entry in entries:
         path = resolve(entry.path)
         file = read(path, folder, xl)
@@ -51,11 +51,11 @@ def bake(module: Any, spec: ComponentSpec, loras: Sequence[BakedLora], folder: P
     mine = [lora for lora in loras if spec.attribute in lora.parts]
     if not mine:
         return
-    from sdtrt.lora.adapters import Shadow, active, fuse
+    from sdtrt.lora.adapters import AdapterModules, active, fuse
 
     part, inner = spec.attribute, module.inner
     xl = "text_encoder_2" in models.read_json(folder / "model_index.json")
-    shadow = Shadow({part: inner}, xl, (part,))
+    shadow = AdapterModules({part: inner}, xl, (part,))
     names = [f"lora_{i}" for i in range(len(mine))]
     for name, lora in zip(names, mine, strict=True):
         shadow.add(read(lora.path, folder, xl).only(part), name)

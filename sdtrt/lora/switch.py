@@ -23,7 +23,7 @@ from sdtrt.lora.timing import PartTime, SwitchTime
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from sdtrt.lora.adapters import Shadow
+    from sdtrt.lora.adapters import AdapterModules
     from sdtrt.lora.refit import Part
 
 # What `LoraSwitch` puts in the place of a pipeline's own methods.
@@ -163,11 +163,11 @@ class LoraSwitch:
         return {name: Part(engine, self._folder) for name, engine in self._engines.items()}
 
     @cached_property
-    def _shadow(self) -> Shadow:
-        from sdtrt.lora.adapters import Shadow
+    def _shadow(self) -> AdapterModules:
+        from sdtrt.lora.adapters import AdapterModules
 
         modules = {name: part.module for name, part in self._parts.items()}
-        return Shadow({**modules, **self._eager}, self._xl, in_float32=tuple(modules))
+        return AdapterModules({**modules, **self._eager}, self._xl, in_float32=tuple(modules))
 
     @contextmanager
     def _changing(self, method: str, on_error: Callable[[], None] = lambda: None) -> Iterator[None]:

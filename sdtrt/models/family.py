@@ -13,7 +13,7 @@ from sdtrt.models import controlnet, text_encoder, unet, vae
 from sdtrt.shapes.spec import ComponentSpec, ShapeProfile
 
 Configs = Mapping[str, Mapping[str, Any]]
-# Quantised layers give and take half precision.
+# Quantized layers give and take half precision.
 DTYPES = {"fp32": "float32", "fp16": "float16", "fp8": "float16", "int8": "float16"}
 
 

@@ -13,13 +13,13 @@ from torch import Tensor, nn
 
 from sdtrt.engines import Engine
 from sdtrt.pipelines.engine_modules import EngineModule, read_config
-from sdtrt.pipelines.nonfinite import Watch
+from sdtrt.pipelines.nonfinite import NonFiniteDetector
 
 
 class EngineControlNet(EngineModule):
     """ControlNetModel."""
 
-    def __init__(self, engine: Engine, folder: Path, watch: Watch | None = None) -> None:
+    def __init__(self, engine: Engine, folder: Path, watch: NonFiniteDetector | None = None) -> None:
         super().__init__({engine.spec.name: engine}, read_config(ControlNetModel, folder), watch)
         # MultiControlNetModel takes its type and device from the first tensor that it finds in its parts.
         self.register_buffer("placement", torch.empty(0, dtype=self.dtype, device=self.device), persistent=False)
@@ -78,7 +78,9 @@ class EngineControlNet(EngineModule):
         return result if return_dict else (down, middle)
 
 
-def load(engines: Mapping[str, Engine], folders: Mapping[str, Path], watch: Watch | None = None) -> nn.Module:
+def load(
+    engines: Mapping[str, Engine], folders: Mapping[str, Path], watch: NonFiniteDetector | None = None
+) -> nn.Module:
     """One ControlNet, or several in the order of the recipe; `folders` hold their configs."""
     nets = [EngineControlNet(engine, folders[name], watch) for name, engine in engines.items()]
     several: nn.Module = MultiControlNetModel(nets)

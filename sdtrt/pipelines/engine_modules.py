@@ -28,7 +28,7 @@ from transformers.models.clip.modeling_clip import CLIPTextModelOutput
 from sdtrt.engines import Engine
 from sdtrt.errors import Unsupported
 from sdtrt.models import DOWN, MIDDLE
-from sdtrt.pipelines.nonfinite import Watch
+from sdtrt.pipelines.nonfinite import NonFiniteDetector
 from sdtrt.shapes.spec import ComponentSpec
 
 NORM = "final_layer_norm.safetensors"
@@ -52,9 +52,9 @@ class EngineModule(nn.Module):
     `watch` is told of every call: the modules of a pipeline share one.
     """
 
-    def __init__(self, engines: Mapping[str, Engine], config: Any, watch: Watch | None = None) -> None:
+    def __init__(self, engines: Mapping[str, Engine], config: Any, watch: NonFiniteDetector | None = None) -> None:
         super().__init__()
-        self.watch = watch or Watch()
+        self.watch = watch or NonFiniteDetector()
         self.engines = dict(engines)
         self.config = config
         first = next(iter(self.engines.values()))
@@ -100,12 +100,14 @@ class EngineModule(nn.Module):
 class EngineTextEncoder(EngineModule):
     """CLIPTextModel and CLIPTextModelWithProjection."""
 
-    def __init__(self, engines: Mapping[str, Engine], folder: Path, norm: Path, watch: Watch | None = None) -> None:
+    def __init__(
+        self, engines: Mapping[str, Engine], folder: Path, norm: Path, watch: NonFiniteDetector | None = None
+    ) -> None:
         super().__init__(engines, CLIPTextConfig.from_pretrained(folder), watch)
         layer = nn.LayerNorm(self.config.hidden_size, eps=self.config.layer_norm_eps, dtype=self.dtype)
         if norm.is_file():
             layer.load_state_dict(load_file(norm))
-        # `clip_skip` normalises an earlier hidden state with this layer, outside the encoder.
+        # `clip_skip` normalizes an earlier hidden state with this layer, outside the encoder.
         self.text_model = nn.Module()
         self.text_model.final_layer_norm = layer.to(self.device).requires_grad_(False)
 
@@ -131,7 +133,7 @@ class EngineTextEncoder(EngineModule):
 class EngineUNet(EngineModule):
     """UNet2DConditionModel."""
 
-    def __init__(self, engines: Mapping[str, Engine], folder: Path, watch: Watch | None = None) -> None:
+    def __init__(self, engines: Mapping[str, Engine], folder: Path, watch: NonFiniteDetector | None = None) -> None:
         super().__init__(engines, read_config(UNet2DConditionModel, folder), watch)
         if self.config.get("projection_class_embeddings_input_dim"):
             linear = SimpleNamespace(in_features=self.config.projection_class_embeddings_input_dim)
@@ -202,7 +204,7 @@ class EngineUNet(EngineModule):
 class EngineVae(EngineModule):
     """AutoencoderKL: decoder and encoder are two engines; the encoder may be left out of a bundle."""
 
-    def __init__(self, engines: Mapping[str, Engine], folder: Path, watch: Watch | None = None) -> None:
+    def __init__(self, engines: Mapping[str, Engine], folder: Path, watch: NonFiniteDetector | None = None) -> None:
         super().__init__(engines, read_config(AutoencoderKL, folder), watch)
         self.use_slicing = False
 

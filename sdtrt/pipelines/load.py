@@ -17,9 +17,9 @@ from sdtrt.bundle.bundle import Bundle
 from sdtrt.errors import BundleError, Unsupported
 from sdtrt.pipelines import tasks, thread_safety
 from sdtrt.pipelines import unbuilt_sizes as beyond
-from sdtrt.pipelines.nonfinite import OnNonFinite, Watch
+from sdtrt.pipelines.nonfinite import NonFiniteDetector, OnNonFinite
 from sdtrt.pipelines.tasks import Task
-from sdtrt.pipelines.unbuilt_sizes import Outside
+from sdtrt.pipelines.unbuilt_sizes import OnUnsupportedSize
 from sdtrt.plan.image_timing import EngineCalls, ImageRun
 
 if TYPE_CHECKING:
@@ -30,18 +30,18 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Loading:
+class LoadOptions:
     """How engines are loaded; the fields are arguments of `load`."""
 
     options: Mapping[str, Any] | None = None
     on_nonfinite: OnNonFinite = "raise"
-    outside: Outside = "error"
+    on_unsupported_size: OnUnsupportedSize = "error"
     model: str | None = None
     low_memory: bool = False
     trust: bool = False
 
 
-AS_BUILT = Loading()
+DEFAULTS = LoadOptions()
 
 _LORA_PARTS = ("text_encoder", "text_encoder_2", "unet")
 _LORA = (
@@ -65,7 +65,7 @@ def load(
     *,
     options: Mapping[str, Any] | None = None,
     on_nonfinite: OnNonFinite = "raise",
-    outside: Outside = "error",
+    on_unsupported_size: OnUnsupportedSize = "error",
     model: str | None = None,
     low_memory: bool = False,
     trust: bool = False,
@@ -73,15 +73,23 @@ def load(
 ) -> DiffusionPipeline:
     """Open a bundle as the stock diffusers pipeline of `task`; every scheduler, callback and output type works.
 
-    Without a task it is what the checkpoint was trained for: "txt2img", or "inpaint" with a U-Net of nine channels.
-    Several threads may call it at once, see `thread_safety`. `options` override the backend's options; `parts` replace
-    or add pipeline parts, such as `scheduler=`, `controlnet=` or `safety_checker=` (a bundle holds none).
+    Several threads may call the pipeline at once, see `thread_safety`.
 
-    A call whose engines give NaN or Inf raises NonFiniteError with the step; `on_nonfinite` "warn" makes that a
-    NonFiniteWarning, "ignore" nothing. A size that was not built is an error, or with `outside="eager"` runs the
-    checkpoint's own modules, with a FallbackWarning; `model` is where that lies now, by default where it was built
-    from. A bundle may be "owner/name" on the Hugging Face hub; `trust` allows native code from there. With `low_memory`
-    one engine is in memory at a time. Raises ConfigError, BundleError, EngineError, BackendUnavailable.
+    Args:
+        bundle: a folder, or "owner/name" of a bundle on the Hugging Face hub.
+        task: "txt2img", "img2img", "inpaint" or "controlnet"; by default what the checkpoint was trained for.
+        options: replace the backend's options of the same names.
+        on_nonfinite: what NaN or Inf from an engine does: "raise" NonFiniteError with the step, "warn" with a
+            NonFiniteWarning, or "ignore".
+        on_unsupported_size: what a size that was not built does: "error", or "eager", which runs the checkpoint's own
+            modules, with a FallbackWarning.
+        model: where the checkpoint lies now, by default where the bundle was built from; for "eager" alone.
+        low_memory: keep one engine in memory at a time.
+        trust: load native code of a bundle that was not built here.
+        parts: replace or add pipeline parts, such as `scheduler=`, `controlnet=` or `safety_checker=`.
+
+    Raises:
+        ConfigError, BundleError, EngineError, BackendUnavailable: see `sdtrt.errors`.
     """
     import diffusers
     import transformers
@@ -91,7 +99,7 @@ def load(
     cls = getattr(diffusers, models.load(bundle.manifest.family).pipelines[chosen])
     index = models.read_json(bundle.pipeline_folder / "model_index.json")
     controlled = chosen == "controlnet" and "controlnet" not in parts
-    how = Loading(options, on_nonfinite, outside, model, low_memory, trust)
+    how = LoadOptions(options, on_nonfinite, on_unsupported_size, model, low_memory, trust)
     given: dict[str, Any] = {**load_modules(bundle, how, controlled), **parts}
     for name, parameter in inspect.signature(cls.__init__).parameters.items():
         entry = index.get(name)
@@ -115,19 +123,19 @@ def accelerate(
     *,
     options: Mapping[str, Any] | None = None,
     on_nonfinite: OnNonFinite = "raise",
-    outside: Outside = "error",
+    on_unsupported_size: OnUnsupportedSize = "error",
     model: str | None = None,
     trust: bool = False,
 ) -> DiffusionPipeline:
     """Put the bundle's engines into a pipeline that you already have, in place, and return it.
 
-    `options`, `on_nonfinite`, `outside` and `model` are those of `load`.
+    `options`, `on_nonfinite`, `on_unsupported_size` and `model` are those of `load`.
     Raises BundleError when a module's config differs from the one that the bundle was built from.
     """
     bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
     if getattr(pipe, "controlnet", None) is not None:
         tasks.check_controlnet(bundle, True)  # it stays: no config says what it was trained to follow
-    modules = load_modules(bundle, Loading(options, on_nonfinite, outside, model, trust=trust))
+    modules = load_modules(bundle, LoadOptions(options, on_nonfinite, on_unsupported_size, model, trust=trust))
     for name, module in modules.items():
         old = getattr(pipe, name, None)
         if old is None:
@@ -147,12 +155,12 @@ def accelerate(
     return _adapt_methods(pipe, bundle)
 
 
-def load_modules(bundle: Bundle, how: Loading = AS_BUILT, controlled: bool = False) -> dict[str, nn.Module]:
+def load_modules(bundle: Bundle, how: LoadOptions = DEFAULTS, controlled: bool = False) -> dict[str, nn.Module]:
     """The bundle's engines as modules, by the diffusers attribute that each serves; ControlNets if `controlled`."""
     from sdtrt.pipelines import engine_controlnet
     from sdtrt.pipelines.engine_modules import NORM, EngineTextEncoder, EngineUNet, EngineVae
 
-    watch = Watch(how.on_nonfinite)
+    watch = NonFiniteDetector(how.on_nonfinite)
     nets = bundle.controlnets or {}
     loaded = load_engines(bundle, how, () if controlled else nets)
     modules: dict[str, nn.Module] = {}
@@ -170,12 +178,14 @@ def load_modules(bundle: Bundle, how: Loading = AS_BUILT, controlled: bool = Fal
     return modules
 
 
-def load_engines(bundle: Bundle, how: Loading = AS_BUILT, without: Container[str] = ()) -> dict[str, engines.Engine]:
+def load_engines(
+    bundle: Bundle, how: LoadOptions = DEFAULTS, without: Container[str] = ()
+) -> dict[str, engines.Engine]:
     """All engines of a bundle by component name, but those that are named in `without`.
 
     BundleError for native code that was pulled from a hub, unless its author is trusted.
     """
-    beyond.check(how.outside)
+    beyond.check(how.on_unsupported_size)
     manifest = bundle.manifest
     backend = engines.require(manifest.backend)
     _check_trust(bundle, backend, how.trust)
@@ -190,8 +200,8 @@ def load_engines(bundle: Bundle, how: Loading = AS_BUILT, without: Container[str
             profiles=manifest.shape_profiles,
             options=checked,
             rebuild=f"sdtrt build {manifest.model} --out {bundle.path}",
-            adding=partial(beyond.adding, bundle, specs, backend),
-            eager=beyond.eager(bundle, specs[name], how.model) if how.outside == "eager" else None,
+            describe_add_profile=partial(beyond.describe_add_profile, bundle, specs, backend),
+            eager=beyond.eager(bundle, specs[name], how.model) if how.on_unsupported_size == "eager" else None,
         )
         parts[name] = bundle.folder(name), context
     if how.low_memory:
@@ -263,7 +273,7 @@ def _adapt_methods(pipe: DiffusionPipeline, bundle: Bundle) -> DiffusionPipeline
     parts = {n: m for n in _LORA_PARTS if (m := getattr(pipe, n, None)) is not None}
     mine = {n: m.engines[n] for n, m in parts.items() if isinstance(m, EngineModule)}
     eager = {n: m for n, m in parts.items() if n not in mine}
-    if any(bundle.manifest.components[n].quantisation for n in mine):
+    if any(bundle.manifest.components[n].quantization for n in mine):
         # Other weights have other ranges than those that were measured.
         return _refuse_methods(pipe, dict.fromkeys(lora.METHODS, _LORA))
     try:

@@ -67,7 +67,7 @@ class _Calls(threading.local):
         return found
 
 
-class Watch:
+class NonFiniteDetector:
     """Watches the engines of one pipeline."""
 
     def __init__(self, on_nonfinite: OnNonFinite = "raise") -> None:

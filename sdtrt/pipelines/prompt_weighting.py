@@ -64,7 +64,7 @@ def _weigh(pieces: list[Piece], start: int, factor: float) -> None:
 
 
 def _joined(pieces: Iterable[Piece]) -> list[Piece]:
-    """Neighbours of one weight as one piece, so that words are not torn where a tokenizer would join them."""
+    """Neighbors of one weight as one piece, so that words are not torn where a tokenizer would join them."""
     joined: list[Piece] = []
     for piece in pieces:
         if piece is not BREAK and joined and joined[-1] is not BREAK and joined[-1][1] == piece[1]:
@@ -173,7 +173,7 @@ def _encode(encoder: Any, tokenizer: Any, prompts: list[list[Chunk]], skip: int 
             out = encoder(torch.tensor(ids, device=encoder.device), output_hidden_states=True)
             state = _chosen(encoder, out, skip, xl)
         pooled = out[0] if pooled is None else pooled
-        states.append(_emphasise(state, torch.tensor(weights, device=state.device)))
+        states.append(_emphasize(state, torch.tensor(weights, device=state.device)))
     return torch.cat(states, dim=1), pooled
 
 
@@ -195,7 +195,7 @@ def _chosen(encoder: Any, out: Any, skip: int | None, xl: bool) -> Any:
     return getattr(encoder, "text_model", encoder).final_layer_norm(out.hidden_states[-(skip + 1)])
 
 
-def _emphasise(state: Tensor, weights: Tensor) -> Tensor:
+def _emphasize(state: Tensor, weights: Tensor) -> Tensor:
     """Multiply each token's state by its weight; the mean over a chunk stays, so that only the balance changes."""
     if (weights == 1).all():
         return state

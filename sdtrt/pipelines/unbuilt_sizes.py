@@ -19,7 +19,7 @@ from sdtrt.shapes.spec import ComponentSpec, ShapeProfile
 if TYPE_CHECKING:
     from torch import nn
 
-Outside = Literal["error", "eager"]
+OnUnsupportedSize = Literal["error", "eager"]
 
 
 def check(mode: str) -> None:
@@ -28,7 +28,7 @@ def check(mode: str) -> None:
         raise ConfigError("no such answer to a size that was not built", received=mode, expected="error or eager")
 
 
-def adding(bundle: Bundle, specs: Mapping[str, ComponentSpec], backend: Backend, text: str) -> str:
+def describe_add_profile(bundle: Bundle, specs: Mapping[str, ComponentSpec], backend: Backend, text: str) -> str:
     """The command that adds the profile `text` to a bundle, what that rebuilds, and what is known of its cost."""
     manifest = bundle.manifest
     built = manifest.shape_profiles

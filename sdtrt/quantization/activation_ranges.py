@@ -2,7 +2,7 @@
 
 Layers that hurt most can stay in half precision: how far each one alone puts the U-Net's output off is measured at
 some steps of one more image (`layer_sensitivity`), and the worst are left out until all others together put it off by
-no more than the calibration's `most_error`.
+no more than the calibration's `max_error`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sdtrt import engines, lora
-from sdtrt.bundle.manifest import Quantisation
+from sdtrt.bundle.manifest import Quantization
 from sdtrt.config import BuildConfig
 from sdtrt.errors import ConfigError
 from sdtrt.quantization import calibration_images, layer_sensitivity
@@ -35,7 +35,7 @@ def check(config: BuildConfig, gpu: tuple[str, str] | None) -> None:
     calibration_images.check_fp8(gpu)
     if config.calibration.algorithm != "max":
         raise ConfigError(
-            f"{config.backend} quantises without smoothquant",
+            f"{config.backend} quantizes without smoothquant",
             slug="config-calibration",
             received=f"algorithm: {config.calibration.algorithm}",
             expected="algorithm: max",
@@ -43,24 +43,24 @@ def check(config: BuildConfig, gpu: tuple[str, str] | None) -> None:
 
 
 def key(config: BuildConfig, loras: Sequence[lora.BakedLora] = ()) -> str:
-    """What a quantised engine depends on, for its key."""
+    """What a quantized engine depends on, for its key."""
     return f"sdtrt, {calibration_images.key(config, loras)}"
 
 
-def quantise(
+def quantize(
     module: nn.Module,
     config: BuildConfig,
     folder: Path,
     sizes: Mapping[str, int],
     loras: Sequence[lora.BakedLora] = (),
     report: Callable[[str, float], None] = lambda label, share: None,
-) -> Quantisation:
+) -> Quantization:
     """Ranges of the layers of the U-Net in `module.inner`, which stays as it is; its record is for the manifest."""
     inner: Any = module.inner
     found, errors = ranges_of(inner, config, folder, sizes, loras, report)
-    kept = worst(errors, config.calibration.most_error)
+    kept = worst(errors, config.calibration.max_error)
     layers = {name: amax for name, amax in found.items() if name not in kept}
-    return Quantisation(
+    return Quantization(
         scheme=SCHEME,
         by=f"sdtrt {env.version('sdtrt')}",
         calibration=config.calibration.model_dump(mode="json"),
@@ -93,11 +93,12 @@ def ranges_of(
     found = {
         name: value
         for name, value in ranges.items()
-        if not any(word in name for word in calibration.keep) and backend.rounds_layer(layers[name], config.options)
+        if not any(word in name for word in calibration.exclude)
+        and backend.quantizes_layer(layers[name], config.options)
     }
     for name, value in found.items():
         calibration_images.check_range(name, value)
-    if calibration.most_error is None:
+    if calibration.max_error is None:
         return found, {}
     once = calibration.model_copy(update={"images": 1})
     with layer_sensitivity.recording(pipe.unet) as calls:

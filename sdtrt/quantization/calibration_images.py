@@ -1,4 +1,4 @@
-"""What every way of quantising needs: images made with the checkpoint's own pipeline, and a GPU that has the type."""
+"""What every way of quantizing needs: images made with the checkpoint's own pipeline, and a GPU that has the type."""
 
 from __future__ import annotations
 

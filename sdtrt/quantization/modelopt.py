@@ -1,8 +1,8 @@
 """Quantizing the U-Net after training: NVIDIA ModelOpt measures, `quantized_layers` writes the ranges into the layers.
 
 The checkpoint's own pipeline makes a few images while ModelOpt watches the inputs of all layers that will be
-quantised. It works on a copy: the module that is exported only gets the ranges, so that its parameters keep their names
-and no code of ModelOpt is traced. Linear layers are quantised, for int8 convolutions too; attention itself (two
+quantized. It works on a copy: the module that is exported only gets the ranges, so that its parameters keep their names
+and no code of ModelOpt is traced. Linear layers are quantized, for int8 convolutions too; attention itself (two
 products and a softmax) stays in half precision with nothing in between, which is the form that TensorRT fuses.
 """
 
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sdtrt import lora
-from sdtrt.bundle.manifest import Quantisation
+from sdtrt.bundle.manifest import Quantization
 from sdtrt.config import BuildConfig, Calibration
 from sdtrt.errors import BackendUnavailable, ConfigError
 from sdtrt.quantization import calibration_images
@@ -39,22 +39,22 @@ _BITS = {"int8": 8, "fp8": (4, 3)}
 _KINDS = {"int8": ("nn.Linear", "nn.Conv2d"), "fp8": ("nn.Linear",)}
 
 
-def check(config: BuildConfig, consumes: str, opset: int, gpu: tuple[str, str] | None = None) -> None:
-    """Whether a quantised build can begin; `gpu` is the name and compute capability of what it will run on, if known.
+def check(config: BuildConfig, input_format: str, opset: int, gpu: tuple[str, str] | None = None) -> None:
+    """Whether a quantized build can begin; `gpu` is the name and compute capability of what it will run on, if known.
 
     Raises BackendUnavailable without ModelOpt or on a GPU that lacks the type, ConfigError for a backend, an option or
     an opset that does not suit it.
     """
-    if consumes != "onnx":
+    if input_format != "onnx":
         raise ConfigError(
-            f"the backend {config.backend} cannot run quantised layers",
+            f"the backend {config.backend} cannot run quantized layers",
             slug="config-precision",
             received=f"precision: {config.precision}",
             expected="fp32 or fp16, or a backend that is built from ONNX",
         )
     if config.options.get("refit", "none") == "all":
         raise ConfigError(
-            "the weights of quantised layers cannot be replaced in an engine: their ranges are those of the build",
+            "the weights of quantized layers cannot be replaced in an engine: their ranges are those of the build",
             slug="config-precision",
             received=f"precision: {config.precision}, options: {{refit: all}}",
             expected="one of the two",
@@ -80,19 +80,19 @@ def check(config: BuildConfig, consumes: str, opset: int, gpu: tuple[str, str] |
 
 
 def key(config: BuildConfig, loras: Sequence[lora.BakedLora] = ()) -> str:
-    """What a quantised engine depends on, for its key."""
+    """What a quantized engine depends on, for its key."""
     return f"{PACKAGE} {env.version(PACKAGE)}, {calibration_images.key(config, loras)}"
 
 
-def quantise(
+def quantize(
     module: nn.Module,
     config: BuildConfig,
     folder: Path,
     sizes: Mapping[str, int],
     loras: Sequence[lora.BakedLora] = (),
     report: Callable[[str, float], None] = lambda label, share: None,
-) -> Quantisation:
-    """Calibrate the U-Net in `module.inner` with the checkpoint in `folder` and make its layers quantised ones.
+) -> Quantization:
+    """Calibrate the U-Net in `module.inner` with the checkpoint in `folder` and make its layers quantized ones.
 
     `sizes` are those of the images that are made for it; `loras` are in the U-Net already, and are put into the text
     encoders. Raises BuildError when a range is not a number.
@@ -102,7 +102,7 @@ def quantise(
     unet: Any = module.inner
     scales = calibrate(unet, config.precision, config.calibration, folder, sizes, loras, report)
     quantized_layers.insert(unet, scales, config.precision)
-    return Quantisation(
+    return Quantization(
         scheme=config.precision,
         by=f"{PACKAGE} {env.version(PACKAGE)}",
         calibration=config.calibration.model_dump(mode="json"),
@@ -125,7 +125,7 @@ def recipe(scheme: str, calibration: Calibration) -> dict[str, Any]:
         for kind in _KINDS[scheme]
         for operand, axis in (("weight", rows), ("input", None))
     ]
-    kept = [{"quantizer_name": f"*{name}*", "enable": False} for name in calibration.keep]
+    kept = [{"quantizer_name": f"*{name}*", "enable": False} for name in calibration.exclude]
     method = {"method": "smoothquant", "alpha": _ALPHA} if calibration.algorithm == "smoothquant" else "max"
     return {"quant_cfg": [{"quantizer_name": "*", "enable": False}, *wanted, *kept], "algorithm": method}
 
@@ -156,7 +156,7 @@ def calibrate(
 
 
 def read(unet: nn.Module) -> dict[str, Scales]:
-    """What ModelOpt's quantisers of inputs have found, by the name of their layer."""
+    """What ModelOpt's quantizers of inputs have found, by the name of their layer."""
     from sdtrt.export.quantized_layers import Scales
 
     found = {}

@@ -51,7 +51,7 @@ class Bench:
             made = onnx_export.capture(
                 spec, spec.load(tiny_model.MODEL), self.profiles, self.backend.opset, folder / "work"
             )
-            optimize.optimise(made, self.backend.passes)
+            optimize.optimize(made, self.backend.passes)
             for file in made.parent.iterdir():
                 file.replace(folder / file.name)
         return path

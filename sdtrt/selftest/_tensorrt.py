@@ -178,7 +178,7 @@ def words(bench: Bench) -> Figures:
 
 
 CASES = (
-    Case("profiles", "each size runs in its own optimisation profile", profiles, ("load",)),
+    Case("profiles", "each size runs in its own optimization profile", profiles, ("load",)),
     Case("graphs", "CUDA graphs give what plain runs give", graphs, ("load",)),
     Case("refit", "weights are replaced and put back to the bit", refit, ("load",)),
     Case("timing-cache", "the timing cache is kept and taken", timing_cache, ("build",)),

@@ -35,8 +35,8 @@ def check(spec: ComponentSpec, shapes: Mapping[str, Sequence[int]]) -> None:
                 )
 
 
-def error(sizes: Sizes, shapes: Mapping[str, Sequence[int]], adding: Callable[[str], str]) -> ShapeError:
-    """The error for shapes that fit nowhere; `adding` says what the profile of a text costs, and the command."""
+def error(sizes: Sizes, shapes: Mapping[str, Sequence[int]], describe_add_profile: Callable[[str], str]) -> ShapeError:
+    """The error for shapes that no profile serves; `describe_add_profile` gives the command that adds a profile."""
     spec, asked = sizes.spec, asked_sizes(sizes.spec, shapes)
     best = nearest_sizes(sizes, asked)
     ranged = {s for p in sizes.profiles for s, (low, _, high) in p.ranges.items() if low < high}
@@ -48,7 +48,7 @@ def error(sizes: Sizes, shapes: Mapping[str, Sequence[int]], adding: Callable[[s
         names = " and ".join(SYMBOLS[s] for s in uneven)
         hint = f"choose the size above; the model takes multiples of {spec.scale} only for {names}"
     else:
-        hint = f"choose a size from there, or add this one:\n    {adding(_suggested(sizes, asked))}"
+        hint = f"choose a size from there, or add this one:\n    {describe_add_profile(_suggested(sizes, asked))}"
     return ShapeError(
         f"{spec.name}: it was not built for {text(asked)}",
         slug="outside-profile",

@@ -1,6 +1,6 @@
 """Shapes, stated once: everything that depends on a tensor's shape is derived from these three types.
 
-A dimension is an int or one symbol with a coefficient and a divisor: "2B", "H/8", "T". Dynamic axes, optimisation
+A dimension is an int or one symbol with a coefficient and a divisor: "2B", "H/8", "T". Dynamic axes, optimization
 profiles, sample inputs, buffers and the checks at run time all come from `TensorSpec` and `ShapeProfile`.
 """
 
@@ -132,7 +132,7 @@ class ShapeProfile:
         return Expr(1, expr.symbol, expr.over).value(low), expr.value(opt), expr.value(high)
 
     def shapes(self, spec: TensorSpec) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
-        """(min, opt, max) shapes of one tensor, as an optimisation profile wants them."""
+        """(min, opt, max) shapes of one tensor, as an optimization profile wants them."""
         dims = [(d, d, d) if isinstance(d, int) else self.dim(Expr.parse(d)) for d in spec.shape]
         return tuple(d[0] for d in dims), tuple(d[1] for d in dims), tuple(d[2] for d in dims)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -66,8 +67,17 @@ def first_error(exc: ValidationError) -> tuple[str, object, str]:
     return ".".join(map(str, first["loc"])), first["input"], first["msg"].removeprefix("Input should be ")
 
 
-def config_error(exc: ValidationError, keys: list[str], what: str) -> ConfigError:
-    """What is wrong with settings: an unknown key comes with all keys and the nearest."""
+def config_error(
+    exc: ValidationError, keys: list[str], what: str, renamed: Mapping[str, str] | None = None
+) -> ConfigError:
+    """The error for settings that are wrong; an unknown key is answered with all keys and the nearest one.
+
+    Args:
+        exc: what pydantic found.
+        keys: all keys that exist.
+        what: where the settings stand, for people.
+        renamed: new names of keys by their former ones, dotted where they are nested.
+    """
     key, received, expected = first_error(exc)
     kind = exc.errors()[0]["type"]
     if kind == "missing":
@@ -75,7 +85,7 @@ def config_error(exc: ValidationError, keys: list[str], what: str) -> ConfigErro
             f"{key} is missing in {what}", slug="config-missing-key", hint="name it there or as an option"
         )
     if kind == "extra_forbidden":
-        near = difflib.get_close_matches(key, keys, n=1)
+        near = [(renamed or {})[key]] if key in (renamed or {}) else difflib.get_close_matches(key, keys, n=1)
         return ConfigError(
             f"unknown key {key!r} in {what}",
             slug="config-unknown-key",

@@ -12,20 +12,20 @@ from typing import TYPE_CHECKING
 
 from sdtrt.engines import accuracy
 from sdtrt.errors import ShapeError
-from sdtrt.verification.reference_outputs import Answer, Answers
+from sdtrt.verification.reference_outputs import ReferenceOutput, ReferenceOutputs
 
 if TYPE_CHECKING:
     from sdtrt.engines import Engine
 
 
 @dataclass(frozen=True)
-class Verdict:
+class ComponentReport:
     """Worst relative error at each size, what was left out and why, and the answers that are missed by too much."""
 
     figures: dict[str, float]
     notes: tuple[str, ...]
     limit: float
-    failing: tuple[Answer, ...] = ()
+    failing: tuple[ReferenceOutput, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -44,10 +44,13 @@ class Verdict:
 
 
 def judge(
-    engine: Engine, answers: Answers, limit: float, report: Callable[[str, float], None] = lambda label, share: None
-) -> Verdict:
+    engine: Engine,
+    answers: ReferenceOutputs,
+    limit: float,
+    report: Callable[[str, float], None] = lambda label, share: None,
+) -> ComponentReport:
     """Compare at all points that eager was asked for, but those that the engine was not built for."""
-    worst, missing = dict[str, tuple[float, Answer]](), set[str]()
+    worst, missing = dict[str, tuple[float, ReferenceOutput]](), set[str]()
     for number, answer in enumerate(answers.given):
         name = answer.point.label
         report(f"comparing at {name}", number / len(answers.given))
@@ -58,10 +61,10 @@ def judge(
             worst[name] = found, answer
     notes = tuple(note for name, note in answers.notes.items() if name not in missing)
     failing = tuple(answer for found, answer in worst.values() if not found <= limit)
-    return Verdict({name: found for name, (found, _) in worst.items()}, notes, limit, failing)
+    return ComponentReport({name: found for name, (found, _) in worst.items()}, notes, limit, failing)
 
 
-def error(engine: Engine, answer: Answer) -> float | None:
+def error(engine: Engine, answer: ReferenceOutput) -> float | None:
     """Relative error; None when the engine was built for guidance only, or for more images than were made."""
     try:
         outputs = accuracy.run(engine, answer.point.inputs(engine.spec, answer.seed))

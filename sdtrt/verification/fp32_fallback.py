@@ -19,7 +19,7 @@ from sdtrt.graph import widen_fp32
 from sdtrt.shapes.spec import ComponentSpec
 from sdtrt.system import files
 from sdtrt.verification import component_check, fp32_search
-from sdtrt.verification.reference_outputs import Answer, Answers
+from sdtrt.verification.reference_outputs import ReferenceOutput, ReferenceOutputs
 
 if TYPE_CHECKING:
     from sdtrt.engines import Engine
@@ -32,16 +32,16 @@ _POINTS = 3
 
 
 @dataclass(frozen=True)
-class Checked:
+class VerifiedEngine:
     """An engine that passed the gate; with `changes` and the graph when parts of it stay in float32."""
 
     engine: Engine
-    verdict: component_check.Verdict
+    verdict: component_check.ComponentReport
     changes: tuple[manifest.Change, ...] = ()
     onnx: Path | None = None
 
 
-class Spare:
+class GraphBackup:
     """A graph kept back below `folder` while a backend takes its file; the weights are linked, not copied.
 
     What lies in `folder` by then is left alone by all that follows.
@@ -69,7 +69,9 @@ class Spare:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-def checked(engine: Engine, answers: Answers, limit: float, spare: Spare | None, make: Make, report: Report) -> Checked:
+def checked(
+    engine: Engine, answers: ReferenceOutputs, limit: float, spare: GraphBackup | None, make: Make, report: Report
+) -> VerifiedEngine:
     """Judge `engine` by eager's answers; one that fails is made anew with islands where its graph was kept.
 
     Raises VerifyError with what was tried when no engine is near enough to eager.
@@ -77,11 +79,11 @@ def checked(engine: Engine, answers: Answers, limit: float, spare: Spare | None,
     spec = engine.spec
     verdict = component_check.judge(engine, answers, limit, report)
     if verdict.passed:
-        return Checked(engine, verdict)
+        return VerifiedEngine(engine, verdict)
     engine.close()
     if spare is None:
         raise failed(spec, verdict, ())
-    tries = _Tries(spare, make, verdict.failing[:_POINTS], report)
+    tries = _Attempts(spare, make, verdict.failing[:_POINTS], report)
     inputs = [answer.point.inputs(spec, answer.seed) for answer in tries.failing]
     finding = fp32_search.search(spare.path, inputs, tries.error, verdict.error, limit)
     if not finding.nodes:
@@ -92,10 +94,10 @@ def checked(engine: Engine, answers: Answers, limit: float, spare: Spare | None,
         engine.close()
         raise failed(spec, again, finding.notes)
     graph, _ = spare.widened(finding.nodes, f"{SPARE}/widened")
-    return Checked(engine, again, (change.model_copy(update={"notes": finding.notes}),), graph)
+    return VerifiedEngine(engine, again, (change.model_copy(update={"notes": finding.notes}),), graph)
 
 
-def failed(spec: ComponentSpec, verdict: component_check.Verdict, tried: Sequence[str]) -> VerifyError:
+def failed(spec: ComponentSpec, verdict: component_check.ComponentReport, tried: Sequence[str]) -> VerifyError:
     """The error of a component that is too far from eager, with what was tried against it."""
     return VerifyError(
         f"the engine of {spec.name} differs from eager PyTorch",
@@ -106,10 +108,10 @@ def failed(spec: ComponentSpec, verdict: component_check.Verdict, tried: Sequenc
     )
 
 
-class _Tries:
+class _Attempts:
     """Engines with different islands; the last one stays open, since it is often the one that is kept."""
 
-    def __init__(self, spare: Spare, make: Make, failing: Sequence[Answer], report: Report) -> None:
+    def __init__(self, spare: GraphBackup, make: Make, failing: Sequence[ReferenceOutput], report: Report) -> None:
         self._spare, self._make, self._report = spare, make, report
         self.failing = failing
         self._count = 0

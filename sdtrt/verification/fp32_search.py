@@ -34,7 +34,7 @@ Trial = Callable[[Nodes], float]
 
 
 @dataclass(frozen=True)
-class Finding:
+class Fp32Region:
     """The nodes that stay in float32, the error without and with them, and how they were found."""
 
     nodes: Nodes
@@ -62,14 +62,14 @@ class _Search:
     def more(self) -> bool:
         return len(self.errors) < TRIES and time.monotonic() - self.started < SEARCH_S
 
-    def found(self, nodes: Nodes, how: str) -> Finding:
+    def found(self, nodes: Nodes, how: str) -> Fp32Region:
         after = self.errors.get(nodes, self.before)
         told = f"in float32: {', '.join(modules(nodes))}" if nodes else "no part in float32 helped"
         figures = f"error {_figure(self.before)} before, {_figure(after)} after"
-        return Finding(nodes, self.before, after, (told, f"{how}; {figures}", *self.notes))
+        return Fp32Region(nodes, self.before, after, (told, f"{how}; {figures}", *self.notes))
 
 
-def search(path: Path, inputs: Sequence[Mapping[str, Tensor]], trial: Trial, before: float, limit: float) -> Finding:
+def search(path: Path, inputs: Sequence[Mapping[str, Tensor]], trial: Trial, before: float, limit: float) -> Fp32Region:
     """Find nodes of the graph at `path` with which `trial`, an engine's error, is within `limit`.
 
     `inputs` are those at which the engine was wrong by `before`. The finding has no nodes when nothing helped.

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 # The window and the two constants of Wang et al., for values in 0..1.
 _SIDE, _SIGMA = 11, 1.5
 _C1, _C2 = 0.01**2, 0.03**2
-# A picture whose values vary by less than half a step of 8 bits is one colour.
+# A picture whose values vary by less than half a step of 8 bits is one color.
 LEAST_STD = 0.5 / 255
 
 
@@ -35,7 +35,7 @@ def likeness(image: Any, reference: Any) -> Likeness:
     if not finite:
         faults.append(f"{np.mean(~np.isfinite(image)):.0%} of the values are NaN or infinite")
     elif std < LEAST_STD <= float(np.std(reference)):
-        faults.append(f"the whole image is one colour, {float(np.mean(image)):.2f} of white")
+        faults.append(f"the whole image is one color, {float(np.mean(image)):.2f} of white")
     return Likeness(psnr(image, reference), ssim(image, reference), std, tuple(faults))
 
 

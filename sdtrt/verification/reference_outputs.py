@@ -55,7 +55,7 @@ class Point(NamedTuple):
         return f"{text}, guidance off" if self.alone else text
 
 
-class Answer(NamedTuple):
+class ReferenceOutput(NamedTuple):
     """Eager's outputs at one point for the inputs of one seed."""
 
     point: Point
@@ -64,10 +64,10 @@ class Answer(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Answers:
+class ReferenceOutputs:
     """All answers, and by label of a point what was left out there and why."""
 
-    given: tuple[Answer, ...]
+    given: tuple[ReferenceOutput, ...]
     notes: Mapping[str, str]
 
 
@@ -92,12 +92,12 @@ def ask(
     full: bool = False,
     given: Mapping[str, Mapping[str, Tensor]] | None = None,
     report: Callable[[str, float], None] = lambda label, share: None,
-) -> Answers:
+) -> ReferenceOutputs:
     """Ask `module`, in float32, at all points and at the inputs `given`; `full` also at those estimated too large.
 
     Raises VerifyError when it gives no finite result: then the checkpoint is at fault.
     """
-    effort, answers, notes = Effort(), list[Answer](), dict[str, str]()
+    effort, answers, notes = Effort(), list[ReferenceOutput](), dict[str, str]()
     chosen, named = points(spec, profiles), {t.name for t in spec.inputs}
     chosen += [Point("given", {}, given=t, when=when) for when, t in (given or {}).items() if named <= t.keys()]
     for number, point in enumerate(chosen):
@@ -109,12 +109,12 @@ def ask(
         started = time.perf_counter()
         for seed in range(SEEDS if point.given is None else 1):
             with nullcontext() if point.alone or point.given else effort.measuring(module, point.sizes):
-                answers.append(Answer(point, seed, _outputs(module, spec, point, seed)))
+                answers.append(ReferenceOutput(point, seed, _outputs(module, spec, point, seed)))
             spent = time.perf_counter() - started
             if spent > REPEAT_S and seed + 1 < SEEDS and point.given is None:
                 notes[name] = f"compared at {name} with {seed + 1} of {SEEDS} inputs, in {spent:.1f} s"
                 break
-    return Answers(tuple(answers), notes)
+    return ReferenceOutputs(tuple(answers), notes)
 
 
 def _outputs(module: Any, spec: ComponentSpec, point: Point, seed: int) -> tuple[Tensor, ...]:

@@ -16,7 +16,7 @@ from sdtrt.bundle.bundle import Bundle
 from sdtrt.engines.accuracy import LIMITS
 from sdtrt.errors import NonFiniteError, VerifyError
 from sdtrt.models import checkpoint
-from sdtrt.pipelines.load import Loading, engines_of, load, load_engines, timed
+from sdtrt.pipelines.load import LoadOptions, engines_of, load, load_engines, timed
 from sdtrt.plan.image_timing import ImageRun
 from sdtrt.system import malloc
 from sdtrt.verification import component_check, image_metrics, reference_images, reference_outputs
@@ -104,7 +104,7 @@ def verify(
     family = models.load(manifest.family)
     oracle = family.components(folder, "fp32", checkpoint.controlnets(config.get("controlnet")))
     loras = lora.baked([configs.LoraEntry.model_validate(e) for e in config.get("lora", ())], oracle, folder)
-    loaded = load_engines(bundle, Loading(trust=trust, low_memory=True))
+    loaded = load_engines(bundle, LoadOptions(trust=trust, low_memory=True))
     for engine in loaded.values():
         engine.close()  # it is loaded again when eager has answered
     progress("eager: making images", 0.0)
@@ -147,7 +147,7 @@ def _check_weights(bundle: Bundle, name: str, weights: Path) -> None:
         )
 
 
-def _rows(name: str, verdict: component_check.Verdict) -> list[Row]:
+def _rows(name: str, verdict: component_check.ComponentReport) -> list[Row]:
     limit = verdict.limit
     rows = [Row(f"{name} at {p}", "relative error", e, limit, e <= limit) for p, e in verdict.figures.items()]
     return rows + [Row(name, "relative error", math.nan, limit, True, note) for note in verdict.notes]

@@ -75,7 +75,7 @@ def test_what_is_known_to_be_necessary_is_low():
 def test_plans_with_the_same_names_do_not_mix():
     slow = engine(layer("same", "conv", 2, flops=MB, bytes_moved=MB))
     quick = engine(layer("same", "conv", 0.001, flops=MB, bytes_moved=MB), component="vae_decoder")
-    assert [f.component for f in Analysis((quick, slow), ceilings=DEVICE).findings] == ["unet"]
+    assert [f.component for f in Analysis((quick, slow), peaks=DEVICE).findings] == ["unet"]
 
 
 def test_advice_is_the_rule_s_own():
@@ -159,25 +159,25 @@ def odd_plan(layers, **more):
     return Plan(**{"component": "", "backend": "", **blank, "layers": layers, "nodes": nodes, **more})
 
 
-def check(plans, ceilings=None):
-    for found in Analysis(tuple(plans), ceilings=ceilings).findings:
+def check(plans, peaks=None):
+    for found in Analysis(tuple(plans), peaks=peaks).findings:
         assert found.severity in SEVERITIES
         assert found.message
         assert found.layers
         assert found.cost_ms is None or 0 <= found.cost_ms < float("inf")
 
 
-@pytest.mark.parametrize("ceilings", [None, DEVICE, BARE])
-def test_no_odd_plan_makes_a_rule_fail(plans, unet, ceilings):
+@pytest.mark.parametrize("peaks", [None, DEVICE, BARE])
+def test_no_odd_plan_makes_a_rule_fail(plans, unet, peaks):
     odd = list(odd_layers())
-    check(plans, ceilings)
-    check([unet.model_copy(update={"layers": ()})], ceilings)
+    check(plans, peaks)
+    check([unet.model_copy(update={"layers": ()})], peaks)
     for precision in (None, "fp16", "?"):
-        check([odd_plan(odd, precision=precision), odd_plan(odd[::-1], device="NVIDIA H100")], ceilings)
+        check([odd_plan(odd, precision=precision), odd_plan(odd[::-1], device="NVIDIA H100")], peaks)
         for one in odd:
-            check([odd_plan((one,), precision=precision, nodes=())], ceilings)
+            check([odd_plan((one,), precision=precision, nodes=())], peaks)
     everything = [case.plan for name in registry.names(CASES) for case in cases_of(name)]
-    check(everything, ceilings)
+    check(everything, peaks)
 
 
 def cases_of(name) -> list[Case]:

@@ -1,4 +1,4 @@
-"""The budget of an image: measured where one was timed, assumed and labelled so where none was."""
+"""The budget of an image: measured where one was timed, assumed and labeled so where none was."""
 
 from __future__ import annotations
 

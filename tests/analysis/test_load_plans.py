@@ -11,7 +11,7 @@ import pytest
 from trt_dump import synthetic, write
 
 from sdtrt.analysis import load_plans
-from sdtrt.analysis.device_peaks import Ceilings
+from sdtrt.analysis.device_peaks import DevicePeaks
 from sdtrt.analysis.load import load
 from sdtrt.errors import BundleError, PlanError
 from sdtrt.plan.image_timing import EngineCalls, ImageRun
@@ -120,11 +120,11 @@ def test_a_plan_that_was_saved_can_be_joined_later(tmp_path):
     assert late == load(dump.graph, onnx=dump.onnx).plans[0]
 
 
-def test_ceilings_may_be_a_file(tmp_path, unet):
+def test_peaks_may_be_a_file(tmp_path, unet):
     unet.save(tmp_path / "plan.json")
-    ceilings = Ceilings(device="mine", source="measured", gb_per_s=1.0)
-    (tmp_path / "ceilings.json").write_text(ceilings.model_dump_json())
-    assert load(tmp_path / "plan.json", ceilings=tmp_path / "ceilings.json").ceilings == ceilings
+    peaks = DevicePeaks(device="mine", source="measured", gb_per_s=1.0)
+    (tmp_path / "peaks.json").write_text(peaks.model_dump_json())
+    assert load(tmp_path / "plan.json", peaks=tmp_path / "peaks.json").peaks == peaks
 
 
 def test_other_files_in_a_folder_do_no_harm(tmp_path):

@@ -149,3 +149,12 @@ def test_adopted_components_keep_their_files(tmp_path):
     stage.adopt(made, old)
     assert (stage.path / "unet" / "engine").read_text() == "engine"
     assert stage.finished() == {"unet": made}
+
+
+@pytest.mark.parametrize(("model", "word"), [("a/b c", "'a/b c'"), (3, "MODEL")])
+def test_a_bundle_of_the_format_before_names_the_command_that_rebuilds_it(tmp_path, model, word):
+    (tmp_path / MANIFEST).write_text(json.dumps({"format": FORMAT_VERSION - 1, "model": model}))
+    with pytest.raises(BundleError) as caught:
+        Bundle.open(tmp_path)
+    assert caught.value.slug == "bundle-format"
+    assert caught.value.hint == f"rebuild it: sdtrt build {word} --out {tmp_path}"

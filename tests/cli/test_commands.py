@@ -151,7 +151,10 @@ MISTAKES = {
     ),
     "sizes for two bundles": (("build", "BUNDLE", "--out", "B", "--add-profile", "H=256"), "sizes are added"),
     "sizes not divisible": (("build", "BUNDLE", "--add-profile", "H=100"), "divisible by 8"),
-    "unknown answer to a size": (("generate", "BUNDLE", "-p", "x", "--outside", "ignore"), "error or eager"),
+    "unknown answer to a size": (
+        ("generate", "BUNDLE", "-p", "x", "--on-unsupported-size", "ignore"),
+        "error or eager",
+    ),
     "unknown scheduler": (("generate", "BUNDLE", "--prompt", "x", "--scheduler", "Magic"), "DPMSolverMultistep"),
     "report of no kind": (("analyze", "BUNDLE", "--out", "r.pdf"), ".html"),
     "analyze nothing": (("analyze", "nowhere"), "nowhere"),
@@ -204,7 +207,7 @@ def test_sizes_are_added_when_the_checkpoint_has_moved(sdtrt, models, bundle_cop
 
 def test_an_eager_fallback_is_one_clear_line(sdtrt, bundles, tmp_path):
     call = ("-p", "x", "--height", 32, "--width", 32, "--steps", 1, "-o", tmp_path / "x.png")
-    code, text, err = sdtrt("generate", bundles("sd1", "fake").path, *call, "--outside", "eager")
+    code, text, err = sdtrt("generate", bundles("sd1", "fake").path, *call, "--on-unsupported-size", "eager")
     assert code == 0
     assert "warning unet runs the checkpoint's own module for a size that was not built" in err
     assert ".py" not in err

@@ -13,7 +13,7 @@ from sdtrt import models as families
 from sdtrt.costs import graph_costs
 from sdtrt.engines import accuracy
 from sdtrt.errors import ConfigError, EngineError, ShapeError
-from sdtrt.pipelines.load import Loading, load_engines
+from sdtrt.pipelines.load import LoadOptions, load_engines
 from sdtrt.plan.layers import Plan
 from sdtrt.shapes.sample_inputs import sample_inputs
 
@@ -26,8 +26,8 @@ NOT_ENGINE = {"plan.json", "component.json", "final_layer_norm.safetensors"} | {
 
 
 # Which of them promise more: results that mean something, and layers that name the nodes of an ONNX file.
-COMPUTING = [n for n in engines.names() if engines.load(n).computes]
-READING_ONNX = [n for n in engines.names() if engines.load(n).consumes == "onnx"]
+COMPUTING = [n for n in engines.names() if engines.load(n).is_numeric]
+READING_ONNX = [n for n in engines.names() if engines.load(n).input_format == "onnx"]
 
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -106,7 +106,7 @@ def test_loaded_one_at_a_time_the_outputs_are_the_same(made, bundles, backend, m
         return engine
 
     monkeypatch.setattr(backend, "load", counted, raising=False)
-    lazy = load_engines(bundles("sd1", backend.name), Loading(low_memory=True))
+    lazy = load_engines(bundles("sd1", backend.name), LoadOptions(low_memory=True))
     for component, engine in lazy.items():
         inputs = inputs_at(engine)[0]
         want = made(component)(**inputs)
@@ -273,7 +273,7 @@ def test_profile(made, backend, tmp_path, component):
     assert Plan.load(tmp_path / "plan.json") == plan
     names = [layer.name for layer in plan.layers]
     assert len(names) == len(set(names)) > 0
-    if backend.computes:
+    if backend.is_numeric:
         timed = [layer for layer in plan.layers if layer.times_ms is not None]
         assert len(timed) > 0.8 * len(plan.layers)
         assert {len(layer.times_ms) for layer in timed} == {2}

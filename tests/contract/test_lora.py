@@ -18,7 +18,7 @@ from sdtrt.shapes.sample_inputs import sample_inputs
 from sdtrt.verification import image_metrics
 
 # Inductor's bundle here is of another model and makes no images: see engines/test_inductor_weights.py.
-COMPUTING = [n for n in engines.names() if engines.load(n).computes and n != "inductor"]
+COMPUTING = [n for n in engines.names() if engines.load(n).is_numeric and n != "inductor"]
 PARTS = ("text_encoder", "text_encoder_2", "unet")
 CALL = {"num_inference_steps": 2, "output_type": "np"}
 
@@ -120,7 +120,7 @@ def each_loads(files, *names):
 
 
 def check_every_parameter(engine, folder):
-    """Change all parameters at once: one that an optimisation had merged or folded away would keep its old value."""
+    """Change all parameters at once: one that an optimization had merged or folded away would keep its old value."""
     module = engine.spec.load(folder)
     state = module.inner.state_dict()
     weights = engine.weights()

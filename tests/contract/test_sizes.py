@@ -20,7 +20,7 @@ from sdtrt.engines.backends.tensorrt.running import optimization_profiles
 from sdtrt.engines.batch_split import Usage
 from sdtrt.errors import BundleError, ConfigError, FallbackWarning, ShapeError, Unsupported, VerifyError
 from sdtrt.pipelines import eager_pipeline, unbuilt_sizes
-from sdtrt.pipelines.load import Loading, load_engines
+from sdtrt.pipelines.load import LoadOptions, load_engines
 from sdtrt.shapes.sample_inputs import sample_inputs
 from sdtrt.shapes.spec import ShapeProfile
 from sdtrt.verification import image_metrics
@@ -139,7 +139,7 @@ def test_rows_of_a_split_batch_keep_their_conditioning(bundles, backend, models,
     outputs = engine(**inputs)
     for tensor in engine.spec.outputs:
         assert outputs[tensor.name].shape == tensor.resolve({"B": 5, "H": 64, "W": 64, "T": 77})
-    if backend.computes:
+    if backend.is_numeric:
         oracle = engine.spec.load(models["sd1"])
         with torch.no_grad():
             assert accuracy.worst_error(tuple(outputs.values()), oracle(**inputs)) <= accuracy.LIMITS["fp32"][0]
@@ -248,7 +248,10 @@ def test_the_fallback_is_the_checkpoint_and_says_so_once(bundles, backend, model
 
 
 def test_an_image_outside_is_that_of_eager(bundles, models):
-    pipes = sdtrt.load(bundles("sd1"), outside="eager", model=str(models["sd1"])), eager_pipeline.eager(models["sd1"])
+    pipes = (
+        sdtrt.load(bundles("sd1"), on_unsupported_size="eager", model=str(models["sd1"])),
+        eager_pipeline.eager(models["sd1"]),
+    )
     images = []
     for pipe in pipes:
         pipe.set_progress_bar_config(disable=True)
@@ -273,7 +276,7 @@ def test_the_fallback_refuses_other_weights(bundles, retrained):
 
 
 def test_the_fallback_refuses_when_a_lora_is_in_the_engine(bundles, monkeypatch):
-    engine = load_engines(bundles("sd1", "fake"), Loading(outside="eager"))["vae_decoder"]
+    engine = load_engines(bundles("sd1", "fake"), LoadOptions(on_unsupported_size="eager"))["vae_decoder"]
     monkeypatch.setattr(engine, "weights", lambda: type("Weights", (), {"changed": frozenset({"w"})})())
     with pytest.raises(Unsupported, match="LoRA"):
         engine(**latents(1, 32, 32))
@@ -281,7 +284,7 @@ def test_the_fallback_refuses_when_a_lora_is_in_the_engine(bundles, monkeypatch)
 
 def test_no_third_answer_to_an_outside_size(bundles):
     with pytest.raises(ConfigError, match="error or eager"):
-        sdtrt.load(bundles("sd1", "fake"), outside="ignore")
+        sdtrt.load(bundles("sd1", "fake"), on_unsupported_size="ignore")
 
 
 # ---------------------------------------------------------------------------------------------- sizes added

@@ -14,7 +14,7 @@ from sdtrt import engines
 from sdtrt.pipelines import eager_pipeline, load, thread_safety
 
 # Inductor's bundle here makes no images; test_engines.py calls its engines from several threads.
-COMPUTING = [n for n in engines.names() if engines.load(n).computes and n != "inductor"]
+COMPUTING = [n for n in engines.names() if engines.load(n).is_numeric and n != "inductor"]
 CALLERS = 16
 SIZE = {"height": 64, "width": 64}
 

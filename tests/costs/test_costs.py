@@ -310,7 +310,7 @@ class Component:
         text = tiny_random.STATIC if half else tiny_random.PROFILES[family]
         profile = ShapeProfile.parse(text).with_defaults(found.default_profile(folder))
         self.path = onnx_export.capture(self.spec, self.module, [profile], 20, out)
-        optimize.optimise(self.path, engines.load("onnxruntime").passes)
+        optimize.optimize(self.path, engines.load("onnxruntime").passes)
         self.graph = graph_costs(self.path, {t.name: t.resolve(SIZES) for t in self.spec.inputs})
         self.costs = self.graph.nodes
 

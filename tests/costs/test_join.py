@@ -101,7 +101,7 @@ def test_dynamic_dimensions_are_resolved_by_name(chain):
     assert joined.bytes_moved == 2 * 1024 + 32, "from the nodes: a tensor of the layer's own has no known size"
 
 
-def test_attention_is_recognised_by_its_form(tmp_path):
+def test_attention_is_recognized_by_its_form(tmp_path):
     infos = [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in (("q", [1, 8, 16]), ("k", [1, 16, 8]))]
     infos.append(helper.make_tensor_value_info("v", TensorProto.FLOAT, [1, 8, 16]))
     scale = numpy_helper.from_array(np.array(0.25, np.float32), "scale")

@@ -10,7 +10,7 @@ import torch
 import sdtrt
 from sdtrt import cli, engines
 from sdtrt.errors import BundleError, Unsupported
-from sdtrt.pipelines.load import Loading, load_engines
+from sdtrt.pipelines.load import LoadOptions, load_engines
 from sdtrt.shapes.sample_inputs import sample_inputs
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -78,7 +78,7 @@ def test_the_largest_is_loaded_first_and_the_order_stays_that_of_the_bundle(bund
 
 def test_threads_take_turns(bundles, alive):
     counts = alive("fake")
-    made = load_engines(bundles("sd1", "fake"), Loading(low_memory=True))
+    made = load_engines(bundles("sd1", "fake"), LoadOptions(low_memory=True))
     inputs = {n: sample_inputs(e.spec, {"B": 1, "H": 64, "W": 64, "T": 77}) for n, e in made.items()}
     with ThreadPoolExecutor(8) as pool:
         calls = [pool.submit(made[name], **inputs[name]) for name in [*made] * 8]
@@ -92,11 +92,11 @@ def test_a_damaged_engine_is_named_at_once(bundle_copy):
     path = bundle_copy()
     (path / "vae_decoder" / "engine.json").unlink()
     with pytest.raises(BundleError, match="vae_decoder"):
-        load_engines(sdtrt.Bundle.open(path), Loading(low_memory=True))
+        load_engines(sdtrt.Bundle.open(path), LoadOptions(low_memory=True))
 
 
 def test_other_weights_would_be_forgotten_and_are_refused(bundles):
-    made = load_engines(bundles("sd1", "fake"), Loading(low_memory=True))
+    made = load_engines(bundles("sd1", "fake"), LoadOptions(low_memory=True))
     with pytest.raises(Unsupported) as caught:
         made["unet"].weights()
     assert caught.value.slug == "refit-low-memory"

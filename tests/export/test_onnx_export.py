@@ -65,9 +65,9 @@ def test_every_pass_keeps_the_result_and_runs_to_a_fixed_point(captured):
     inputs = {n: t.numpy() for n, t in sample_inputs(spec, ODD.sizes("opt")).items()}
     (before,) = onnxruntime.InferenceSession(path).run(None, inputs)
     for name in registry.names("sdtrt.graph.passes"):
-        (change,) = optimize.optimise(path, [name])
+        (change,) = optimize.optimize(path, [name])
         assert change.nodes_after <= change.nodes_before
-        (again,) = optimize.optimise(path, [name])
+        (again,) = optimize.optimize(path, [name])
         assert (again.changed, again.nodes_after) == (0, change.nodes_after)
         (after,) = onnxruntime.InferenceSession(path).run(None, inputs)
         np.testing.assert_allclose(after, before, atol=1e-5)
@@ -86,7 +86,7 @@ def test_a_guard_that_hides_nan_is_dropped_and_other_choices_stay(tmp_path):
         x, y = (value(n, onnx.TensorProto.FLOAT, [2, 3]) for n in "xy")
         made = onnx.helper.make_graph(nodes, "g", [x], [y], [zero])
         onnx.save(onnx.helper.make_model(made, opset_imports=[onnx.helper.make_opsetid("", 20)]), tmp_path / "m.onnx")
-        return optimize.optimise(tmp_path / "m.onnx", ["drop_nan_guards"])[0]
+        return optimize.optimize(tmp_path / "m.onnx", ["drop_nan_guards"])[0]
 
     assert build("Softmax").changed == 1
     change = build("Sqrt")
@@ -97,10 +97,10 @@ def test_a_guard_that_hides_nan_is_dropped_and_other_choices_stay(tmp_path):
 def test_an_unknown_pass_and_a_failing_pass_are_named(tmp_path, monkeypatch):
     onnx.save(onnx.ModelProto(), tmp_path / "m.onnx")
     with pytest.raises(GraphError, match="fold_constants"):
-        optimize.optimise(tmp_path / "m.onnx", ["nonesuch"])
+        optimize.optimize(tmp_path / "m.onnx", ["nonesuch"])
     monkeypatch.setattr(registry.load("sdtrt.graph.passes", "drop_nan_guards"), "apply", lambda model: 1 / 0)
     with pytest.raises(GraphError, match="drop_nan_guards failed"):
-        optimize.optimise(tmp_path / "m.onnx", ["drop_nan_guards"])
+        optimize.optimize(tmp_path / "m.onnx", ["drop_nan_guards"])
 
 
 class Fixed(torch.nn.Module):

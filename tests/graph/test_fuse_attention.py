@@ -103,7 +103,7 @@ def test_an_attention_becomes_one_operator_with_the_same_result(tmp_path, keys, 
     shown = "tokens" if views == "tokens shown" else None
     path = attention(tmp_path / "m.onnx", keys=keys, shown=shown, views=views)
     before = results(path)
-    (change,) = optimize.optimise(path, [FUSION])
+    (change,) = optimize.optimize(path, [FUSION])
     assert (change.changed, change.notes) == (1, ())
     assert not {"Softmax", "MatMul", "Transpose", "Shape"} & set(operators(path))
     for got, expected in zip(results(path), before, strict=True):
@@ -130,7 +130,7 @@ OTHER_FORMS = {
 def test_any_other_form_stays_and_the_pass_says_why(tmp_path, form, why):
     path = attention(tmp_path / "m.onnx", **form)
     before = path.read_bytes()
-    (change,) = optimize.optimise(path, [FUSION])
+    (change,) = optimize.optimize(path, [FUSION])
     assert change.changed == 0
     assert operators(path) == [node.op_type for node in onnx.load_from_string(before).graph.node]
     (note,) = change.notes
@@ -165,7 +165,7 @@ def test_what_is_said_of_another_exporters_graph_is_said_of_the_fused_one(tmp_pa
     sizes = {"x": (2, 4, WIDTH), "context": (2, 5, WIDTH)}
     path = attention(tmp_path / "m.onnx")
     products = [node for node in graph_costs(path, sizes).nodes.values() if node.op == "MatMul"]
-    optimize.optimise(path, [FUSION])
+    optimize.optimize(path, [FUSION])
     (whole,) = [node for node in graph_costs(path, sizes).nodes.values() if node.op == "MultiHeadAttention"]
     assert whole.flops == sum(node.flops for node in products) == 2 * 2 * 2 * HEADS * 4 * 5 * SIZE
     assert (whole.kind, whole.module) == ("attention", "attn")
@@ -175,9 +175,9 @@ def test_what_is_said_of_another_exporters_graph_is_said_of_the_fused_one(tmp_pa
 def test_a_fused_attention_can_be_kept_in_float32(tmp_path):
     path = attention(tmp_path / "m.onnx", half=True)
     (expected,) = results(path, np.float16)
-    optimize.optimise(path, [FUSION])
+    optimize.optimize(path, [FUSION])
     np.testing.assert_allclose(results(path, np.float16)[0], expected, atol=2e-3)
-    optimize.optimise(path, [], float32=["attn.sdpa"])
+    optimize.optimize(path, [], float32=["attn.sdpa"])
     assert operators(path) == ["Cast", "Cast", "MultiHeadAttention", "Cast", "Mul"]
     (got,) = results(path, np.float16)
     assert got.dtype == np.float16
@@ -186,7 +186,7 @@ def test_a_fused_attention_can_be_kept_in_float32(tmp_path):
 
 def test_a_second_attention_of_a_module_has_a_name_of_its_own(tmp_path):
     path = attention(tmp_path / "m.onnx", name="Softmax_1")
-    optimize.optimise(path, [FUSION])
+    optimize.optimize(path, [FUSION])
     assert "/attn/sdpa/MultiHeadAttention_1" in [node.name for node in onnx.load(path).graph.node]
 
 

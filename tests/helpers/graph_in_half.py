@@ -20,7 +20,7 @@ def make(path, nodes, weights, outputs=("y",)):
 
 
 def overflowing(path):
-    """A sum that grows to about 1e6 between two modules and is normalised; Reshape is what rounds it on a CPU."""
+    """A sum that grows to about 1e6 between two modules and is normalized; Reshape is what rounds it on a CPU."""
     weight = np.eye(WIDTH, dtype=np.float16)
     nodes = [
         ("/first/Mul", "Mul", ["x", "small"], "a", {}),

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sdtrt.analysis.device_peaks import Ceilings
+from sdtrt.analysis.device_peaks import DevicePeaks
 from sdtrt.plan.layers import Layer, NodeCost, Plan, TensorInfo
 
-DEVICE = Ceilings(
+DEVICE = DevicePeaks(
     device="round",
     source="test",
     matrix_tflops={"float32": 50, "float16": 100, "int8": 200, "float8": 200},

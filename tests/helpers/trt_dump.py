@@ -48,7 +48,7 @@ def write(
 ) -> Dump:
     """Write the U-Net and its engine's dumps as TensorRT `version` ("8", "10" or "11") writes them.
 
-    `active` is the optimisation profile that was timed, `slower` stretches all times.
+    `active` is the optimization profile that was timed, `slower` stretches all times.
     """
     folder.mkdir(parents=True, exist_ok=True)
     net, path = unet(), folder / f"{name}.onnx"
@@ -88,7 +88,7 @@ _CONV_TACTIC = "sm80_xmma_fprop_implicit_gemm_f16f16_f16f32_f32_nhwckrsc_nhwc_ti
 
 @dataclass
 class _Engine:
-    """Layers of one optimisation profile."""
+    """Layers of one optimization profile."""
 
     costs: GraphCosts
     other: GraphCosts

@@ -481,7 +481,7 @@ def test_outside_the_profile(pipes, call):
     ],
 )
 @pytest.mark.parametrize("family", ["sd1", "sdxl"])
-def test_arguments_that_engines_cannot_honour(pipes, family, call, reason):
+def test_arguments_that_engines_cannot_honor(pipes, family, call, reason):
     with pytest.raises(NotImplementedError, match=reason):
         run(pipes[family][0], **call)
 
@@ -490,7 +490,7 @@ def test_arguments_that_engines_cannot_honour(pipes, family, call, reason):
     "name",
     ["class_labels", "attention_mask", "encoder_attention_mask", "mid_block_additional_residual"],
 )
-def test_unet_arguments_that_engines_cannot_honour(pipes, name):
+def test_unet_arguments_that_engines_cannot_honor(pipes, name):
     unet = pipes["sd1"][0].unet
     with pytest.raises(NotImplementedError, match=name):
         unet(torch.zeros(1, 4, 16, 16), 1, torch.zeros(1, 77, 32), **{name: torch.zeros(1)})

@@ -5,7 +5,7 @@ import torch
 
 import sdtrt
 from sdtrt.errors import NonFiniteError, NonFiniteWarning
-from sdtrt.pipelines.nonfinite import Watch
+from sdtrt.pipelines.nonfinite import NonFiniteDetector
 
 
 @pytest.fixture
@@ -111,7 +111,7 @@ def step(watch, timestep, value=0.0):
 
 
 def test_on_a_gpu_nothing_is_fetched_until_the_end():
-    watch = Watch()
+    watch = NonFiniteDetector()
     for timestep in (900.0, 600.0, 300.0):
         step(watch, timestep, float("inf") if timestep < 900 else 0.0)
     assert Reading.fetched == 0
@@ -123,7 +123,7 @@ def test_on_a_gpu_nothing_is_fetched_until_the_end():
 
 
 def test_steps_are_those_of_the_image_though_an_earlier_one_was_broken_off():
-    watch = Watch()
+    watch = NonFiniteDetector()
     for timestep in (900.0, 600.0, 950.0, 500.0):
         step(watch, timestep, float("nan") if timestep == 500 else 0.0)
     with pytest.raises(NonFiniteError, match=r"step 2 \(timestep 500\)"):
@@ -131,13 +131,13 @@ def test_steps_are_those_of_the_image_though_an_earlier_one_was_broken_off():
 
 
 def test_a_unet_that_is_called_by_hand_is_looked_at_now_and_then():
-    watch = Watch("warn")
+    watch = NonFiniteDetector("warn")
     with pytest.warns(NonFiniteWarning, match="step 1"):
         [step(watch, 999.0 - n, float("nan") if n == 0 else 0.0) for n in range(300)]
 
 
 def test_large_half_precision_numbers_are_numbers():
-    watch = Watch()
+    watch = NonFiniteDetector()
     out = torch.full((1, 4096), 60000.0, dtype=torch.float16)
     watch.saw("unet", {}, {"out_sample": out}, torch.tensor(1.0), half=True, waits=True)
     watch.finish()

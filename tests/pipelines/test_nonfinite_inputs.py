@@ -8,7 +8,7 @@ import torch
 import sdtrt
 from sdtrt.errors import NonFiniteError
 from sdtrt.pipelines import nonfinite as watching
-from sdtrt.pipelines.nonfinite import Watch
+from sdtrt.pipelines.nonfinite import NonFiniteDetector
 
 NAN = float("nan")
 
@@ -38,13 +38,13 @@ def steps(watch, prompt, count, waits=True, made=0.0):
 
 def test_the_prompt_is_summed_once_and_latents_in_every_step(summed):
     prompt = torch.zeros(2, 77, 8)
-    samples = steps(Watch(), prompt, 10)
+    samples = steps(NonFiniteDetector(), prompt, 10)
     assert summed.count(prompt.data_ptr()) == 1
     assert [summed.count(sample.data_ptr()) for sample in samples] == [1] * 10
 
 
 def test_the_next_image_with_the_same_prompt_does_not_sum_it_again(summed):
-    prompt, watch = torch.zeros(2, 77, 8), Watch()
+    prompt, watch = torch.zeros(2, 77, 8), NonFiniteDetector()
     for _ in range(2):
         steps(watch, prompt, 3)
         watch.finish()
@@ -52,7 +52,7 @@ def test_the_next_image_with_the_same_prompt_does_not_sum_it_again(summed):
 
 
 def test_a_prompt_that_changes_in_place_is_seen():
-    prompt, watch = torch.zeros(2, 77, 8), Watch()
+    prompt, watch = torch.zeros(2, 77, 8), NonFiniteDetector()
     steps(watch, prompt, 2)
     prompt[1, 3, 2] = NAN
     steps(watch, prompt, 1, made=NAN)
@@ -61,7 +61,7 @@ def test_a_prompt_that_changes_in_place_is_seen():
 
 
 def test_another_prompt_is_seen_though_it_took_the_place_of_the_first():
-    watch = Watch()
+    watch = NonFiniteDetector()
     for value in (0.0, NAN):
         steps(watch, torch.full((2, 77, 8), value), 1, made=value)
     with pytest.raises(NonFiniteError, match="encoder_hidden_states already had it"):
@@ -71,12 +71,12 @@ def test_another_prompt_is_seen_though_it_took_the_place_of_the_first():
 def test_tensors_of_inference_mode_are_always_summed(summed):
     with torch.inference_mode():
         prompt = torch.zeros(2, 77, 8)
-        steps(Watch(), prompt, 3)
+        steps(NonFiniteDetector(), prompt, 3)
     assert summed.count(prompt.data_ptr()) == 3, "nobody counts their changes"
 
 
 def test_no_tensor_is_kept_alive():
-    watch, prompt = Watch(), torch.zeros(2, 77, 8)
+    watch, prompt = NonFiniteDetector(), torch.zeros(2, 77, 8)
     kept = weakref.ref(prompt)
     steps(watch, prompt, 1)
     del prompt
@@ -84,7 +84,7 @@ def test_no_tensor_is_kept_alive():
 
 
 def test_on_a_cpu_inputs_are_looked_at_when_an_error_is_written_and_not_before(summed):
-    prompt, watch = torch.full((2, 77, 8), NAN), Watch()
+    prompt, watch = torch.full((2, 77, 8), NAN), NonFiniteDetector()
     samples = steps(watch, prompt, 5, waits=False)
     assert not {prompt.data_ptr(), *(s.data_ptr() for s in samples)} & {*summed}
     with pytest.raises(NonFiniteError, match="encoder_hidden_states already had it") as caught:
@@ -93,7 +93,7 @@ def test_on_a_cpu_inputs_are_looked_at_when_an_error_is_written_and_not_before(s
 
 
 def test_a_pipeline_gives_the_same_prompt_in_every_step(bundles, monkeypatch):
-    counts, saw, sums = {}, Watch.saw, watching._sum
+    counts, saw, sums = {}, NonFiniteDetector.saw, watching._sum
 
     def waiting(self, component, given, made, timestep=None, **how):
         monkeypatch.setattr(watching, "_sum", lambda t: counts.update({id(t): counts.get(id(t), 0) + 1}) or sums(t))
@@ -102,7 +102,7 @@ def test_a_pipeline_gives_the_same_prompt_in_every_step(bundles, monkeypatch):
             seen.append(given["encoder_hidden_states"])
 
     seen = []
-    monkeypatch.setattr(Watch, "saw", waiting)
+    monkeypatch.setattr(NonFiniteDetector, "saw", waiting)
     pipe = sdtrt.load(bundles("sd1", "fake"))
     pipe.set_progress_bar_config(disable=True)
     pipe("x", num_inference_steps=4, output_type="latent")

@@ -92,10 +92,10 @@ def test_the_error_says_it_of_every_part_that_has_an_image_size(bundles):
     known["vae_encoder"] = known["vae_encoder"].model_copy(update={"memory": None})
     bundle = Bundle(bundle.path, bundle.manifest.model_copy(update={"components": known}))
     specs = load_family("sd").components(bundle.pipeline_folder, bundle.manifest.precision)
-    text = unbuilt_sizes.adding(bundle, specs, load_backend("fake"), "B=1,H=256,W=256")
+    text = unbuilt_sizes.describe_add_profile(bundle, specs, load_backend("fake"), "B=1,H=256,W=256")
     assert (
         "activations at this size: unet at least 4,361 MB, vae_decoder at least 4,361 MB, vae_encoder unknown" in text
     )
-    kept = unbuilt_sizes.adding(bundle, specs, load_backend("onnxruntime"), "B=1,H=160,W=160")
+    kept = unbuilt_sizes.describe_add_profile(bundle, specs, load_backend("onnxruntime"), "B=1,H=160,W=160")
     assert "no engine is rebuilt" in kept
     assert "activations at this size: unet at most 681 MB" in kept

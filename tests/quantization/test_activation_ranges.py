@@ -70,7 +70,7 @@ def checkpoint(models, tmp_path_factory):
 
 
 def asked(checkpoint, **settings):
-    few = {"images": 1, "steps": 1, "most_error": LIMIT}
+    few = {"images": 1, "steps": 1, "max_error": LIMIT}
     chosen = {"backend": "inductor", "precision": "fp8", "components": ["unet"], "calibration": few} | settings
     return config.load(model=str(checkpoint), profiles=[PROFILE], profile_runs=1, **chosen)
 
@@ -94,7 +94,7 @@ def built(checkpoint):
 
 def test_the_backend_gets_the_ranges_and_the_manifest_has_all_figures(built):
     bundle, (source, _) = built
-    record = bundle.manifest.components["unet"].quantisation
+    record = bundle.manifest.components["unet"].quantization
     assert record.by.startswith("sdtrt ")
     assert source.ranges == record.layers
     assert record.kept == activation_ranges.worst(record.errors, LIMIT) != ()
@@ -107,7 +107,7 @@ def test_the_terminal_tells_what_rounding_costs_and_which_layers_are_kept(built,
     from sdtrt.cli.commands.build import show_bundle
 
     show_bundle(built[0])
-    record = built[0].manifest.components["unet"].quantisation
+    record = built[0].manifest.components["unet"].quantization
     told = " ".join(capsys.readouterr().out.split())
     assert f"{len(record.layers)} layers in fp8, which put the output off by 0.0" in told
     assert (
@@ -123,8 +123,8 @@ def test_the_module_is_left_as_it_was(built, checkpoint):
 
 def test_ranges_do_not_change_from_build_to_build(built, checkpoint):
     source, chosen = built[1][0], asked(checkpoint, backend="fake")
-    again = activation_ranges.quantise(source.spec.load(checkpoint), chosen, checkpoint, {"H": 64, "W": 64})
-    assert again.digest == built[0].manifest.components["unet"].quantisation.digest
+    again = activation_ranges.quantize(source.spec.load(checkpoint), chosen, checkpoint, {"H": 64, "W": 64})
+    assert again.digest == built[0].manifest.components["unet"].quantization.digest
 
 
 @pytest.mark.parametrize("sm", ["8.0", "8.6"])
@@ -137,7 +137,7 @@ def test_a_gpu_without_fp8_is_refused_before_anything_is_made(checkpoint, tmp_pa
 
 @pytest.mark.parametrize(
     ("settings", "words"),
-    [({"calibration": {"algorithm": "smoothquant"}}, "smoothquant"), ({"precision": "int8"}, "quantised layers")],
+    [({"calibration": {"algorithm": "smoothquant"}}, "smoothquant"), ({"precision": "int8"}, "quantized layers")],
 )
 def test_what_only_modelopt_can_do_is_refused(checkpoint, tmp_path, settings, words):
     with pytest.raises(ConfigError, match=words):
@@ -163,10 +163,10 @@ def test_only_layers_that_are_rounded_are_measured_and_kept(monkeypatch, layer, 
         "sdtrt.engines.backends.inductor.engine.device_of", lambda options: torch.device(options["device"])
     )
     monkeypatch.setattr("sdtrt.engines.backends.inductor.engine.is_hopper", lambda device: device.type == "cuda")
-    assert inductor.rounds_layer(layer, {"device": "cpu"}) == on_cpu
-    assert inductor.rounds_layer(layer, {"device": "cuda"}) == on_gpu
+    assert inductor.quantizes_layer(layer, {"device": "cpu"}) == on_cpu
+    assert inductor.quantizes_layer(layer, {"device": "cuda"}) == on_gpu
     linear = isinstance(layer, nn.Linear)
-    assert inductor.rounds_layer(layer, {"device": "cuda", "fp8_convolutions": False}) == (on_gpu and linear)
+    assert inductor.quantizes_layer(layer, {"device": "cuda", "fp8_convolutions": False}) == (on_gpu and linear)
 
 
 def test_ranges_are_those_of_layers_that_the_backend_rounds(checkpoint, built):

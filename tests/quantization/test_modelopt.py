@@ -15,7 +15,7 @@ from sdtrt.quantization import modelopt
 
 pytest.importorskip("modelopt", reason="nvidia-modelopt is not installed")
 
-KEPT = config.Calibration().keep
+KEPT = config.Calibration().exclude
 CROSS = "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k"
 PROMPT = "a red fox"
 
@@ -63,7 +63,7 @@ def test_modelopt_scales_weights_as_the_layers_do(calibrate, unet):
     smoothed = unet.get_submodule(name).weight / torch.tensor(scales[name].smooth)
     theirs = mtq.quantize(
         nn.Sequential(nn.Linear(smoothed.shape[1], smoothed.shape[0])).requires_grad_(False),
-        modelopt.recipe("int8", config.Calibration(keep=())),
+        modelopt.recipe("int8", config.Calibration(exclude=())),
         lambda m: (m[0].weight.copy_(smoothed), m(torch.ones(1, smoothed.shape[1]))),
     )[0]
     assert torch.allclose(layer["x"].weight_scale * 127, theirs.weight_quantizer.amax.flatten(), rtol=1e-5)

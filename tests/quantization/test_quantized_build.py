@@ -1,4 +1,4 @@
-"""Quantised layers in PyTorch, what a build asks of ModelOpt, and what it records."""
+"""Quantized layers in PyTorch, what a build asks of ModelOpt, and what it records."""
 
 import copy
 import json
@@ -17,7 +17,7 @@ from sdtrt.export import quantized_layers
 from sdtrt.quantization import modelopt
 from sdtrt.system import env
 
-KEPT = config.Calibration().keep
+KEPT = config.Calibration().exclude
 PROFILE = "B=1:1:2,H=64,W=64"
 
 
@@ -101,7 +101,7 @@ def test_fp8_needs_an_opset_that_has_it(with_ranges, models, tmp_path):
     assert caught.value.slug == "config-opset"
 
 
-def test_quantised_layers_and_refits_exclude_each_other():
+def test_quantized_layers_and_refits_exclude_each_other():
     chosen = config.load(model="m", backend="tensorrt", precision="fp8", options={"refit": "all"})
     with pytest.raises(ConfigError) as caught:
         modelopt.check(chosen, "onnx", 20)
@@ -117,7 +117,7 @@ def test_a_backend_that_reads_no_onnx_is_refused(with_ranges, models, tmp_path, 
 
 
 def test_the_recipe_names_kinds_of_layers_and_what_is_kept():
-    entries = modelopt.recipe("fp8", config.Calibration(keep=("proj_out",)))["quant_cfg"]
+    entries = modelopt.recipe("fp8", config.Calibration(exclude=("proj_out",)))["quant_cfg"]
     assert entries[0] == {"quantizer_name": "*", "enable": False}
     assert {e["parent_class"] for e in entries if "parent_class" in e} == {"nn.Linear"}
     assert entries[-1] == {"quantizer_name": "*proj_out*", "enable": False}
@@ -187,7 +187,7 @@ def with_ranges():
     def calibrate(unet, scheme, calibration, folder, sizes, loras, report):
         kinds = (nn.Linear, nn.Conv2d) if scheme == "int8" else (nn.Linear,)
         names = [n for n, m in unet.named_modules() if isinstance(m, kinds)]
-        return {n: quantized_layers.Scales(4.0) for n in names if not any(k in n for k in calibration.keep)}
+        return {n: quantized_layers.Scales(4.0) for n in names if not any(k in n for k in calibration.exclude)}
 
     monkeypatch.setattr(modelopt, "calibrate", calibrate)
     yield
@@ -196,7 +196,7 @@ def with_ranges():
 
 @pytest.fixture(scope="module")
 def checkpoint(models, tmp_path_factory):
-    return small_checkpoint.make(models["sd2"], tmp_path_factory.mktemp("quantised") / "model")
+    return small_checkpoint.make(models["sd2"], tmp_path_factory.mktemp("quantized") / "model")
 
 
 def asked(checkpoint, **settings):
@@ -213,16 +213,16 @@ def to_build(config, bundle):
     return {s.spec.name: s.reasons[0] for s in build_plan.forecast(config, bundle.path).steps if s.action == "build"}
 
 
-def test_a_build_records_what_was_quantised(built):
+def test_a_build_records_what_was_quantized(built):
     unet = built.manifest.components["unet"]
-    assert (unet.quantisation.scheme, unet.quantisation.calibration["steps"]) == ("int8", 20)
-    assert unet.quantisation.layers["down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"] == 4.0
-    assert not any(k in name for name in unet.quantisation.layers for k in KEPT)
-    assert len(unet.quantisation.digest) == 64
+    assert (unet.quantization.scheme, unet.quantization.calibration["steps"]) == ("int8", 20)
+    assert unet.quantization.layers["down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"] == 4.0
+    assert not any(k in name for name in unet.quantization.layers for k in KEPT)
+    assert len(unet.quantization.digest) == 64
     assert unet.key["precision"] == "int8"
-    assert "quantisation" in unet.key
+    assert "quantization" in unet.key
     assert max(unet.parity.values()) > 1e-3  # against the layers as they were
-    assert json.loads((built.path / "manifest.json").read_text())["components"]["unet"]["quantisation"]
+    assert json.loads((built.path / "manifest.json").read_text())["components"]["unet"]["quantization"]
 
 
 def test_all_but_the_unet_is_fp16(built, checkpoint):
@@ -240,14 +240,14 @@ def test_all_but_the_unet_is_fp16(built, checkpoint):
 
 def test_another_calibration_builds_the_unet_anew_and_nothing_else(built, checkpoint):
     other = asked(checkpoint, calibration={"steps": 30})
-    assert [(n, r.split(":")[0]) for n, r in to_build(other, built).items()] == [("unet", "quantisation")]
+    assert [(n, r.split(":")[0]) for n, r in to_build(other, built).items()] == [("unet", "quantization")]
 
 
 def test_the_unet_depends_on_a_lora_of_the_text_encoder_that_calibrates_it(built, checkpoint, tmp_path):
     """One that leaves the U-Net itself as it is."""
     file = tiny_loras.make(tmp_path / "text.safetensors", checkpoint, 1, ("text_encoder",))
     other = to_build(asked(checkpoint, lora=[f"{file}:0.5"]), built)
-    assert [(n, r.split(":")[0]) for n, r in other.items()] == [("unet", "quantisation")]
+    assert [(n, r.split(":")[0]) for n, r in other.items()] == [("unet", "quantization")]
     assert other["unet"].endswith(" x 0.5")
 
 

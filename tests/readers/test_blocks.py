@@ -1,4 +1,4 @@
-"""An engine with several optimisation profiles is read one profile at a time."""
+"""An engine with several optimization profiles is read one profile at a time."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_each_profile_has_every_layer_once(tmp_path, version):
     for profile in (0, 1):
         plan = load(dump.graph, profile=profile).plans[0]
         assert [x.op for x in plan.layers] == [x.op for x in one.layers]
-        assert f"2 optimisation profiles; this is number {profile}" in " ".join(plan.notes)
+        assert f"2 optimization profiles; this is number {profile}" in " ".join(plan.notes)
         assert all((x.timing is not None) is (profile == 1) for x in plan.layers)
         assert plan.inputs == one.inputs
 
@@ -60,7 +60,7 @@ def test_each_profile_has_every_layer_once(tmp_path, version):
 def test_times_of_another_profile_are_left_out_and_named(tmp_path):
     plan = load(write(tmp_path, "10", profiles=2, active=1).graph).plans[0]
     assert all(x.time_ms is None for x in plan.layers)
-    assert "those of optimisation profile 1" in plan.notes[-1]
+    assert "those of optimization profile 1" in plan.notes[-1]
 
 
 def test_a_profile_that_is_not_there_is_an_error(tmp_path):

@@ -1,4 +1,4 @@
-"""Whatever a file holds, the answer is a plan that can be analysed and saved, or an error of sdtrt's own."""
+"""Whatever a file holds, the answer is a plan that can be analyzed and saved, or an error of sdtrt's own."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sdtrt.analysis.device_peaks import ceilings_of
+from sdtrt.analysis.device_peaks import peaks_of
 from sdtrt.readers.documents import LeftOut
 from sdtrt.readers.formats.tensorrt.metadata import device_name, gpu_ms, precision, run_shapes, sections
 
@@ -54,4 +54,4 @@ def test_the_older_list_of_pycuda_gives_a_bandwidth():
     old = [{"Name": "Some GPU", "GLOBAL_MEMORY_BUS_WIDTH": 384, "MEMORY_CLOCK_RATE": 9_751_000, "WARP_SIZE": 32}]
     found = sections(old, LeftOut())
     assert device_name(found) == "Some GPU"
-    assert ceilings_of("Some GPU", found).gb_per_s == pytest.approx(384 / 8 * 9.751 * 2)
+    assert peaks_of("Some GPU", found).gb_per_s == pytest.approx(384 / 8 * 9.751 * 2)

@@ -92,7 +92,7 @@ def test_a_disordered_range_shows_its_numbers(text):
         ShapeProfile.parse(text)
 
 
-def test_indivisible_sizes_name_the_neighbours():
+def test_indivisible_sizes_name_the_neighbors():
     with pytest.raises(ShapeError) as caught:
         SAMPLE.resolve({"B": 1, "H": 500, "W": 512})
     assert "496 or 504" in str(caught.value)

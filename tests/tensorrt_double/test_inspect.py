@@ -149,7 +149,7 @@ def test_an_engine_that_was_not_built_for_it_cannot_be_refitted(trt, small):
         trt.Refitter(engine, small.log)
 
 
-def test_new_weights_change_the_result_and_neighbours_are_asked_for(trt, refittable):
+def test_new_weights_change_the_result_and_neighbors_are_asked_for(trt, refittable):
     small, engine, context = refittable
     assert context.execute_async_v3(7)
     before = small.result.copy()

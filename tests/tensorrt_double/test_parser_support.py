@@ -45,7 +45,7 @@ def half(request, cache, models, tmp_path_factory):
         path = onnx_export.capture(
             spec, spec.load(models[family]), [profile], engines.load("tensorrt").opset, tmp_path_factory.mktemp("half")
         )
-    passes.optimise(path, engines.load("tensorrt").passes)
+    passes.optimize(path, engines.load("tensorrt").passes)
     return onnx.load(path, load_external_data=False)
 
 
@@ -93,7 +93,7 @@ def test_every_transformer_block_of_the_unet_has_its_two_attentions(graphs, fami
     assert len(parser_facts.attentions(graphs[f"{family}/unet"])) == sites
 
 
-def test_normalisations_are_single_operators(graphs):
+def test_normalizations_are_single_operators(graphs):
     """Decomposed ones overflow in fp16: they must be operators that TensorRT computes in fp32."""
     for graph in graphs.values():
         kinds = Counter(n.op_type for n in graph.graph.node)

@@ -15,7 +15,7 @@ from sdtrt.cli.commands import verify
 from sdtrt.errors import NonFiniteError, VerifyError
 from sdtrt.verification import fp32_search, reference_images
 from sdtrt.verification import verify as parity
-from sdtrt.verification.fp32_search import Finding
+from sdtrt.verification.fp32_search import Fp32Region
 from sdtrt.verification.verify import Row
 
 SETTINGS = {"precision": "fp16", "components": ["vae_decoder"], "profiles": ["B=1,H=16,W=16"], "profile_runs": 1}
@@ -90,7 +90,7 @@ def test_modules_that_the_recipe_names_need_no_search(build, monkeypatch):
 
 
 def test_an_engine_that_nothing_helps_is_refused_with_what_was_tried(build, checkpoint, monkeypatch):
-    nothing = Finding(frozenset(), float("inf"), float("inf"), ("no part in float32 helped", "4 engines tried"))
+    nothing = Fp32Region(frozenset(), float("inf"), float("inf"), ("no part in float32 helped", "4 engines tried"))
     monkeypatch.setattr(fp32_search, "search", lambda *args: nothing)
     with pytest.raises(VerifyError) as caught:
         build("refused")
@@ -127,7 +127,7 @@ def test_each_image_is_judged_by_itself(bundles, models, monkeypatch):
         (f"image, 3 steps, seed {seed}", metric, passed, note)
         for seed, passed, note in (
             (0, True, ""),
-            (1, False, "the whole image is one colour, 0.00 of white"),
+            (1, False, "the whole image is one color, 0.00 of white"),
             (2, False, "unet gave NaN or Inf at step 1"),
         )
         for metric in ("PSNR (dB)", "SSIM")

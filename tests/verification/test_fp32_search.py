@@ -20,8 +20,8 @@ def overflowing(tmp_path):
 
 def expected():
     grown = X.astype(np.float64) * 0.5 * 30 * 60000
-    centred = grown - grown.mean(1, keepdims=True)
-    return centred / np.sqrt((centred**2).mean(1, keepdims=True)) * 0.5
+    centered = grown - grown.mean(1, keepdims=True)
+    return centered / np.sqrt((centered**2).mean(1, keepdims=True)) * 0.5
 
 
 def widen(path, *names):
@@ -86,7 +86,7 @@ def test_islands_can_grow(overflowing):
 def test_as_a_pass_it_widens_the_scores_of_attention(tmp_path):
     path = graph_in_half.attention(tmp_path / "m.onnx")
     before = graph_in_half.run(path, X)[0]
-    (change,) = optimize.optimise(path, ["fp32_attention_scores"])
+    (change,) = optimize.optimize(path, ["fp32_attention_scores"])
     types = {n.name: n.input[0].endswith("/float32") for n in checked(path).graph.node if n.op_type != "Cast"}
     assert [n for n, wide in types.items() if wide] == [
         f"/attn/sdpa/{op}" for op in ("MatMul", "Mul", "Add", "Softmax")
@@ -97,7 +97,7 @@ def test_as_a_pass_it_widens_the_scores_of_attention(tmp_path):
 
 def test_modules_that_a_recipe_names_stay_float32(tmp_path):
     path = graph_in_half.chain(tmp_path / "m.onnx", 12)
-    (change,) = optimize.optimise(path, [], ["m03", "m1*", "n"])
+    (change,) = optimize.optimize(path, [], ["m03", "m1*", "n"])
     wide = [n.name for n in checked(path).graph.node if n.op_type == "Mul" and n.input[0].endswith("/float32")]
     assert wide == ["/m03/Mul", "/m10/Mul", "/m11/Mul"]
     assert (change.changed, change.notes) == (3, ("asked for: m03, m1*, n",))

@@ -52,9 +52,9 @@ def test_psnr():
     assert image_metrics.psnr(flat(math.nan), flat(0.6)) == -math.inf
 
 
-def test_a_picture_of_one_colour_is_a_fault_unless_its_reference_is_one_too():
+def test_a_picture_of_one_color_is_a_fault_unless_its_reference_is_one_too():
     black = image_metrics.likeness(flat(0.0, 33), checkerboard(0.2))
-    assert black.faults == ("the whole image is one colour, 0.00 of white",)
+    assert black.faults == ("the whole image is one color, 0.00 of white",)
     assert image_metrics.likeness(flat(0.0), flat(0.1)).faults == ()
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 TEMPLATE = "compare.html.jinja"
 TOP_MODULES = 20
 MAX_GROUPS = 2000
-# Apart from each other for every kind of colour vision.
+# Apart from each other for every kind of color vision.
 FASTER, SLOWER = "#0072b2", "#d55e00"
 
 

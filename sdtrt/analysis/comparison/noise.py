@@ -1,6 +1,6 @@
 """How sure a measured time is, and when a change is more than noise.
 
-Times have outliers (a clock that drops, another process), so the centre is the median and the spread the median
+Times have outliers (a clock that drops, another process), so the center is the median and the spread the median
 absolute deviation, MAD. For normal noise sigma = 1.4826 MAD, and the median of n runs has the standard error
 1.2533 sigma / sqrt(n). Fewer than `MIN_RUNS` figures say nothing of noise: it is unknown then, not zero.
 """

@@ -65,7 +65,7 @@ def to_dot(
 
     Args:
         plan: A whole plan, or a part from `subgraph`, `around` or `by_module`.
-        formatter: Gives a layer's Graphviz attributes, its colours for example.
+        formatter: Gives a layer's Graphviz attributes, its colors for example.
         display_layer_names: Write the name into each node.
         stack_layer_names: A line for each of the names that TensorRT joined with " + ".
         display_latency: Write the time and its share into each node.

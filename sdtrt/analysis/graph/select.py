@@ -93,14 +93,14 @@ def _texts(layer: Layer) -> Iterable[str]:
 
 
 def _near(plan: Plan, start: Iterable[int], radius: int) -> set[int]:
-    neighbours: dict[int, set[int]] = defaultdict(set)
+    neighbors: dict[int, set[int]] = defaultdict(set)
     for edge in edges(plan):
-        neighbours[edge.source].add(edge.target)
-        neighbours[edge.target].add(edge.source)
+        neighbors[edge.source].add(edge.target)
+        neighbors[edge.target].add(edge.source)
     found = set(start)
     border = found
     for _ in range(radius):
-        border = {other for layer in border for other in neighbours[layer]} - found
+        border = {other for layer in border for other in neighbors[layer]} - found
         found |= border
     return found
 

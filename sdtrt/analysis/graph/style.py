@@ -1,4 +1,4 @@
-"""What a layer looks like in a Graphviz picture: colours, labels and tooltips that no name can break."""
+"""What a layer looks like in a Graphviz picture: colors, labels and tooltips that no name can break."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ NODE_LINES = 8
 
 
 def layer_type_formatter(layer: Layer) -> dict[str, str]:
-    """Graphviz attributes that colour a layer by its kind."""
+    """Graphviz attributes that color a layer by its kind."""
     return _filled(KIND_COLORS[layer.kind])
 
 
 def precision_formatter(layer: Layer) -> dict[str, str]:
-    """Graphviz attributes that colour a layer by the precision it computes in."""
+    """Graphviz attributes that color a layer by the precision it computes in."""
     return _filled(precision_color(layer.precision or "unknown"))
 
 
 def edge_color(tensor: TensorInfo | None) -> str:
-    """The colour of a tensor's type, darker where it would not be seen as a line on white."""
+    """The color of a tensor's type, darker where it would not be seen as a line on white."""
     color = precision_color((tensor and tensor.dtype) or "unknown")
     light, channels = _lightness(color)
     return color if light < 170 else "#" + "".join(f"{int(0.65 * channel):02x}" for channel in channels)

@@ -1,4 +1,4 @@
-"""Logarithmic bins for histograms, and an axis that is labelled at their edges."""
+"""Logarithmic bins for histograms, and an axis that is labeled at their edges."""
 
 from __future__ import annotations
 

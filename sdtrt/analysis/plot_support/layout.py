@@ -30,7 +30,7 @@ def small(text: str) -> str:
 
 
 def by_kind(frame: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
-    """Kind, colour and rows of every kind that occurs, in the order of the vocabulary."""
+    """Kind, color and rows of every kind that occurs, in the order of the vocabulary."""
     for kind, color in KIND_COLORS.items():
         rows = frame[frame["kind"] == kind]
         if len(rows):
@@ -72,7 +72,7 @@ def finish(figure: go.Figure, height: int, missing: str = "") -> go.Figure:
 
 
 def stack_bars(sums: pd.DataFrame, parts: Sequence[tuple[str, str, str]], value: str, title: str) -> go.Figure:
-    """One horizontal bar per row of `sums`, of `parts` as (name, column, colour); `value` is how a part is written."""
+    """One horizontal bar per row of `sums`, of `parts` as (name, column, color); `value` is how a part is written."""
     figure = go.Figure()
     for name, column, color in parts:
         figure.add_bar(

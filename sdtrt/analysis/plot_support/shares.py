@@ -11,7 +11,7 @@ from sdtrt.analysis.plot_support.layout import NOT_TIMED, finish, label, name_ba
 
 
 def share_bars(frame: pd.DataFrame, column: str, colors: Mapping[str, str]) -> go.Figure:
-    """One bar per engine with times, one colour per key of `colors`."""
+    """One bar per engine with times, one color per key of `colors`."""
     timed = frame.dropna(subset=["pct_time"])
     bars = list(timed["component"].unique())
     figure = go.Figure()

@@ -17,7 +17,7 @@ STEP_PCT = 10
 
 
 def draw(analysis: Analysis) -> go.Figure:
-    """Milliseconds of the layers in each tenth of the roof, coloured by kind; beyond 100 % is a figure to doubt."""
+    """Milliseconds of the layers in each tenth of the roof, colored by kind; beyond 100 % is a figure to doubt."""
     frame = analysis.frame
     known = frame[(frame["time_ms"] > 0) & frame["ideal_ms"].notna()]
     percent = 100 * known["ideal_ms"] / known["time_ms"]

@@ -13,7 +13,7 @@ SECTION, ORDER, WIDE = "Time", 4, True
 
 
 def draw(analysis: Analysis) -> go.Figure:
-    """One bar per timed layer, coloured by kind."""
+    """One bar per timed layer, colored by kind."""
     timed = analysis.frame.dropna(subset=["time_ms"])
     figure = go.Figure()
     for kind, color, rows in by_kind(timed):

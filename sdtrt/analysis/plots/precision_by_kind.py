@@ -16,7 +16,7 @@ SECTION, ORDER = "Precision", 2
 
 
 def draw(analysis: Analysis) -> go.Figure:
-    """One bar per kind, the slowest first, and one colour per type."""
+    """One bar per kind, the slowest first, and one color per type."""
     timed = analysis.frame.dropna(subset=["time_ms"])
     timed = timed.assign(precision=timed["precision"].fillna("unknown"))
     sums = timed.groupby(["precision", "kind"])["time_ms"].sum().unstack(fill_value=0)

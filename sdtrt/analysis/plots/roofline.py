@@ -7,7 +7,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from sdtrt.analysis.colors import LINE
-from sdtrt.analysis.device_peaks import MATRIX_KINDS, Ceilings
+from sdtrt.analysis.device_peaks import MATRIX_KINDS, DevicePeaks
 from sdtrt.analysis.plot_support.layout import LAYERS, by_kind, finish, label, names_of, small
 from sdtrt.analysis.session import Analysis
 from sdtrt.plan.layers import base_type
@@ -22,13 +22,13 @@ LARGEST_PX = 34
 
 
 def draw(analysis: Analysis) -> go.Figure:
-    """One marker per layer whose work, traffic and time are known and not 0, with the ceilings of its device."""
+    """One marker per layer whose work, traffic and time are known and not 0, with the peaks of its device."""
     frame = analysis.frame
     shown = frame[(frame["tflops_per_s"] > 0) & (frame["intensity_flop_per_byte"] > 0)]
     figure = go.Figure()
     if len(shown):
-        for ceilings in _ceilings(analysis):
-            _lines(figure, ceilings, shown)
+        for peaks in _peaks(analysis):
+            _lines(figure, peaks, shown)
         largest = shown["time_ms"].max()
         for kind, color, rows in by_kind(shown.sort_values("time_ms", ascending=False)):
             figure.add_scatter(
@@ -78,28 +78,28 @@ def _absent(frame: pd.DataFrame, shown: pd.DataFrame) -> str:
     return small(f"{number:,} layers{share} have no such figures") if number else ""
 
 
-def _ceilings(analysis: Analysis) -> list[Ceilings]:
-    found = map(analysis.ceilings_of, analysis.plans)
+def _peaks(analysis: Analysis) -> list[DevicePeaks]:
+    found = map(analysis.peaks_of, analysis.plans)
     return list({c.device: c for c in found if c is not None}.values())
 
 
-def _lines(figure: go.Figure, ceilings: Ceilings, shown: pd.DataFrame) -> None:
+def _lines(figure: go.Figure, peaks: DevicePeaks, shown: pd.DataFrame) -> None:
     """The slope of the memory, and a level for each type that the layers shown compute in."""
     products = set(shown["precision"][shown["kind"].isin(MATRIX_KINDS)].dropna().map(base_type))
-    used = [p for p in ceilings.matrix_tflops if p in products]
-    levels = {f"{name} matrix": ceilings.matrix_tflops[name] for name in used}
-    if ceilings.vector_tflops:
-        levels["float32 vector"] = ceilings.vector_tflops
+    used = [p for p in peaks.matrix_tflops if p in products]
+    levels = {f"{name} matrix": peaks.matrix_tflops[name] for name in used}
+    if peaks.vector_tflops:
+        levels["float32 vector"] = peaks.vector_tflops
     low, high = shown["intensity_flop_per_byte"].min() / 2, shown["intensity_flop_per_byte"].max() * 2
-    if ceilings.gb_per_s:
-        low, high = min(low, 1), max(high, 2e3 * max(levels.values(), default=0) / ceilings.gb_per_s)
+    if peaks.gb_per_s:
+        low, high = min(low, 1), max(high, 2e3 * max(levels.values(), default=0) / peaks.gb_per_s)
     top = max(levels.values(), default=np.inf)
-    if ceilings.gb_per_s:
-        end = min(high, 1e3 * top / ceilings.gb_per_s)
-        rates = [low * ceilings.gb_per_s / 1e3, end * ceilings.gb_per_s / 1e3]
-        _line(figure, [low, end], rates, f"{ceilings.gb_per_s:,.4g} GB/s", "bottom right", 0)
+    if peaks.gb_per_s:
+        end = min(high, 1e3 * top / peaks.gb_per_s)
+        rates = [low * peaks.gb_per_s / 1e3, end * peaks.gb_per_s / 1e3]
+        _line(figure, [low, end], rates, f"{peaks.gb_per_s:,.4g} GB/s", "bottom right", 0)
     for name, peak in levels.items():
-        start = max(low, 1e3 * peak / ceilings.gb_per_s) if ceilings.gb_per_s else low
+        start = max(low, 1e3 * peak / peaks.gb_per_s) if peaks.gb_per_s else low
         _line(figure, [start, max(high, start)], [peak, peak], f"{label(name)} {peak:,.4g} TFLOP/s", "top left", 1)
 
 

@@ -14,5 +14,5 @@ SECTION, ORDER, SCOPE = "Time", 2, "all"
 
 
 def draw(analysis: Analysis) -> go.Figure:
-    """One bar per engine with times, one colour per kind."""
+    """One bar per engine with times, one color per kind."""
     return share_bars(analysis.frame, "kind", KIND_COLORS)

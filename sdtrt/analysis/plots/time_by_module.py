@@ -13,7 +13,7 @@ from sdtrt.analysis.plot_support.modules import paths_of
 from sdtrt.analysis.session import Analysis
 
 TITLE = "Layer time by module"
-CAPTION = "Areas are layer times; the colour is the kind that takes most of it. Click a module to look inside."
+CAPTION = "Areas are layer times; the color is the kind that takes most of it. Click a module to look inside."
 SECTION, ORDER, WIDE = "Time", 1, True
 
 

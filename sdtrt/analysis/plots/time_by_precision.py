@@ -14,7 +14,7 @@ SECTION, ORDER, SCOPE = "Time", 3, "all"
 
 
 def draw(analysis: Analysis) -> go.Figure:
-    """One bar per engine with times, one colour per type."""
+    """One bar per engine with times, one color per type."""
     frame = analysis.frame.assign(precision=analysis.frame["precision"].fillna("unknown"))
     names = frame.groupby("precision")["time_ms"].sum().sort_values(ascending=False).index
     return share_bars(frame, "precision", {name: precision_color(name) for name in names})

@@ -1,6 +1,6 @@
 """The HTML report: one file that opens from disk and asks nothing of any network.
 
-Markup, style and behaviour lie in `page/`. What a browser computes with is written into the page as JSON, and only the
+Markup, style and behavior lie in `page/`. What a browser computes with is written into the page as JSON, and only the
 scripts of this page may run: the security policy names each by its digest.
 """
 
@@ -39,7 +39,7 @@ def render(analysis: Analysis) -> str:
     from plotly.offline import get_plotlyjs
 
     plots = {name: registry.load(PLOTS, name) for name in registry.names(PLOTS)}
-    engines = [Analysis((plan,), analysis.manifest, analysis.run, analysis.ceilings) for plan in analysis.plans]
+    engines = [Analysis((plan,), analysis.manifest, analysis.run, analysis.peaks) for plan in analysis.plans]
     figures = _figures(plots, analysis, engines)
     page = Environment(
         loader=FunctionLoader(asset), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True

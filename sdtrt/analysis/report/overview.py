@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from sdtrt.analysis.device_peaks import Ceilings
+from sdtrt.analysis.device_peaks import DevicePeaks
 from sdtrt.analysis.report.layer_data import cut
 from sdtrt.analysis.session import Analysis
 from sdtrt.analysis.summary import number
@@ -35,16 +35,16 @@ class Coverage:
 
 def devices(analysis: Analysis) -> dict[str, dict[str, str]]:
     """What each device that an engine ran on can do."""
-    return {cut(plan.device or "Unknown device", 80): _facts(analysis.ceilings_of(plan)) for plan in analysis.plans}
+    return {cut(plan.device or "Unknown device", 80): _facts(analysis.peaks_of(plan)) for plan in analysis.plans}
 
 
-def _facts(ceilings: Ceilings | None) -> dict[str, str]:
+def _facts(peaks: DevicePeaks | None) -> dict[str, str]:
     """Label to text: what the device can do, and who says so."""
-    if ceilings is None:
-        return {"Ceilings": "unknown: the device is neither measured nor listed"}
-    facts = {"Source": cut(ceilings.source), "Memory": number(ceilings.gb_per_s, "GB/s")}
-    facts |= {f"Matrix {cut(name, 40)}": number(peak, "TFLOP/s") for name, peak in ceilings.matrix_tflops.items()}
-    return {**facts, "Vector": number(ceilings.vector_tflops, "TFLOP/s"), "Launch": number(ceilings.launch_us, "µs")}
+    if peaks is None:
+        return {"Peaks": "unknown: the device is neither measured nor listed"}
+    facts = {"Source": cut(peaks.source), "Memory": number(peaks.gb_per_s, "GB/s")}
+    facts |= {f"Matrix {cut(name, 40)}": number(peak, "TFLOP/s") for name, peak in peaks.matrix_tflops.items()}
+    return {**facts, "Vector": number(peaks.vector_tflops, "TFLOP/s"), "Launch": number(peaks.launch_us, "µs")}
 
 
 def tiles(analysis: Analysis) -> list[Tile]:
@@ -76,7 +76,7 @@ def _weighted(analysis: Analysis) -> list[Tile]:
     named = float(np.nansum(times[frame["module"].notna()]))
     note = f"perfect kernels would save {100 * saving / whole:.3g} % of the layer time"
     return [
-        Tile("Headroom", number(saving, "ms") if limited else "unknown", note if limited else "no ceilings are known"),
+        Tile("Headroom", number(saving, "ms") if limited else "unknown", note if limited else "no peaks are known"),
         Tile("Attributed", f"{100 * named / whole:.4g} %", "of the layer time has a module"),
     ]
 

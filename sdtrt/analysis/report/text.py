@@ -28,12 +28,12 @@ def to_json(analysis: Analysis) -> str:
     frame = analysis.frame
     # Column by column: thousands of rows are written in a fraction of a second.
     columns = [frame[name].astype(object).where(frame[name].notna(), None) for name in COLUMNS]
-    manifest, run, ceilings = analysis.manifest, analysis.run, analysis.ceilings
+    manifest, run, peaks = analysis.manifest, analysis.run, analysis.peaks
     data = {
         "format": JSON_VERSION,
         "bundle": None if manifest is None else _bundle(manifest.model_dump(mode="json")),
         "image": None if run is None else run.model_dump(mode="json", exclude={"format"}),
-        "ceilings": None if ceilings is None else ceilings.model_dump(mode="json", exclude={"format"}),
+        "peaks": None if peaks is None else peaks.model_dump(mode="json", exclude={"format"}),
         "components": [
             {**asdict(summary), "metadata": plan.metadata, "notes": plan.notes}
             for summary, plan in zip(analysis.summaries, analysis.plans, strict=True)

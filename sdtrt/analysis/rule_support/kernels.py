@@ -51,8 +51,8 @@ def without_tensor_cores(view: View, wanted: Callable[[Part], bool]) -> Iterator
 
 def _has_units(view: View, precision: str | None) -> bool:
     if precision in (None, "float32"):
-        return bool(view.ceilings and view.ceilings.matrix_tflops.get("float32")) and not view.is_half
-    return view.ceilings is None or base_type(precision) in view.ceilings.matrix_tflops
+        return bool(view.peaks and view.peaks.matrix_tflops.get("float32")) and not view.is_half
+    return view.peaks is None or base_type(precision) in view.peaks.matrix_tflops
 
 
 def _is_depthwise(part: Part) -> bool:
@@ -61,7 +61,7 @@ def _is_depthwise(part: Part) -> bool:
 
 
 def _waits_for_memory(view: View, part: Part) -> bool:
-    limits, layer = view.ceilings, part.layer
+    limits, layer = view.peaks, part.layer
     if limits is None or not limits.vector_tflops or not limits.gb_per_s:
         return False
     if layer.flops is None or layer.bytes_moved is None:

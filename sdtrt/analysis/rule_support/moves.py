@@ -3,7 +3,7 @@
 - quantize: rounds to 8 or 4 bits, or back, on its own
 - shape: computes sizes, or only renames
 - skip, copy: joins or cuts tensors; "skip" joins a skip connection of a U-Net's up blocks
-- norm_cast, cast: changes the type, next to a normalisation or elsewhere
+- norm_cast, cast: changes the type, next to a normalization or elsewhere
 - layout: changes the order of elements
 """
 
@@ -63,7 +63,7 @@ def _cuts(part: Part) -> bool:
 
 
 def is_quantize(part: Part) -> bool:
-    """Whether the layer does nothing but quantise or dequantise: a Scale or Reformat layer, or such a node alone."""
+    """Whether the layer does nothing but quantize or dequantize: a Scale or Reformat layer, or such a node alone."""
     layer = part.layer
     if layer.kind in MATRIX_KINDS:
         return False
@@ -73,8 +73,8 @@ def is_quantize(part: Part) -> bool:
     return layer.op in {"Scale", "Reformat"} and is_low(part.dtypes[0]) != is_low(part.dtypes[1])
 
 
-def is_requantise(view: View, part: Part) -> bool:
-    """Whether the layer rounds what a quantised product has written as floating point."""
+def is_requantize(view: View, part: Part) -> bool:
+    """Whether the layer rounds what a quantized product has written as floating point."""
     feeding = list(view.feeds(part))
     # What only copies passes the type on; a chain of these is short.
     for _ in range(3):
@@ -84,7 +84,7 @@ def is_requantise(view: View, part: Part) -> bool:
 
 
 def is_low(dtype: str | None) -> bool:
-    """Whether it is a type that activations are quantised to."""
+    """Whether it is a type that activations are quantized to."""
     return DTYPE_BITS.get(dtype or "", 99) <= 8 and dtype not in {"bool", "uint8"}
 
 

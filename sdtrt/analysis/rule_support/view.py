@@ -12,7 +12,7 @@ from typing import Literal
 
 import pandas as pd
 
-from sdtrt.analysis.device_peaks import MATRIX_KINDS, Ceilings
+from sdtrt.analysis.device_peaks import MATRIX_KINDS, DevicePeaks
 from sdtrt.costs import payers_of
 from sdtrt.plan.layers import DTYPE_BITS, Layer, NodeCost, Plan
 
@@ -77,7 +77,7 @@ class View:
 
     plan: Plan
     frame: pd.DataFrame
-    ceilings: Ceilings | None
+    peaks: DevicePeaks | None
     calls: int | None = None
     named: set[str] = field(default_factory=set)
 

@@ -8,7 +8,7 @@ Why it costs: tensor cores multiply 8 to 16 times as fast. Cost: the measured ti
 them; unknown without FLOPs or the device's peak rates.
 
 What to do: check why TensorRT chose it. Few input channels: pad them to a multiple of 8. An odd layout at the engine's
-inputs: give channels last. Otherwise raise the builder's optimisation level and workspace, and build in float16.
+inputs: give channels last. Otherwise raise the builder's optimization level and workspace, and build in float16.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ one row do, are left out.
 Why it costs: tensor cores multiply 8 to 16 times as fast. Cost: the measured time less that of a perfect kernel on
 them; unknown without FLOPs or the device's peak rates.
 
-What to do: make the sizes multiples of 16 bytes, build in float16 or allow TF32, and raise the builder's optimisation
+What to do: make the sizes multiples of 16 bytes, build in float16 or allow TF32, and raise the builder's optimization
 level so that it tries more kernels.
 """
 

@@ -1,4 +1,4 @@
-"""Casts around normalisations.
+"""Casts around normalizations.
 
 What it finds: layers that only change the type of a tensor and stand next to a group or layer norm.
 
@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from sdtrt.analysis.rule_support.moves import moves
 from sdtrt.analysis.rule_support.view import Found, View, counted, names, total
 
-TITLE = "Casts around normalisations"
+TITLE = "Casts around normalizations"
 
 
 def find(view: View) -> Iterator[Found]:
@@ -24,4 +24,4 @@ def find(view: View) -> Iterator[Found]:
     found = list(moves(view, "norm_cast"))
     if found:
         cost = total(part.time_ms for part in found)
-        yield Found(f"{counted(len(found), 'cast')} next to a normalisation{view.pct(cost)}", names(found), cost)
+        yield Found(f"{counted(len(found), 'cast')} next to a normalization{view.pct(cost)}", names(found), cost)

@@ -6,9 +6,9 @@ engine's time or more; the ten that waste most. Layers that another rule explain
 Why it costs: the roofline says that neither compute nor memory needs this time. Cost: the measured time less the ideal.
 No kernel reaches it: half of the figure is a good result.
 
-What to do: with TensorRT, rebuild with a higher optimisation level, more workspace or more timing iterations, so that
+What to do: with TensorRT, rebuild with a higher optimization level, more workspace or more timing iterations, so that
 a better tactic is found, and compare tactics with another version. With ONNX Runtime, look at the number of threads and
-at what else ran. A long pointwise or norm layer wants fusing with its neighbours.
+at what else ran. A long pointwise or norm layer wants fusing with its neighbors.
 """
 
 from __future__ import annotations

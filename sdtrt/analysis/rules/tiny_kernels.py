@@ -4,7 +4,7 @@ What it finds: on a GPU, at least 20 computing layers of less than 5 microsecond
 more. Reformats, copies and shape operations, and what another rule explains, are left out.
 
 Why it costs: a launch takes a few microseconds whatever it does, and small kernels leave most of the GPU idle. Cost:
-the measured time less that of the work alone, which a neighbour would take over; a launch each where the work is not
+the measured time less that of the work alone, which a neighbor would take over; a launch each where the work is not
 known.
 
 What to do: fuse them. See what keeps the compiler from it: casts between them, a plugin, an output that is used
@@ -40,7 +40,7 @@ def find(view: View) -> Iterator[Found]:
 
 def _cost(view: View, part: Part) -> float:
     """Time over that of the work: the larger of compute and memory."""
-    limits, layer, time_ms = view.ceilings, part.layer, part.time_ms or 0
+    limits, layer, time_ms = view.peaks, part.layer, part.time_ms or 0
     peak = limits and limits.tflops(layer.kind, layer.precision)
     if limits is None or not peak or not limits.gb_per_s or layer.flops is None or layer.bytes_moved is None:
         return min(time_ms, GPU_LAUNCH_US / 1e3)

@@ -1,12 +1,12 @@
 """Casts between layers and at the engine's borders.
 
-What it finds: layers that only change the type of a tensor. Casts around normalisations, and quantising, are other
+What it finds: layers that only change the type of a tensor. Casts around normalizations, and quantizing, are other
 findings.
 
 Why it costs: a cast reads and writes the whole tensor and computes nothing. Cost: the measured time.
 
 What to do: at the borders, give and take tensors of the engine's own type. Inside, find the layer that runs in another
-precision than its neighbours and bring it in line, or cast where the tensor is smallest.
+precision than its neighbors and bring it in line, or cast where the tensor is smallest.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ largest tensor of the model. Cost: the measured time of these nodes less that of
 only queries, keys, values and the result; without the device's peak rates, the time of all but the two products.
 
 What to do: write the attention as one operator in the export, or as the bare product, scale, softmax, product that
-TensorRT recognises: no casts or masks of another type between, float16 or bfloat16, head size of at most 256. A newer
+TensorRT recognizes: no casts or masks of another type between, float16 or bfloat16, head size of at most 256. A newer
 TensorRT fuses more.
 """
 
@@ -104,7 +104,7 @@ def _ideal_ms(view: View, one: Unfused) -> float | None:
     """Time of a perfect fused kernel: the products' work, and their bytes without the scores."""
     products, scores = [node for node in one.nodes if node.op in PRODUCTS], one.scores_bytes()
     flops, moved = total(n.flops for n in products), total(n.bytes_moved for n in products)
-    limits, precision = view.ceilings, one.parts[0].layer.precision
+    limits, precision = view.peaks, one.parts[0].layer.precision
     peak = limits and limits.tflops("attention", precision)
     if limits is None or not peak or not limits.gb_per_s or flops is None or moved is None or scores is None:
         return None

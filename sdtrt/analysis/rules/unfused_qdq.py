@@ -1,12 +1,12 @@
-"""Quantising and dequantising as layers of their own.
+"""Quantizing and dequantizing as layers of their own.
 
-What it finds: layers that only quantise or dequantise int8, float8 or int4, in both forms that TensorRT gives them,
-Scale and Reformat. Those behind a quantised layer are another finding.
+What it finds: layers that only quantize or dequantize int8, float8 or int4, in both forms that TensorRT gives them,
+Scale and Reformat. Those behind a quantized layer are another finding.
 
-Why it costs: the layer reads and writes a whole tensor to round it. Fused into its neighbour that is free. Cost: the
+Why it costs: the layer reads and writes a whole tensor to round it. Fused into its neighbor that is free. Cost: the
 measured time.
 
-What to do: move Q and DQ nodes next to convolutions and matrix products, do not quantise what is alone between
+What to do: move Q and DQ nodes next to convolutions and matrix products, do not quantize what is alone between
 floating-point layers, and keep one scale along a chain of layers that only move data.
 """
 
@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from sdtrt.analysis.rule_support.moves import is_requantise, moves
+from sdtrt.analysis.rule_support.moves import is_requantize, moves
 from sdtrt.analysis.rule_support.view import Found, View, counted, names, total
 
 TITLE = "Q/DQ layers that were not fused"
@@ -22,7 +22,7 @@ TITLE = "Q/DQ layers that were not fused"
 
 def find(view: View) -> Iterator[Found]:
     """All of them as one finding."""
-    found = [part for part in moves(view, "quantize") if not is_requantise(view, part)]
+    found = [part for part in moves(view, "quantize") if not is_requantize(view, part)]
     if found:
         cost = total(part.time_ms for part in found)
         yield Found(f"{counted(len(found), 'Q/DQ layer')} on their own{view.pct(cost)}", names(found), cost)

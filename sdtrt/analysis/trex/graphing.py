@@ -51,7 +51,7 @@ def to_dot(
 
 
 def subgraph(plan: EnginePlan | Plan, pattern: str, **options: Any) -> Plan:
-    """The layers whose name matches a regular expression, with their neighbours."""
+    """The layers whose name matches a regular expression, with their neighbors."""
     return draw.subgraph(_drawn(plan), pattern, **options)
 
 

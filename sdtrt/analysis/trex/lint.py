@@ -34,7 +34,7 @@ class _Linter:
 class ConvLinter(_Linter):
     """Convolutions without tensor cores, with badly aligned channels, or quantized with float outputs."""
 
-    rules = frozenset({"conv_without_tensor_cores", "misaligned_channels", "requantised_outputs"})
+    rules = frozenset({"conv_without_tensor_cores", "misaligned_channels", "requantized_outputs"})
     types = frozenset({"Convolution"})
 
 

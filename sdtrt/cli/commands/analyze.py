@@ -55,15 +55,15 @@ def run(
         typer.Option(help="The ONNX file that the engine was built from; ENGINE=FILE for each of several."),
     ] = None,
     shapes: Annotated[str | None, typer.Option(help='Sizes of its inputs, such as "sample=2x4x64x64".')] = None,
-    profile: Annotated[int, typer.Option(min=0, help="Optimisation profile that was timed.")] = 0,
+    profile: Annotated[int, typer.Option(min=0, help="Optimization profile that was timed.")] = 0,
     image: Annotated[Path | None, typer.Option("--run", help="A timed image, by sdtrt generate --record.")] = None,
-    ceilings: Annotated[Path | None, typer.Option(help="Measured peak rates of the device, as JSON.")] = None,
+    peaks: Annotated[Path | None, typer.Option(help="Measured peak rates of the device, as JSON.")] = None,
     graph: Annotated[Path | None, typer.Option(help="Draw the engine: a .svg, .png or .dot file.")] = None,
     around: Annotated[str | None, typer.Option(help="Draw what is near this layer (name or number).")] = None,
     query: Annotated[str | None, typer.Option(help="Draw the layers that match this regular expression.")] = None,
     radius: Annotated[int | None, typer.Option(min=0, help="Steps from the layer or the matches.")] = None,
     depth: Annotated[int | None, typer.Option("--module-depth", min=1, help="Draw one box per module.")] = None,
-    color: Annotated[Color, typer.Option(help="What the colours of the drawing stand for.")] = "type",
+    color: Annotated[Color, typer.Option(help="What the colors of the drawing stand for.")] = "type",
     netron: Annotated[Path | None, typer.Option(help="Write the engine as an .onnx file for Netron.")] = None,
     fail_on: Annotated[FailOn | None, typer.Option(help="Exit with 1 when a finding is as severe as this.")] = None,
     junit: Annotated[Path | None, typer.Option(help="Write the rules' results as JUnit XML.")] = None,
@@ -101,7 +101,7 @@ def run(
         from sdtrt.analysis import load
 
         one = sources[0] if len(sources) == 1 else sources
-        analysis = load(one, onnx=graphs, shapes=sizes, profile=profile, run=image, ceilings=ceilings)
+        analysis = load(one, onnx=graphs, shapes=sizes, profile=profile, run=image, peaks=peaks)
         analysis = only(analysis, component or ())
         written = _write(analysis, files if asked else [(".html", Path("report.html"))], say)
         if graph:
@@ -143,14 +143,14 @@ def _timed(engine: Path, sizes: dict[str, tuple[int, ...]], runs: int) -> Path:
     return path
 
 
-def write(source: Path, report: Path, ceilings: Path | None = None, image: Path | None = None) -> None:
+def write(source: Path, report: Path, peaks: Path | None = None, image: Path | None = None) -> None:
     """Write one report and print its totals."""
     _check_suffixes([(report.suffix.lower(), report)], None)
     with progress("analyze") as say:
         say("reading", 0.0)
         from sdtrt.analysis import load
 
-        analysis = load(source, ceilings=ceilings, run=image)
+        analysis = load(source, peaks=peaks, run=image)
         _write(analysis, [(report.suffix.lower(), report)], say)
     show_analysis(analysis)
     out.print(f"[bold]{report}[/]", soft_wrap=True)

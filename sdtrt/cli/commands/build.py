@@ -13,9 +13,9 @@ from sdtrt.cli.memory_tables import show_expected, show_found
 from sdtrt.errors import ConfigError
 
 if TYPE_CHECKING:
-    from sdtrt.builder.build_plan import Forecast
+    from sdtrt.builder.build_plan import BuildPlan
     from sdtrt.bundle.bundle import Bundle
-    from sdtrt.bundle.manifest import Quantisation
+    from sdtrt.bundle.manifest import Quantization
     from sdtrt.config import BuildConfig
 
 # A finding may name a hundred modules: the manifest holds them all.
@@ -66,7 +66,7 @@ def run(
         bool, typer.Option("--print-trtexec", help="Print NVIDIA's commands for the same engines; build nothing.")
     ] = False,
 ) -> None:
-    """Export, optimise, build and verify every component of a pipeline."""
+    """Export, optimize, build and verify every component of a pipeline."""
     from sdtrt import config as configs
 
     if add_profile:
@@ -191,7 +191,7 @@ def show_trtexec(recipe: BuildConfig) -> None:
                 out.print(command, markup=False, soft_wrap=True)
 
 
-def show_forecast(plan: Forecast) -> None:
+def show_forecast(plan: BuildPlan) -> None:
     """What would be done, component by component."""
     grid = table("component", "action", "weights", "time", "why", numbers=("weights", "time"))
     for step in plan.steps:
@@ -213,8 +213,8 @@ def show_bundle(bundle: Bundle) -> None:
     for name, c in bundle.manifest.components.items():
         for note in (*(n for p in c.passes if p.name == "widen_fp32" for n in p.notes), *c.notes):
             out.print(f"{name}: {note if len(note) < NOTE_CHARS else note[:NOTE_CHARS] + ' ...'}", markup=False)
-        if c.quantisation is not None:
-            out.print(f"{name}: {rounded(c.quantisation)}", markup=False, soft_wrap=True)
+        if c.quantization is not None:
+            out.print(f"{name}: {rounded(c.quantization)}", markup=False, soft_wrap=True)
     out.print(f"sizes: {'; '.join(bundle.manifest.profiles)}", soft_wrap=True)
     show_found(bundle.manifest)
     image = bundle.manifest.image
@@ -226,7 +226,7 @@ def show_bundle(bundle: Bundle) -> None:
     out.print(f"bundle: [bold]{bundle.path}[/]", soft_wrap=True)
 
 
-def rounded(found: Quantisation) -> str:
+def rounded(found: Quantization) -> str:
     """Which layers are rounded, and where it was measured, what that costs and which are kept for it."""
     layers = f"{len(found.layers)} layers in {found.scheme}"
     if not found.errors:

@@ -50,7 +50,7 @@ def run(
         list[str] | None, typer.Option(help="The ONNX file that all were built from; ENGINE=FILE for each of several.")
     ] = None,
     shapes: Annotated[str | None, typer.Option(help='Sizes of its inputs, such as "sample=2x4x64x64".')] = None,
-    profile: Annotated[int, typer.Option(min=0, help="Optimisation profile that was timed.")] = 0,
+    profile: Annotated[int, typer.Option(min=0, help="Optimization profile that was timed.")] = 0,
 ) -> None:
     """Compare engines layer by layer, aligned by ONNX nodes; the first is the baseline."""
     from sdtrt.analysis.comparison.gate import parse_percent

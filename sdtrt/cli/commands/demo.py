@@ -28,7 +28,7 @@ def run(
     with progress("demo") as report:
         report("copying the model", 0.0)
         from sdtrt import tiny_model
-        from sdtrt.bench.measure_peaks import measure_ceilings
+        from sdtrt.bench.measure_peaks import measure_peaks
         from sdtrt.builder import build
         from sdtrt.pipelines.load import load
 
@@ -48,7 +48,7 @@ def run(
     tiny_model.grid(images, tiny_model.PROMPTS).save(folder / "images.png")
     out.print(f"[bold]{folder / 'images.png'}[/]: {'; '.join(tiny_model.PROMPTS)}", soft_wrap=True)
     show_times(timing, backend, loaded)
-    with progress("ceilings") as report:
+    with progress("peaks") as report:
         report("measuring what the machine can do at best", 0.0)
-        measure_ceilings().save(folder / "ceilings.json")
-    analyze.write(bundle.path, folder / "report.html", folder / "ceilings.json", folder / "image.json")
+        measure_peaks().save(folder / "peaks.json")
+    analyze.write(bundle.path, folder / "report.html", folder / "peaks.json", folder / "image.json")

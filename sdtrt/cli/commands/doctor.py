@@ -15,15 +15,15 @@ from sdtrt.system import env
 
 EXAMPLES = (
     "Examples:\n\n[bold]sdtrt doctor[/]\n\nFor a bug report: [bold]sdtrt doctor --json[/]\n\n"
-    "For the roofline of a report: [bold]sdtrt doctor --ceilings h200.json[/]\n\n"
+    "For the roofline of a report: [bold]sdtrt doctor --peaks h200.json[/]\n\n"
     "[bold]sdtrt doctor --self-test --out self-test.json[/]"
 )
 
 
 def run(
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
-    ceilings: Annotated[
-        Path | None, typer.Option(help="Measure peak rates of the device into this file, for sdtrt analyze --ceilings.")
+    peaks: Annotated[
+        Path | None, typer.Option(help="Measure peak rates of the device into this file, for sdtrt analyze --peaks.")
     ] = None,
     self_test: Annotated[
         bool, typer.Option("--self-test", help="Build and run a small model and check all that can be; minutes.")
@@ -33,8 +33,8 @@ def run(
     ] = Path("self-test.json"),
 ) -> None:
     """Show what this machine has, which engines it can use, and what mends those it cannot."""
-    if ceilings is not None:
-        measure(ceilings)
+    if peaks is not None:
+        measure(peaks)
         return
     if self_test:
         check(report)
@@ -74,15 +74,15 @@ def run(
 
 
 def measure(path: Path) -> None:
-    """Write the device's ceilings and show them."""
+    """Write the device's peaks and show them."""
     with progress("doctor") as report:
         report("measuring what the device can do at best", 0.0)
-        from sdtrt.bench.measure_peaks import measure_ceilings
+        from sdtrt.bench.measure_peaks import measure_peaks
 
-        found = measure_ceilings()
+        found = measure_peaks()
     path.parent.mkdir(parents=True, exist_ok=True)
     found.save(path)
-    grid = table("ceiling", found.device, numbers=(found.device,))
+    grid = table("peak", found.device, numbers=(found.device,))
     for dtype, rate in found.matrix_tflops.items():
         grid.add_row(f"{dtype} products", f"{rate:.3g} TFLOP/s")
     grid.add_row("memory", f"{found.gb_per_s:.3g} GB/s")
@@ -99,11 +99,11 @@ def check(report: Path) -> None:
         hush()
         result = selftest.run(report, say)
     grid = table("backend", "check", "result", "seconds", "", numbers=("seconds",))
-    colours = {"passed": "green", "failed": "red", "skipped": "dim"}
+    colors = {"passed": "green", "failed": "red", "skipped": "dim"}
     for c in (c for c in result.checks if c.backend not in result.missing):
-        colour = colours[c.status]
+        color = colors[c.status]
         reason = escape(c.reason.partition("\n")[0])
-        grid.add_row(c.backend, c.title, f"[{colour}]{c.status}[/]", f"{c.seconds:.1f}", reason)
+        grid.add_row(c.backend, c.title, f"[{color}]{c.status}[/]", f"{c.seconds:.1f}", reason)
     out.print(grid)
     for name, why in result.missing.items():
         out.print(f"{name} cannot run here: {why}", markup=False, soft_wrap=True)

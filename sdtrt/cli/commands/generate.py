@@ -18,7 +18,7 @@ from sdtrt.errors import ConfigError, SdtrtError
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
-    from sdtrt.pipelines.unbuilt_sizes import Outside
+    from sdtrt.pipelines.unbuilt_sizes import OnUnsupportedSize
     from sdtrt.plan.image_timing import ImageRun
 
 EXAMPLES = 'Example: [bold]sdtrt generate bundle --prompt "a red fox in the snow" --steps 30 --seed 7 --out fox.png[/]'
@@ -50,10 +50,12 @@ def run(
     control_scale: Annotated[float | None, typer.Option(help="How strongly the ControlNet acts.")] = None,
     clip_skip: Annotated[int | None, typer.Option(min=0, help="Layers of the text encoder to leave out.")] = None,
     scheduler: Annotated[str | None, typer.Option(help="A diffusers scheduler, such as DPMSolverMultistep.")] = None,
-    outside: Annotated[
+    on_unsupported_size: Annotated[
         str, typer.Option(help='A size that was not built: "error", or "eager" for the checkpoint\'s own modules.')
     ] = "error",
-    model: Annotated[str | None, typer.Option(help="Where the checkpoint lies now, for --outside eager.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Where the checkpoint lies now, for --on-unsupported-size eager.")
+    ] = None,
     lora: Annotated[
         list[str] | None,
         typer.Option(help="LoRA, as FILE or FILE:SCALE, for engines that take other weights; may be repeated."),
@@ -81,7 +83,7 @@ def run(
         pipe = load(
             opened,
             prompt_inputs.task_of(source, mask, control or ()),
-            outside=cast("Outside", outside),
+            on_unsupported_size=cast("OnUnsupportedSize", on_unsupported_size),
             model=model,
             low_memory=low_memory,
             trust=trust,

@@ -78,7 +78,7 @@ class Eager(Backend):
     """The backend; an engine is a copy of the checkpoint's weights in their own layout."""
 
     name = "eager"
-    consumes = "module"
+    input_format = "module"
 
     def sizes_key(self, spec: ComponentSpec, profiles: Sequence[ShapeProfile]) -> str:
         """A module takes any size; it was compared and timed at one."""

@@ -45,8 +45,8 @@ class Fake(Backend):
     """The backend."""
 
     name = "fake"
-    consumes = "nothing"
-    computes = False
+    input_format = "nothing"
+    is_numeric = False
 
     def version(self) -> str:
         """Version of the waves."""

@@ -66,7 +66,7 @@ def apply(model: onnx.ModelProto) -> Result:
 
 
 def _match(graph: gs.Graph, softmax: gs.Node) -> _Attention:
-    """Recognise softmax(factor * q k^T) v, heads exchanged with tokens before and after."""
+    """Recognize softmax(factor * q k^T) v, heads exchanged with tokens before and after."""
     scores = _made_by(softmax.inputs[0], "MatMul")
     product = _only_user(graph, softmax.outputs[0], "MatMul")
     exchanged = _only_user(graph, product.outputs[0], "Transpose")

@@ -144,7 +144,7 @@ def test_boxes_show_figures_and_hostile_text_is_only_text(show):
 
 
 @pytest.mark.slow
-def test_colours_switch(show):
+def test_colors_switch(show):
     driver = show(unet(480))
 
     def fills():

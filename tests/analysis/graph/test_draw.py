@@ -110,7 +110,7 @@ def test_renaming_gives_every_tensor_one_writer_and_keeps_the_edges():
     assert ends(unique) == ends(memory) == [(0, 1), (1, 2)]
 
 
-def test_a_pattern_keeps_matches_and_their_neighbours(block):
+def test_a_pattern_keeps_matches_and_their_neighbors(block):
     names = [each.name for each in draw.subgraph(block, "silu", radius=0).layers]
     assert names == ["/mid/act/Silu"]
     names = [each.name for each in draw.subgraph(block, "SILU").layers]
@@ -240,7 +240,7 @@ def test_latencies_are_median_mean_or_sum():
     assert all(">time unknown<" not in text for text in texts.values())
 
 
-def test_formatters_colour_by_kind_and_by_precision(block):
+def test_formatters_color_by_kind_and_by_precision(block):
     conv, norm, *_ = block.layers
     assert draw.layer_type_formatter(conv)["fillcolor"] != draw.layer_type_formatter(norm)["fillcolor"]
     half, single = (conv.model_copy(update={"precision": name}) for name in ("float16", "float32"))

@@ -10,7 +10,7 @@ import pytest
 
 from sdtrt import registry
 from sdtrt.analysis.colors import KIND_COLORS, NEUTRAL, PRECISION_COLORS, precision_color
-from sdtrt.analysis.device_peaks import Ceilings
+from sdtrt.analysis.device_peaks import DevicePeaks
 from sdtrt.analysis.plot_support.layout import NAME_CHARS, label
 from sdtrt.analysis.report.html import SECTIONS
 from sdtrt.analysis.session import Analysis
@@ -136,7 +136,7 @@ def test_histograms_count_every_layer_once(plans, unet):
     assert draw("latency_histogram", [edges]).data[0].y == (7,)
 
 
-def test_the_roofline_has_the_ceilings_of_the_device(detailed):
+def test_the_roofline_has_the_peaks_of_the_device(detailed):
     figure = draw("roofline", [detailed])
     texts = [text for line in figure.data if line.mode == "lines+text" for text in line.text if text]
     assert texts == ["4,800 GB/s", "float16 matrix 989.4 TFLOP/s", "float32 vector 66.9 TFLOP/s"], (
@@ -163,9 +163,9 @@ def test_the_roofline_of_an_unknown_device_has_layers_only(unet):
     assert {trace.mode for trace in figure.data} == {"markers"}
 
 
-def test_measured_ceilings_replace_the_data_sheet(detailed):
-    own = Ceilings(device="mine", source="measured", gb_per_s=100.0)
-    figure = registry.load(PLOTS, "roofline").draw(Analysis((detailed,), ceilings=own))
+def test_measured_peaks_replace_the_data_sheet(detailed):
+    own = DevicePeaks(device="mine", source="measured", gb_per_s=100.0)
+    figure = registry.load(PLOTS, "roofline").draw(Analysis((detailed,), peaks=own))
     assert [text for line in figure.data if line.mode == "lines+text" for text in line.text if text] == ["100 GB/s"]
 
 

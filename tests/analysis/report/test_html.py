@@ -152,7 +152,7 @@ def test_a_plot_that_shows_nothing_is_named_once_with_the_reason(untimed):
     assert any(text.startswith("No layer was timed. Not drawn: Layer time by module, ") for text in page.texts)
 
 
-def test_the_budget_is_labelled_as_measured_or_assumed(plans, image_run):
+def test_the_budget_is_labeled_as_measured_or_assumed(plans, image_run):
     assert "measured" in Page(render(Analysis(tuple(plans), run=image_run))).texts
     assert "assumed" in Page(render(Analysis(tuple(plans)))).texts
 

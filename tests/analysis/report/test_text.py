@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from sdtrt.analysis import COLUMNS, Analysis, Ceilings, to_csv, to_json, to_markdown, to_xlsx
+from sdtrt.analysis import COLUMNS, Analysis, DevicePeaks, to_csv, to_json, to_markdown, to_xlsx
 from sdtrt.analysis.findings import Finding
 
 GOLD = Path(__file__).parent / "gold"
@@ -22,8 +22,8 @@ FORMULAS = ["=HYPERLINK(1)", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1"]
 @pytest.fixture
 def known(plans, manifest, image_run, hostile) -> Analysis:
     """An analysis of which everything is known; its finding is set, so that the rules may change without this file."""
-    ceilings = Ceilings(device="NVIDIA H200", source="test", gb_per_s=4000, vector_tflops=60, launch_us=2)
-    analysis = Analysis(tuple(plans), manifest, image_run, ceilings)
+    peaks = DevicePeaks(device="NVIDIA H200", source="test", gb_per_s=4000, vector_tflops=60, launch_us=2)
+    analysis = Analysis(tuple(plans), manifest, image_run, peaks)
     found = Finding("a_rule", "high", f"Slow {hostile}", "It is slow.", "unet", (hostile,), 1.5, 30.0, "Make it fast.")
     analysis.__dict__["findings"] = (found, replace(found, severity="low", cost_ms=None, cost_per_image_ms=None))
     return analysis
@@ -50,7 +50,7 @@ def test_json_writes_what_is_not_known_as_null(analysis):
     assert data["layers"][-1]["time_ms"] is None
     assert data["layers"][-1]["module"] is None
     assert data["components"][0]["wall_ms"] is None
-    assert (data["image"], data["ceilings"]) == (None, None)
+    assert (data["image"], data["peaks"]) == (None, None)
 
 
 def test_json_has_what_the_page_shows(known, unet):
@@ -63,7 +63,7 @@ def test_json_has_what_the_page_shows(known, unet):
     assert data["components"][1]["metadata"] == unet.metadata
     assert {row["stage"] for row in data["budget"]["rows"]} >= {"unet", "text_encoder"}
     assert data["findings"][0]["cost_per_image_ms"] == 30
-    assert data["ceilings"]["gb_per_s"] == 4000
+    assert data["peaks"]["gb_per_s"] == 4000
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])

@@ -81,7 +81,7 @@ def test_float32_products_run_on_tensor_cores_but_for_the_first():
     found = resnet("fp32")
     assert found["conv_without_tensor_cores"].layers == ("Conv_0 + Relu_1",)
     assert found["layout_reformats"].layers == ("Reformatting CopyNode for Output Tensor 0 to MaxPool_2",)
-    assert not {"fp32_islands", "type_conversions", "unfused_qdq", "requantised_outputs"} & found.keys()
+    assert not {"fp32_islands", "type_conversions", "unfused_qdq", "requantized_outputs"} & found.keys()
 
 
 def test_float16_pays_for_casts_at_its_borders_and_for_three_channels():
@@ -92,9 +92,9 @@ def test_float16_pays_for_casts_at_its_borders_and_for_three_channels():
     assert not {"conv_without_tensor_cores", "layout_reformats", "fp32_islands"} & found.keys()
 
 
-def test_int8_quantises_again_after_each_residual_and_at_the_start_and_end():
+def test_int8_quantizes_again_after_each_residual_and_at_the_start_and_end():
     found = resnet("qat")
-    numbers = [name.removeprefix("QuantizeLinear_") for name in found["requantised_outputs"].layers]
+    numbers = [name.removeprefix("QuantizeLinear_") for name in found["requantized_outputs"].layers]
     assert sorted(map(int, numbers)) == [40, 65, 101, 126, 162, 187, 223]
     assert set(found["unfused_qdq"].layers) == {f"QuantizeLinear_{i}" for i in (2, 15, 250)}
     assert found["fp32_islands"].layers == ("MaxPool_12",)

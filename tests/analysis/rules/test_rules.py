@@ -17,10 +17,10 @@ NAMES = registry.names(RULES)
 STEPS = 20
 
 
-def analysis(plan, ceilings=DEVICE):
+def analysis(plan, peaks=DEVICE):
     """As a pipeline runs it: the U-Net 20 times for an image, the others once."""
     calls = STEPS if plan.component == "unet" else 1
-    made = Analysis((plan,), ceilings=ceilings)
+    made = Analysis((plan,), peaks=peaks)
     made.__dict__["budget"] = Budget((BudgetRow(plan.component, calls, None, None),), None, STEPS, assumed=False)
     return made
 

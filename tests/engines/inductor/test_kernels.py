@@ -34,7 +34,7 @@ def one(value):
 
 
 def check(made, expected, most=0.002):
-    """FP8 may round to the neighbour: what was summed in another order lies on the other side of the middle."""
+    """FP8 may round to the neighbor: what was summed in another order lies on the other side of the middle."""
     if made.dtype is torch.uint8:
         made, expected, most = made.contiguous().view(FP8), expected.contiguous().view(FP8), max(most, 0.02)
     assert made.shape == expected.shape

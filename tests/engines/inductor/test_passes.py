@@ -82,7 +82,7 @@ def rewritten(traced, **switches):
     options = InductorOptions(cudnn_attention=False, **switches)
     changes = build.rewrite(graph, options, torch.device("cuda"))
     prompt, step = split_prompt.split(graph)
-    return prompt, step, changes | build.quantise(step, options, ranges)
+    return prompt, step, changes | build.quantize(step, options, ranges)
 
 
 def handed(prompt, step):
@@ -116,7 +116,7 @@ def test_everything_together_is_near_the_module(traced, truth, monkeypatch, few)
 
 
 def test_without_rounding_the_error_is_that_of_half_precision(traced, truth, monkeypatch):
-    monkeypatch.setattr(build, "quantise", lambda step, options, ranges: {})
+    monkeypatch.setattr(build, "quantize", lambda step, options, ranges: {})
     prompt, step, _ = rewritten(traced)
     assert error(run(prompt, step), truth) < 0.003
 

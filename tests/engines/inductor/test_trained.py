@@ -48,7 +48,7 @@ def test_attention_in_fp8_is_less_off_than_layers_are():
         graph = copied(traced)
         options = InductorOptions(cudnn_attention=False, prompt_once=False, fp8_attention=on)
         build.rewrite(graph, options, torch.device("cuda"))
-        changes = build.quantise(graph, options, given)
+        changes = build.quantize(graph, options, given)
         assert changes.get("fp8_attention", 0) == (6 if on else 0)
         errors.append(error(run(graph, half)[0], truth))
     alone, without = errors

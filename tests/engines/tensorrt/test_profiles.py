@@ -1,4 +1,4 @@
-"""Optimisation profiles from sizes, the choice among them, and the trtexec commands that say the same."""
+"""Optimization profiles from sizes, the choice among them, and the trtexec commands that say the same."""
 
 import pytest
 from locations import ROOT
@@ -131,7 +131,7 @@ def test_options_are_flags_of_trtexec(option, flag):
 @pytest.mark.parametrize(
     "options",
     [
-        {"optimisation_level": 3},
+        {"optimization_level": 3},
         {"optimization_level": 6},
         {"tiling": "most"},
         {"weight_budget_mib": 100},

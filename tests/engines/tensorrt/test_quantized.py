@@ -24,8 +24,8 @@ PROFILE = ShapeProfile.parse("B=1:1:2,H=64,W=64,T=77")
 BLOCK = "down_blocks.0.attentions.0.transformer_blocks.0"
 
 
-class Quantised:
-    """The tiny U-Net, quantised by ranges that one run has, exported and optimised."""
+class Quantized:
+    """The tiny U-Net, quantized by ranges that one run has, exported and optimized."""
 
     def __init__(self, checkpoint, scheme, folder):
         self.spec = families.family_of(checkpoint).components(checkpoint, scheme)["unet"]
@@ -33,13 +33,13 @@ class Quantised:
         self.inputs = sample_inputs(self.spec, PROFILE.sizes("opt"))
         kinds = (nn.Linear, nn.Conv2d) if scheme == "int8" else (nn.Linear,)
         linear = {n: m for n, m in module.inner.named_modules() if isinstance(m, kinds)}
-        self.kept = {n for n in linear if any(k in n for k in config.Calibration().keep)}
+        self.kept = {n for n in linear if any(k in n for k in config.Calibration().exclude)}
         self.names = set(linear) - self.kept
         self.eager, ranges = self.outputs_of(module, self.names, lambda values, _: float(values.abs().max()))
         module = module.half()
         quantized_layers.insert(module.inner, {n: quantized_layers.Scales(r) for n, r in ranges.items()}, scheme)
         self.path = onnx_export.capture(self.spec, module, [PROFILE], 20, folder)
-        self.changes = optimize.optimise(self.path, ("fold_constants", "drop_nan_guards"))
+        self.changes = optimize.optimize(self.path, ("fold_constants", "drop_nan_guards"))
         self.model = onnx.load(self.path, load_external_data=False)
         self.producer = {o: n for n in self.model.graph.node for o in n.output}
         self.module = module.float()
@@ -101,7 +101,7 @@ def scheme(request):
 @pytest.fixture(scope="module")
 def unet(scheme, models, tmp_path_factory):
     folder = tmp_path_factory.mktemp(scheme)
-    return Quantised(small_checkpoint.make(models["sd2"], folder / "model"), scheme, folder / "work")
+    return Quantized(small_checkpoint.make(models["sd2"], folder / "model"), scheme, folder / "work")
 
 
 def weight_path(node):
@@ -133,7 +133,7 @@ def test_no_other_q_and_dq_exist(unet):
         }
 
 
-def test_query_key_and_value_share_one_quantised_input(unet):
+def test_query_key_and_value_share_one_quantized_input(unet):
     """So that TensorRT can make one product of the three."""
     assert len({unet.of_layer(f"{BLOCK}.attn1.{part}").input[0] for part in ("to_q", "to_k", "to_v")}) == 1
     assert len({unet.of_layer(f"{BLOCK}.attn2.{part}").input[0] for part in ("to_k", "to_v")}) == 1

@@ -55,7 +55,7 @@ def build(source: Source, options: Any, device: torch.device, folder: Path) -> N
             graph = capture(spec, module, inputs)
             changes = rewrite(graph, options, device)
             prompt, step = (options.prompt_once and split_prompt.split(graph)) or (None, graph)
-            changes |= quantise(step, options, source.ranges)
+            changes |= quantize(step, options, source.ranges)
             made, kept = _compile(prompt, step, inputs, options, bucket, folder, spec.name)
             names = _added(weights, kept, bucket.name, graph.sources)
             record = record.model_copy(
@@ -124,7 +124,7 @@ def rewrite(graph: Graph, options: Any, device: torch.device) -> dict[str, int]:
     return changes
 
 
-def quantise(step: Graph, options: Any, ranges: Mapping[str, float]) -> dict[str, int]:
+def quantize(step: Graph, options: Any, ranges: Mapping[str, float]) -> dict[str, int]:
     """FP8 for what runs in every step: what runs once per prompt would gain nothing."""
     if not ranges:
         return {}

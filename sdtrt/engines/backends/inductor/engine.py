@@ -220,8 +220,8 @@ class Inductor(Backend):
     """The backend."""
 
     name = "inductor"
-    consumes = "module"
-    rounds = frozenset({"fp8"})
+    input_format = "module"
+    native_precisions = frozenset({"fp8"})
     native_code = True  # a package is a pickle and compiled kernels
     code_files = ("*.inductor", "*.so", "engine.json")
     options = InductorOptions
@@ -258,7 +258,7 @@ class Inductor(Backend):
             return None
         return torch.cuda.get_device_name(device), "{}.{}".format(*torch.cuda.get_device_capability(device))
 
-    def rounds_layer(self, layer: nn.Module, options: Mapping[str, Any]) -> bool:
+    def quantizes_layer(self, layer: nn.Module, options: Mapping[str, Any]) -> bool:
         """Linear layers, and on Hopper and later 3x3 convolutions."""
         from sdtrt.engines.backends.inductor import fp8_eligibility
 

@@ -1,4 +1,4 @@
-"""ONNX Runtime: the exported graph as it is, optimised by the runtime when it is loaded. CPU by default.
+"""ONNX Runtime: the exported graph as it is, optimized by the runtime when it is loaded. CPU by default.
 
 Opset 20, in which GELU is one node, and the runtime's own operator for attention: that of opset 23 writes all scores to
 memory, as the operators of opset 20 do. Tensors are bound by address on the CPU and on CUDA alike: nothing is copied.
@@ -152,16 +152,16 @@ class OrtEngine(Engine):
         from sdtrt.engines.backends.onnxruntime.profiling import layers_of
 
         ready = self._prepare(tensors)
-        if self.context.once:
+        if self.context.single_profile:
             self.close()  # two sessions would hold all weights twice
         with tempfile.TemporaryDirectory() as name:
-            self._open(partial(_write_graph, Path(name) / "optimised.onnx"))
+            self._open(partial(_write_graph, Path(name) / "optimized.onnx"))
             session = self._open(partial(_write_profile, Path(name) / "profile"))
             for _ in range(runs + 1):
                 self._run_on(session, ready)
             trace = Path(session.end_profiling())
             del session
-            layers = layers_of(self._path, Path(name) / "optimised.onnx", trace, runs)
+            layers = layers_of(self._path, Path(name) / "optimized.onnx", trace, runs)
         if self._cuda is None:
             return layers
         return tuple(layer.model_copy(update={"times_ms": None}) for layer in layers)
@@ -187,7 +187,7 @@ class OnnxRuntime(Backend):
     """The backend."""
 
     name = "onnxruntime"
-    consumes = "onnx"
+    input_format = "onnx"
     passes = ("fold_constants", "drop_nan_guards", "argmax_in_float", FUSION)
     options = OrtOptions
 
@@ -241,7 +241,7 @@ class OnnxRuntime(Backend):
         return checked
 
     def build(self, source: Source, options: Mapping[str, Any], folder: Path) -> None:
-        """Move graph and weights in; the runtime optimises for the machine it is loaded on."""
+        """Move graph and weights in; the runtime optimizes for the machine it is loaded on."""
         if source.onnx is None:
             raise EngineError(f"{source.spec.name} was not exported", expected="an ONNX file")
         shutil.move(source.onnx, folder / MODEL)

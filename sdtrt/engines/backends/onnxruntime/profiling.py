@@ -1,4 +1,4 @@
-"""ONNX Runtime's optimised graph and its profile, read into layers that name the ONNX nodes they implement.
+"""ONNX Runtime's optimized graph and its profile, read into layers that name the ONNX nodes they implement.
 
 The runtime fuses and renames nodes but keeps the names of most tensors. So a node of its graph implements what lies, in
 our graph, between its outputs and the tensors that other nodes of it compute. Tensors that it adds around blocked
@@ -24,9 +24,9 @@ _DTYPES = {"float": "float32", "double": "float64"}
 _REORDER = {"ReorderInput", "ReorderOutput"}
 
 
-def layers_of(model: Path, optimised: Path, trace: Path, runs: int) -> tuple[Layer, ...]:
-    """One layer per node of the optimised graph, in order; the first of `runs` + 1 runs is a warm-up."""
-    graph = onnx.load(optimised, load_external_data=False).graph
+def layers_of(model: Path, optimized: Path, trace: Path, runs: int) -> tuple[Layer, ...]:
+    """One layer per node of the optimized graph, in order; the first of `runs` + 1 runs is a warm-up."""
+    graph = onnx.load(optimized, load_external_data=False).graph
     nodes, weights = list(graph.node), {t.name for t in graph.initializer}
     ours = _Region(onnx.load(model, load_external_data=False).graph)
     aliases = _aliases(nodes)

@@ -1,6 +1,6 @@
 """Other weights in an engine of ONNX Runtime: a new session, whose graph gets them in the place of those in the file.
 
-The runtime takes tensors in the place of external initialisers before it optimises the graph. Its `add_initializer`
+The runtime takes tensors in the place of external initializers before it optimizes the graph. Its `add_initializer`
 comes after that: what was folded into other constants by then would keep the old weights.
 """
 
@@ -37,12 +37,12 @@ class Replaced:
         model = onnx.load(self.path, load_external_data=False)
         for tensor in model.graph.initializer:
             if tensor.name in self.weights and tensor.data_location != onnx.TensorProto.EXTERNAL:
-                _externalise(tensor)
+                _externalize(tensor)
         values = [ort.OrtValue.ortvalue_from_numpy(t.cpu().contiguous().numpy()) for t in self.weights.values()]
         settings.add_external_initializers(list(self.weights), values)
         settings.add_session_config_entry(_FOLDER, str(self.path.parent))
-        serialised: bytes = model.SerializeToString()
-        return serialised
+        serialized: bytes = model.SerializeToString()
+        return serialized
 
 
 class OrtWeights(OnnxWeights):
@@ -67,7 +67,7 @@ class OrtWeights(OnnxWeights):
         EngineError for weights that do not fit changes nothing; with the slug "refit-failed", no session could be
         opened with them, and the weights of the build are back.
         """
-        base = self._initialisers()
+        base = self._initializers()
         for name, tensor in weights.items():
             check_fit(self._what, name, tensor, base.get(name))
         if not weights and not self._changed:
@@ -87,7 +87,7 @@ class OrtWeights(OnnxWeights):
         self._changed = frozenset(weights)
 
 
-def _externalise(tensor: Any) -> None:
+def _externalize(tensor: Any) -> None:
     """Mark a tensor of the model file as external, as only those can be replaced; nothing is read from there."""
     count = len(tensor.raw_data)
     tensor.ClearField("raw_data")

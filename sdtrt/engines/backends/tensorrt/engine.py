@@ -120,7 +120,7 @@ class TensorRt(Backend):
     """The backend."""
 
     name = "tensorrt"
-    consumes = "onnx"
+    input_format = "onnx"
     passes = ("fold_constants", "drop_nan_guards")
     native_code = True  # a plan holds compiled kernels, and TensorRT takes it as it comes
     options = TrtOptions
@@ -196,7 +196,7 @@ class TensorRt(Backend):
             _keep_model(source.onnx, folder)
 
     def load(self, folder: Path, context: EngineContext) -> TrtEngine:
-        """Check that the plan is of this TensorRT and GPU, and deserialise it."""
+        """Check that the plan is of this TensorRT and GPU, and deserialize it."""
         options = TrtOptions.model_validate(dict(context.options))
         device = _device(options.gpu)
         try:

@@ -1,6 +1,6 @@
 """What TensorRT says in its log, made into errors that say what to do: the one table of its messages.
 
-A message is looked up in order, so the more telling ones stand first: an engine that cannot be deserialised logs the
+A message is looked up in order, so the more telling ones stand first: an engine that cannot be deserialized logs the
 version first and a null pointer last. Texts are those of TensorRT 8 to 11; what is not in the table keeps its words.
 """
 

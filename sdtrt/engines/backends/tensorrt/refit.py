@@ -33,7 +33,7 @@ class TrtWeights(OnnxWeights):
         No thread may run the engine meanwhile. EngineError leaves the engine as it was, except for one with the slug
         "refit-failed", after which it must be loaded anew.
         """
-        base = self._initialisers()
+        base = self._initializers()
         wanted = {**{n: base[n] for n in self._changed if n not in weights}, **weights}
         if not wanted:
             return
@@ -48,7 +48,7 @@ class TrtWeights(OnnxWeights):
                 if name not in known:
                     raise self._error([], "refit-fixed", name, "a weight that the engine lets be replaced")
                 alive.append(self._set(refitter, name, tensor, logged))
-            # The neighbours in a fused kernel must be given again, and giving them may ask for more.
+            # The neighbors in a fused kernel must be given again, and giving them may ask for more.
             while missing := refitter.get_missing_weights():
                 for name in missing:
                     if name not in base:

@@ -24,7 +24,7 @@ _VERSION = slice(24, 28)  # of a plan file
 
 
 def profile_in_use(engine: TrtEngine, shapes: dict[str, tuple[int, ...]]) -> int:
-    """Which optimisation profile a context of this engine is in, after it was set to these shapes as a call does."""
+    """Which optimization profile a context of this engine is in, after it was set to these shapes as a call does."""
     session = engine.session
     lane = stream_memory.lane(session.device)
     chosen = optimization_profiles.choose(shapes, session.profiles, session.what, session.rebuild)

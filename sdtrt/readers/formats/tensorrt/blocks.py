@@ -1,4 +1,4 @@
-"""Layers of one optimisation profile, out of an inspector file that lists those of all profiles one after another.
+"""Layers of one optimization profile, out of an inspector file that lists those of all profiles one after another.
 
 TensorRT's own layers of profile 1 and up end in "[profile 1]", products of Myelin have it inside their names
 ("node_linear [profile 1]_myl11_2"), other Myelin layers only in the names of tensors that enter or leave their region.

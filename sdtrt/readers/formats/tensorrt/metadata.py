@@ -48,7 +48,7 @@ def sections(data: Any, left: LeftOut) -> Metadata:
 
 
 def _pycuda(device: dict[str, Any]) -> dict[str, Any]:
-    """Attributes as pycuda names them, and what ceilings need as trtexec names it; pycuda's memory clock is in kHz."""
+    """Attributes as pycuda names them, and what peaks need as trtexec names it; pycuda's memory clock is in kHz."""
     facts = {key: value for key, value in device.items() if isinstance(value, str | int | float)}
     by_key = {re.sub(r"[^a-z]", "", key.lower()): value for key, value in facts.items()}
     width, clock = by_key.get("globalmemorybuswidth"), by_key.get("memoryclockrate")

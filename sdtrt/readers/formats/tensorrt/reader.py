@@ -72,7 +72,7 @@ def sniff(document: Document) -> bool:
 
 
 def read(documents: Sequence[Document], component: str, profile: int = 0) -> Plan:
-    """The plan of one engine's optimisation profile."""
+    """The plan of one engine's optimization profile."""
     graph = next((d for d in documents if role_of(d) == "graph"), None)
     if graph is None:
         raise PlanError(
@@ -93,7 +93,7 @@ def read(documents: Sequence[Document], component: str, profile: int = 0) -> Pla
     layers = owned([_layer(entry, left) for entry in _block(found, profile, graph)])
     times = [timings.records(d.data, left) for d in _of(documents, "profile")]
     if len(found) > 1:
-        notes.append(f"the engine has {len(found)} optimisation profiles; this is number {profile}")
+        notes.append(f"the engine has {len(found)} optimization profiles; this is number {profile}")
     if times:
         layers, more = _timed(layers, times[0], found, profile)
         notes += more
@@ -171,7 +171,7 @@ def _wrong(graph: Document, field: str, received: object, expected: str) -> Plan
 def _block(found: list[list[dict[str, Any]]], profile: int, graph: Document) -> list[dict[str, Any]]:
     if not 0 <= profile < len(found):
         raise PlanError(
-            "the engine has no such optimisation profile",
+            "the engine has no such optimization profile",
             slug="plan-profile",
             received=f"{profile} of {graph.path}",
             expected=f"0 to {len(found) - 1}",
@@ -182,11 +182,11 @@ def _block(found: list[list[dict[str, Any]]], profile: int, graph: Document) -> 
 def _timed(
     layers: list[Layer], times: timings.Records, found: list[list[dict[str, Any]]], profile: int
 ) -> tuple[list[Layer], list[str]]:
-    """A profiler reports the one optimisation profile that ran: times of another are not those of these layers."""
+    """A profiler reports the one optimization profile that ran: times of another are not those of these layers."""
     fits = [timings.matches(times.timings, (x["Name"] for x in block)) for block in found]
     best = max(range(len(found)), key=lambda p: (fits[p], p == profile))
     if best != profile:
-        return layers, [f"the times are those of optimisation profile {best} and were left out: ask for that one"]
+        return layers, [f"the times are those of optimization profile {best} and were left out: ask for that one"]
     timed, notes = timings.timed(layers, times)
     return timed, list(notes)
 

@@ -64,7 +64,7 @@ def tensors_of(layer: dict[str, Any], key: str, left: LeftOut) -> tuple[TensorIn
 
 
 def tensor_of(raw: Any, left: LeftOut, where: object) -> TensorInfo | None:
-    """One tensor; the suffix of an optimisation profile is not part of its name."""
+    """One tensor; the suffix of an optimization profile is not part of its name."""
     if isinstance(raw, str):
         return TensorInfo.model_construct(name=PROFILE.sub("", raw))
     name = raw.get("Name") if isinstance(raw, dict) else None

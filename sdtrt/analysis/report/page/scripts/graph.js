@@ -5,7 +5,7 @@
 window.EngineGraph = (() => {
   "use strict";
   const { svg, html, swatch, number, percent, size, plural, measure, build } = window.EngineGraphParts;
-  const WIDTH = 200, HEIGHT = 46, HEADER = 26, GREY = "#9aa1a9", HOT = "#e5484d";
+  const WIDTH = 200, HEIGHT = 46, HEADER = 26, GRAY = "#9aa1a9", HOT = "#e5484d";
   const MODES = { kind: "Kind", precision: "Precision", time: "Time" };
   const HELP = "A click or Enter opens and closes a box, arrows go to the next, Escape closes the group around. Drag "
     + "or Shift with arrows moves, + and - and, after a click, the wheel zoom, 0 fits the picture.";
@@ -76,11 +76,11 @@ window.EngineGraph = (() => {
         return;
       }
       const mix = box.mix[state.mode], at = box.ms ? 1 : 2, total = mix.reduce((sum, part) => sum + part[at], 0);
-      g.append(tint(colors[state.mode][mix[0][0]] ?? GREY, 0.2, whole));
+      g.append(tint(colors[state.mode][mix[0][0]] ?? GRAY, 0.2, whole));
       let x = 6;
       for (const part of mix) {
         const width = ((WIDTH - 12) * part[at]) / total;
-        g.append(tint(colors[state.mode][part[0]] ?? GREY, 1, { x, y: HEIGHT - 6, width, height: 4 }));
+        g.append(tint(colors[state.mode][part[0]] ?? GRAY, 1, { x, y: HEIGHT - 6, width, height: 4 }));
         x += width;
       }
     }
@@ -111,7 +111,7 @@ window.EngineGraph = (() => {
       }
       const at = root.ms ? 1 : 2, total = root.mix[state.mode].reduce((sum, part) => sum + part[at], 0);
       ui.legend.replaceChildren(...root.mix[state.mode].map((part) =>
-        swatch(colors[state.mode][part[0]] ?? GREY, total ? `${part[0]} ${percent(part[at] / total)}` : part[0])));
+        swatch(colors[state.mode][part[0]] ?? GRAY, total ? `${part[0]} ${percent(part[at] / total)}` : part[0])));
       ui.legend.append(html("span", "eg-soft", root.ms ? "of the layer time" : "of the layers, none was timed"));
     }
 

@@ -20,9 +20,9 @@ window.EngineGraphControls = (() => {
   }
 
   function colors(graph, modes) {
-    const set = html("div", "eg-set", "Colour");
+    const set = html("div", "eg-set", "Color");
     set.setAttribute("role", "group");
-    set.setAttribute("aria-label", "Colour by");
+    set.setAttribute("aria-label", "Color by");
     for (const [mode, name] of Object.entries(modes)) {
       const made = html("button", "", name);
       Object.assign(made, { type: "button", onclick: () => choose(mode) });

@@ -116,7 +116,7 @@ window.EngineGraphLayout = (() => {
     return [...ranks.keys()].sort((a, b) => a - b).map((key) => ranks.get(key));
   }
 
-  // Barycentres, downwards and upwards in turn; the order with the fewest crossings is kept.
+  // Barycenters, downwards and upwards in turn; the order with the fewest crossings is kept.
   function order(ranks) {
     const number = (line) => line.forEach((node, index) => { node.slot = index; });
     ranks.forEach((line) => number(line.sort((a, b) => (a.rankOrder ?? 0) - (b.rankOrder ?? 0))));
@@ -145,7 +145,7 @@ window.EngineGraphLayout = (() => {
     return total;
   }
 
-  // Every box moves to the mean of its neighbours as far as its rank leaves room; long edges pull the most, and so
+  // Every box moves to the mean of its neighbors as far as its rank leaves room; long edges pull the most, and so
   // become straight.
   function horizontal(ranks) {
     for (const line of ranks) settle(line, line.map(() => 0), line.map(() => 1));

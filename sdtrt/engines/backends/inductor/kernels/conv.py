@@ -1,6 +1,6 @@
 """3x3 convolution in FP8 for channels_last tensors, in Triton: a product whose rows are pixels, nine times shifted.
 
-The input has one more column and one more row of zeros per image. Seen as a list of pixels, every neighbour then lies
+The input has one more column and one more row of zeros per image. Seen as a list of pixels, every neighbor then lies
 at a fixed distance: what is left of the first column is the column of zeros of the row above, and what is above the
 first row is the row of zeros of the image before. So the memory engine copies whole tiles, nothing is written nine
 times, and the border is no case of its own. Pixels of the border are computed too, and not stored.

@@ -1,6 +1,6 @@
 """LayerNorm of a sum, with the bias that a product in front has left and the rounding to FP8 behind it, in Triton.
 
-A transformer block adds a layer's result to its residual, needs the sum again later, and normalises it: one pass over
+A transformer block adds a layer's result to its residual, needs the sum again later, and normalizes it: one pass over
 memory. Inductor chose per place whether to write a sum or to add it anew from its parts, and took up to 1.7 times as
 long.
 """

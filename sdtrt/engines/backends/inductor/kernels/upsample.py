@@ -43,7 +43,7 @@ def _upsample(
 
 @triton_op("sdtrt::upsample", mutates_args={})
 def upsample(x: Tensor, factor: Tensor | None = None, border: bool = False) -> Tensor:
-    """Nearest neighbours at twice the size.
+    """Nearest neighbors at twice the size.
 
     Args:
         x: (N, C, H, W), with the strides of channels_last.

@@ -1,6 +1,6 @@
 """GroupNorm and the SiLU behind it by one hand-written operation, with the time embedding and a bias added on the way.
 
-In a residual block a convolution's bias and the time embedding are added only to be normalised: the kernel adds them as
+In a residual block a convolution's bias and the time embedding are added only to be normalized: the kernel adds them as
 it reads, so that the sum is never written.
 """
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def run(graph: Graph) -> int:
-    """Replace all that normalise the last axis in half precision; returns how many."""
+    """Replace all that normalize the last axis in half precision; returns how many."""
     import torch
 
     from sdtrt.engines.backends.inductor.kernels.layer_norm import LONGEST_ROW, layer_norm

@@ -11,11 +11,11 @@ from sdtrt.engines.backends.tensorrt.options import TrtOptions
 from sdtrt.engines.backends.tensorrt.running.plan_file import Shapes
 from sdtrt.system.json_records import Record
 
-Stage = Literal["parse", "profile", "option", "build", "cancelled"]
+Stage = Literal["parse", "profile", "option", "build", "canceled"]
 
 
 class Job(Record):
-    """One engine to build: files, optimisation profiles (min, opt, max shapes by input), options."""
+    """One engine to build: files, optimization profiles (min, opt, max shapes by input), options."""
 
     onnx: str
     plan: str

@@ -63,7 +63,7 @@ def main() -> int:
         try:
             notes = build(job, _monitor(channel))
         except Failed as exc:
-            channel.send(Report(failed="cancelled" if channel.stop.is_set() else exc.stage, text=exc.text))
+            channel.send(Report(failed="canceled" if channel.stop.is_set() else exc.stage, text=exc.text))
             return 1
     for note in notes:
         channel.send(Report(note=note))

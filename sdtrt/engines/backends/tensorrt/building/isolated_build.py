@@ -22,7 +22,7 @@ _TAIL_BYTES = 4000
 _MAX_LINES = 200
 _STAGES = {
     "parse": "TensorRT's parser refuses the graph",
-    "profile": "TensorRT refuses an optimisation profile",
+    "profile": "TensorRT refuses an optimization profile",
     "option": "TensorRT refuses an option",
     "build": "TensorRT could not build the engine",
 }
@@ -114,8 +114,8 @@ def _stop(process: subprocess.Popen[str]) -> None:
 
 
 def _error(last: Report | None, errors: list[str], code: int, tail: list[str], what: str, rebuild: str) -> SdtrtError:
-    if last is not None and last.failed == "cancelled":
-        return BuildError(f"the build of {what} was cancelled", slug="build-cancelled")
+    if last is not None and last.failed == "canceled":
+        return BuildError(f"the build of {what} was canceled", slug="build-canceled")
     if last is not None and last.failed is not None:
         lines = [*([last.text] if last.text else []), *errors]
         otherwise = BuildError(

@@ -18,7 +18,7 @@ _MIB = 1 << 20
 
 
 def load(path: Path, options: TrtOptions, what: str, rebuild: str, onnx: Path | None = None) -> trt.ICudaEngine:
-    """Deserialise a plan; `onnx` has the weights of a stripped one. Raises EngineError.
+    """Deserialize a plan; `onnx` has the weights of a stripped one. Raises EngineError.
 
     The file is streamed, so that a plan of gigabytes is never whole in host memory.
     """

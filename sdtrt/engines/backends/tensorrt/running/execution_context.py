@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from sdtrt.engines.backends.tensorrt import error_table
 from sdtrt.engines.backends.tensorrt.logger import errors
-from sdtrt.engines.backends.tensorrt.running.stream_memory import Block, Lane
+from sdtrt.engines.backends.tensorrt.running.stream_memory import Block, StreamContext
 from sdtrt.errors import EngineError
 
 if TYPE_CHECKING:
@@ -38,7 +38,9 @@ class Binding:
         self._output_shapes: dict[str, tuple[int, ...]] = {}
         self._addresses: dict[str, int] = {}
 
-    def shape(self, profile: int, shapes: Mapping[str, tuple[int, ...]], lane: Lane) -> dict[str, tuple[int, ...]]:
+    def shape(
+        self, profile: int, shapes: Mapping[str, tuple[int, ...]], lane: StreamContext
+    ) -> dict[str, tuple[int, ...]]:
         """Set profile and input shapes; returns the shapes of the outputs."""
         with errors() as logged:
             if profile != self.profile:
@@ -77,7 +79,7 @@ class Binding:
                     raise self._error(logged, f"the address of {name} was refused")
                 self._addresses[name] = address
 
-    def enqueue(self, lane: Lane) -> None:
+    def enqueue(self, lane: StreamContext) -> None:
         """Put one run on the lane's stream; EngineError when TensorRT refuses."""
         with errors() as logged:
             accepted = self.context.execute_async_v3(lane.stream.cuda_stream)

@@ -1,4 +1,4 @@
-"""Optimisation profiles: from the sizes of a build, and the one that a call's shapes fit at run time."""
+"""Optimization profiles: from the sizes of a build, and the one that a call's shapes fit at run time."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def choose(shapes: Mapping[str, tuple[int, ...]], profiles: Sequence[Ranges], wh
     if chosen is not None:
         return chosen
     raise ShapeError(
-        f"{what}: no optimisation profile of the engine takes these shapes",
+        f"{what}: no optimization profile of the engine takes these shapes",
         slug="outside-profile",
         received=", ".join(f"{n} {by_x(s)}" for n, s in shapes.items()),
         expected=" or ".join(f"[{i}] {describe(p)}" for i, p in enumerate(profiles)),

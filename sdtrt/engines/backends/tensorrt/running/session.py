@@ -12,7 +12,7 @@ from sdtrt.engines.backends.tensorrt.running import deserialize, optimization_pr
 from sdtrt.engines.backends.tensorrt.running.cuda_graphs import Graph, GraphCache, GraphStats, Key
 from sdtrt.engines.backends.tensorrt.running.execution_context import Binding
 from sdtrt.engines.backends.tensorrt.running.gpu_timer import GpuClock
-from sdtrt.engines.backends.tensorrt.running.stream_memory import Block, Lane
+from sdtrt.engines.backends.tensorrt.running.stream_memory import Block, StreamContext
 from sdtrt.errors import EngineError
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ class _Thread:
     """What one thread keeps: a context for any shape, and those with graphs."""
 
     def __init__(self, session: Session) -> None:
-        self.lane: Lane = stream_memory.lane(session.device)
+        self.lane: StreamContext = stream_memory.lane(session.device)
         with cuda.cuda.use(self.lane.stream):  # the thread's device may be another one
             self.plain: Binding = session.bind()
         self.graphs = GraphCache(session.graph_capacity)
@@ -148,7 +148,9 @@ class Session:
         self.stats.count("plain")
         return outputs
 
-    def _replay(self, graph: Graph, lane: Lane, tensors: Mapping[str, Tensor], clock: GpuClock) -> dict[str, Tensor]:
+    def _replay(
+        self, graph: Graph, lane: StreamContext, tensors: Mapping[str, Tensor], clock: GpuClock
+    ) -> dict[str, Tensor]:
         import torch
 
         outputs = {n: torch.empty_like(t) for n, t in graph.outputs.items()}
@@ -190,7 +192,7 @@ class Session:
             _copy(static, outputs)
         return outputs
 
-    def _follow(self, lane: Lane) -> None:
+    def _follow(self, lane: StreamContext) -> None:
         """Let the lane wait for the caller, who waits for it in turn: so tensors are reused only in that order."""
         lane.stream.wait_stream(cuda.cuda.current_stream(self.device))
 

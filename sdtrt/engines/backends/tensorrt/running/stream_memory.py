@@ -2,7 +2,7 @@
 
 The parts of a pipeline run one after another, so one block, as large as the largest of them needs, serves all. That
 holds only for work that is ordered, which one stream per thread gives; two threads have two lanes. A CUDA graph has the
-block's address inside: what depends on it asks `Lane.block` each time and compares.
+block's address inside: what depends on it asks `StreamContext.block` each time and compares.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Block:
         self.address = -(-self._tensor.data_ptr() // _ALIGNMENT) * _ALIGNMENT
 
 
-class Lane:
+class StreamContext:
     """The stream and the block of one thread on one device."""
 
     def __init__(self, device: torch.device) -> None:
@@ -75,7 +75,7 @@ class Lane:
 
 class _Lanes(threading.local):
     def __init__(self) -> None:
-        self.by_device: dict[torch.device, Lane] = {}
+        self.by_device: dict[torch.device, StreamContext] = {}
 
 
 _lanes = _Lanes()
@@ -99,10 +99,10 @@ def unregister(engine: NeedsMemory) -> None:
         found.release()
 
 
-def lane(device: torch.device) -> Lane:
+def lane(device: torch.device) -> StreamContext:
     """The calling thread's lane on a device."""
     if device not in _lanes.by_device:
-        _lanes.by_device[device] = Lane(device)
+        _lanes.by_device[device] = StreamContext(device)
     return _lanes.by_device[device]
 
 

@@ -1,4 +1,4 @@
-"""IBuilderConfig, IOptimizationProfile, the callback of a build, and what is serialised how."""
+"""IBuilderConfig, IOptimizationProfile, the callback of a build, and what is serialized how."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ class Executor:
             names = [o for node in model.graph.node for o in node.output if o]
             del model.graph.output[:]
             model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
-            session = _session(model.SerializeToString(), optimise=False)
+            session = _session(model.SerializeToString(), optimize=False)
             values = session.run_with_ort_values(
                 None, {n: ort.OrtValue.ortvalue_from_numpy(a) for n, a in _zeros(self.inputs, shapes).items()}
             )
@@ -89,11 +89,11 @@ class Executor:
         return int(value.type.tensor_type.elem_type)
 
 
-def _session(model: bytes, optimise: bool = True) -> ort.InferenceSession:
+def _session(model: bytes, optimize: bool = True) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 3
-    if not optimise:
+    if not optimize:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 

@@ -16,7 +16,7 @@ MIN_OPSET = 9
 FLOATS = ("FLOAT", "HALF", "BF16")
 NUMBERS = (*FLOATS, "INT32", "INT64")
 ANY = (*NUMBERS, "BOOL")
-QUANTISED = ("INT8", "FP8", "INT4", "FP4")
+QUANTIZED = ("INT8", "FP8", "INT4", "FP4")
 
 OPERATORS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(
@@ -51,7 +51,7 @@ OPERATORS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("Cast", "CastLike"), (*ANY, "UINT8")),
     **dict.fromkeys(("Constant", "ConstantOfShape"), (*ANY, "FP8", "FP4", "INT4")),
     "Attention": (*FLOATS, "INT8", "FP8"),
-    "DequantizeLinear": QUANTISED,
+    "DequantizeLinear": QUANTIZED,
     "Gelu": (*FLOATS, "INT8", "INT32", "INT64"),
 }
 SINCE = {

@@ -9,7 +9,7 @@ from tensorrt import _logger as log
 from tensorrt._machine import build_seconds
 
 
-class _Cancelled(Exception):
+class _Canceled(Exception):
     pass
 
 
@@ -27,7 +27,7 @@ class _Work:
         self._together.wait()
         try:
             self.phase(*arguments)
-        except _Cancelled:
+        except _Canceled:
             pass
         except Exception as exc:  # noqa: BLE001 (whatever the callback raises)
             self.failures.append(f"[IProgressMonitor] {exc}")
@@ -42,7 +42,7 @@ class _Work:
             time.sleep(seconds / steps)
             if self.stop.is_set() or self.monitor.step_complete(name, step) is False:
                 self.stop.set()
-                raise _Cancelled
+                raise _Canceled
         self.monitor.phase_finish(name)
 
 
@@ -53,10 +53,10 @@ def tell(monitor, layers: int) -> bool:
         return True
     work = _Work(monitor)
     preparing = ("Cloning network graph", 1), ("Preparing graph for optimization", 4)
-    optimising = (("Optimizing graph", min(layers, 33), build_seconds()),)
+    optimizing = (("Optimizing graph", min(layers, 33), build_seconds()),)
     trees = (
         ("Building engine", None, 6, 0.0, preparing),
-        ("Building engine from subgraph", "Building engine", 1, 0.0, optimising),
+        ("Building engine from subgraph", "Building engine", 1, 0.0, optimizing),
     )
     threads = [threading.Thread(target=work.run, args=tree) for tree in trees]
     for thread in threads:

@@ -1,6 +1,6 @@
 """Plan files of the double: NVIDIA's first 32 bytes, a JSON header, then the ONNX model with its weights.
 
-As in real plans, "ftrt" stands at 0, a serialisation version at 4, the size at 8 and the library's version at 24.
+As in real plans, "ftrt" stands at 0, a serialization version at 4, the size at 8 and the library's version at 24.
 """
 
 from __future__ import annotations

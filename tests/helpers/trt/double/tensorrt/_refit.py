@@ -19,7 +19,7 @@ _WHO = "IRefitter::setNamedWeights: Error Code 3: API Usage Error ("
 
 @bound
 class Refitter(Bound):
-    """Collects weights by the names of the ONNX initialisers, then puts them into the engine."""
+    """Collects weights by the names of the ONNX initializers, then puts them into the engine."""
 
     logger, max_threads = LOGGER, MAX_THREADS
 

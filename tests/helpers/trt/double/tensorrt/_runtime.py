@@ -12,7 +12,7 @@ from tensorrt._strict import Bound, bound
 
 @bound
 class Runtime(Bound):
-    """Deserialises plans."""
+    """Deserializes plans."""
 
     logger, max_threads = LOGGER, MAX_THREADS
 

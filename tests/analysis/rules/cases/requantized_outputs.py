@@ -12,7 +12,7 @@ LAYOUT = layer("r", "reformat", 0.1, reads=[Y], writes=[tensor("y2", 1, 64)])
 BEHIND = layer("q", "pointwise", 0.25, op="Scale", reads=[tensor("y2", 1, 64)], writes=[Y8])
 
 FIRES = [
-    Case(engine(CONV, QUANTIZE, precision="int8"), cost_ms=0.25, layers=("q",), says=("1 layer to quantise again",)),
+    Case(engine(CONV, QUANTIZE, precision="int8"), cost_ms=0.25, layers=("q",), says=("1 layer to quantize again",)),
     Case(engine(CONV, LAYOUT, BEHIND, precision="int8"), cost_ms=0.25, layers=("q",)),
 ]
 QUIET = [Case(engine(FUSED, precision="int8")), Case(engine(FLOAT, QUANTIZE, precision="int8"))]
