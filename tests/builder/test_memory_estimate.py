@@ -173,19 +173,19 @@ def test_the_peak_is_that_since_the_reset():
 FREED = """
 from contextlib import nullcontext
 import torch
-from sdtrt import heap, memory
+from sdtrt.system import malloc, process_memory
 
 torch.ones(4_000_000)  # from now on the heap keeps blocks of up to 16 MB
 with {context}:
     blocks = [torch.ones(1_000_000) for _ in range(100)]
-    high, last = memory.peak_bytes(), blocks.pop()
+    high, last = process_memory.peak_bytes(), blocks.pop()
     del blocks
-    memory.reset_peak()
-    print(high - memory.peak_bytes())
+    process_memory.reset_peak()
+    print(high - process_memory.peak_bytes())
 """
 
 
-@pytest.mark.parametrize(("context", "comes_back"), [("heap.returning()", True), ("nullcontext()", False)])
+@pytest.mark.parametrize(("context", "comes_back"), [("malloc.returning()", True), ("nullcontext()", False)])
 def test_large_blocks_go_back_as_soon_as_they_are_freed(context, comes_back):
     """In a process of its own: in this one there are holes in the heap, which blocks would come from."""
     if process_memory.peak_bytes() is None or platform.libc_ver()[0] != "glibc":

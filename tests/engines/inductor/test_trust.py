@@ -12,9 +12,9 @@ from sdtrt.pipelines import load
 
 LOAD = """
 import sys
-from sdtrt import pipeline
+from sdtrt.pipelines import load
 from sdtrt.bundle.bundle import Bundle
-pipeline.load_engines(Bundle.open(sys.argv[1]))
+load.load_engines(Bundle.open(sys.argv[1]))
 """
 
 
