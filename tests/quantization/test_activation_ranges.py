@@ -80,8 +80,8 @@ def built(checkpoint):
     """(bundle, what the backend was given): the fake backend as one that rounds by itself."""
     patch, fake, given = pytest.MonkeyPatch(), engines.load("fake"), []
     build = type(fake).build
-    patch.setattr(fake, "rounds", frozenset({"fp8"}), raising=False)
-    patch.setattr(fake, "consumes", "module", raising=False)
+    patch.setattr(fake, "native_precisions", frozenset({"fp8"}), raising=False)
+    patch.setattr(fake, "input_format", "module", raising=False)
 
     def watched(source, options, folder):
         given.append((source, {n: t.clone() for n, t in source.module.state_dict().items()}))
