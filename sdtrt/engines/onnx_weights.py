@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sdtrt.engines.base import EngineWeights
+from sdtrt.engines.weights import EngineWeights
 from sdtrt.errors import EngineError
 
 if TYPE_CHECKING:

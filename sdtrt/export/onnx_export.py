@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 
 from sdtrt.errors import ExportError
 from sdtrt.plan.node_names import SCOPES, node_path
-from sdtrt.shapes.profile_selection import varying
+from sdtrt.shapes.profile_selection import dynamic_dims
 from sdtrt.shapes.sample_inputs import sample_inputs
-from sdtrt.shapes.spec import ComponentSpec, Expr, ShapeProfile
+from sdtrt.shapes.spec import ComponentSpec, ShapeProfile
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -43,11 +43,9 @@ def capture(spec: ComponentSpec, module: nn.Module, profiles: Sequence[ShapeProf
 
     from sdtrt.export import quantized_layers
 
-    dynamic = varying(spec, profiles)
+    dynamic = dynamic_dims(spec, profiles)
     tensors = sample_inputs(spec, _sample_sizes(spec, profiles, dynamic))
-    shapes = {
-        t.name: {a: torch.export.Dim.AUTO for a, e in t.axes().items() if _key(e) in dynamic} for t in spec.inputs
-    }
+    shapes = {t.name: {a: torch.export.Dim.AUTO for a, e in t.axes().items() if e.key in dynamic} for t in spec.inputs}
     try:
         with _quiet(), torch.inference_mode():
             program = torch.onnx.export(
@@ -103,10 +101,6 @@ def _keep_weights(node: ir.Node) -> bool | None:
     return False if any(name.startswith(_INNER) for name in named) else None
 
 
-def _key(expr: Expr) -> str:
-    return f"{expr.times}{expr.symbol}"
-
-
 def _sample_sizes(spec: ComponentSpec, profiles: Sequence[ShapeProfile], dynamic: set[str]) -> dict[str, int]:
     """Sizes to trace at: distinct and above one, so that no two axes are taken for one and none for a constant.
 
@@ -132,7 +126,7 @@ def _check_axes(spec: ComponentSpec, program: ExportedProgram, dynamic: set[str]
     for tensor, name in zip(spec.inputs, program.graph_signature.user_inputs, strict=False):
         shape = nodes[str(name)].meta["val"].shape
         for axis, expr in tensor.axes().items():
-            if _key(expr) in dynamic and (isinstance(shape[axis], int) or str(shape[axis]) in fixed):
+            if expr.key in dynamic and (isinstance(shape[axis], int) or str(shape[axis]) in fixed):
                 raise ExportError(
                     f"axis {axis} of {spec.name}.{tensor.name} is fixed by the model's code",
                     slug="export-static",

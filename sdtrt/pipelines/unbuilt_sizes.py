@@ -58,7 +58,7 @@ def _activations(bundle: Bundle, specs: Mapping[str, ComponentSpec], asked: Shap
     """What the graphs' tensors take at one size, of all components that have an image size."""
     found = []
     for name, component in bundle.manifest.components.items():
-        if not any(e.symbol == "H" for t in specs[name].inputs for e in t.axes().values()):
+        if "H" not in specs[name].symbols:
             continue
         known = at_size(component.memory, asked.sizes("max"))
         found.append(f"{name} unknown" if known is None else f"{name} {known[0]} {known[1] / 1e6:,.0f} MB")

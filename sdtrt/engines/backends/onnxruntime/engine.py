@@ -21,7 +21,7 @@ from sdtrt.engines.base import Backend, Engine, EngineContext, Source, Unavailab
 from sdtrt.errors import BackendUnavailable, EngineError
 from sdtrt.plan.layers import Layer
 from sdtrt.shapes import profile_selection
-from sdtrt.shapes.spec import ComponentSpec, ShapeProfile
+from sdtrt.shapes.spec import ComponentSpec, ShapeProfile, shapes_of
 from sdtrt.system import env, malloc
 from sdtrt.system.json_records import Record
 
@@ -51,7 +51,7 @@ class OrtEngine(Engine):
     def __init__(self, context: EngineContext, path: Path) -> None:
         import torch
 
-        options = OrtOptions.model_validate(dict(context.options))
+        options: OrtOptions = context.options
         cuda = options.providers[0] in {"CUDAExecutionProvider", "TensorrtExecutionProvider"}
         super().__init__(context, torch.device("cuda", 0) if cuda else torch.device("cpu"))
         self._options = options
@@ -125,7 +125,7 @@ class OrtEngine(Engine):
     def _outputs(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         import torch
 
-        shapes = self.spec.output_shapes({n: tuple(t.shape) for n, t in tensors.items()})
+        shapes = self.spec.output_shapes(shapes_of(tensors))
         return {
             t.name: torch.empty(shapes[t.name], dtype=getattr(torch, t.dtype), device=self.device)
             for t in self.spec.outputs
@@ -199,37 +199,36 @@ class OnnxRuntime(Backend):
 
     def sizes_key(self, spec: ComponentSpec, profiles: Sequence[ShapeProfile]) -> str:
         """A graph with dynamic axes takes any size: ranges beyond those of the build need no other engine."""
-        return profile_selection.of_graph(spec, profiles)
+        return profile_selection.graph_sizes_key(spec, profiles)
 
     def version(self) -> str:
         """Version of ONNX Runtime, CPU or GPU build."""
         return env.version("onnxruntime") or env.version("onnxruntime-gpu") or "unknown"
 
-    def device(self, options: Mapping[str, Any]) -> str:
+    def device(self, options: OrtOptions) -> str:
         """The CPU's or the GPU's name, by the first provider."""
-        provider = OrtOptions.model_validate(dict(options)).providers[0]
-        if provider == "CPUExecutionProvider":
+        if options.providers[0] == "CPUExecutionProvider":
             return env.cpu_name()
-        return env.gpus()[0].name if env.gpus() else provider
+        gpu = self.gpu(options)
+        return options.providers[0] if gpu is None else gpu[0]
 
-    def gpu(self, options: Mapping[str, Any]) -> tuple[str, str] | None:
+    def gpu(self, options: OrtOptions) -> tuple[str, str] | None:
         """The first that NVML lists, unless the first provider is the CPU."""
-        first = OrtOptions.model_validate(dict(options)).providers[0]
-        if first == "CPUExecutionProvider" or not env.gpus():
+        if options.providers[0] == "CPUExecutionProvider" or not env.gpus():
             return None
         return env.gpus()[0].name, env.gpus()[0].sm
 
-    def passes_for(self, options: Mapping[str, Any]) -> tuple[str, ...]:
+    def passes_for(self, options: OrtOptions) -> tuple[str, ...]:
         """All, but attention stays written out for a provider that fuses it itself, such as TensorRT's."""
-        fuses = FUSING.issuperset(OrtOptions.model_validate(dict(options)).providers)
+        fuses = FUSING.issuperset(options.providers)
         return tuple(p for p in self.passes if fuses or p != FUSION)
 
-    def check_options(self, options: Mapping[str, Any]) -> dict[str, Any]:
+    def check_options(self, options: Mapping[str, Any]) -> OrtOptions:
         """Validate; BackendUnavailable when a provider is not in the installed build."""
         import onnxruntime as ort
 
-        checked = super().check_options(options)
-        for provider in checked["providers"]:
+        checked: OrtOptions = super().check_options(options)
+        for provider in checked.providers:
             if provider not in ort.get_available_providers():
                 raise BackendUnavailable(
                     f"this build of ONNX Runtime has no {provider}",
@@ -240,7 +239,7 @@ class OnnxRuntime(Backend):
                 )
         return checked
 
-    def build(self, source: Source, options: Mapping[str, Any], folder: Path) -> None:
+    def build(self, source: Source, options: OrtOptions, folder: Path) -> None:
         """Move graph and weights in; the runtime optimizes for the machine it is loaded on."""
         if source.onnx is None:
             raise EngineError(f"{source.spec.name} was not exported", expected="an ONNX file")

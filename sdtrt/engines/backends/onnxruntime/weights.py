@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakMethod
 
 from sdtrt.engines.onnx_weights import OnnxWeights
-from sdtrt.engines.weights import check_fit
+from sdtrt.engines.weights import check_replacement
 from sdtrt.errors import EngineError
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class OrtWeights(OnnxWeights):
         """
         base = self._initializers()
         for name, tensor in weights.items():
-            check_fit(self._what, name, tensor, base.get(name))
+            check_replacement(self._what, name, tensor, base.get(name))
         if not weights and not self._changed:
             return
         try:
