@@ -1,4 +1,4 @@
-"""Where a checkpoint comes from: a local diffusers folder, a hub id, or a single-file checkpoint. Never a pickle."""
+"""Sources of checkpoints: a local diffusers folder, a hub id, or a single-file checkpoint. Never a pickle."""
 
 from __future__ import annotations
 
@@ -11,12 +11,11 @@ from pathlib import Path
 
 from sdtrt.errors import ModelError
 from sdtrt.system.files import replace_folder, sha256
-
-WANTED = ["*.json", "*.txt", "*.safetensors"]
+from sdtrt.system.repo_id import is_repo_id
 
 
 def resolve(model: str, revision: str | None = None, variant: str | None = None) -> Path:
-    """A local folder in diffusers' layout for `model`; downloads from the hub or converts when necessary."""
+    """A local folder in diffusers' layout for `model`, downloaded or converted when necessary; else ModelError."""
     path = Path(model).expanduser()
     if path.is_dir():
         if not (path / "model_index.json").is_file():
@@ -30,7 +29,7 @@ def resolve(model: str, revision: str | None = None, variant: str | None = None)
         return path
     if path.is_file() or path.suffix in {".safetensors", ".ckpt", ".pt", ".bin"}:
         return _single_file(path)
-    if model.count("/") != 1 or model.startswith((".", "/", "~")):
+    if not is_repo_id(model):
         raise ModelError(
             "there is no such model",
             slug="model-missing",
@@ -55,8 +54,8 @@ def controlnet_names(models: Sequence[str]) -> dict[str, str]:
 
 def _controlnet(model: str) -> Path:
     folder = Path(model).expanduser()
-    if not folder.is_dir() and model.count("/") == 1 and not model.startswith((".", "/", "~")):
-        folder = _download(model, None, None)
+    if not folder.is_dir() and is_repo_id(model):
+        folder = _download(model)
     config = folder / "config.json"
     kind = json.loads(config.read_text(encoding="utf-8")).get("_class_name") if config.is_file() else None
     if kind != "ControlNetModel":
@@ -69,12 +68,12 @@ def _controlnet(model: str) -> Path:
     return folder
 
 
-def at_hand(model: str, revision: str | None = None, variant: str | None = None) -> Path | None:
-    """The folder of `model` if it is on this machine, whole; nothing is downloaded or converted."""
+def find_local(model: str, revision: str | None = None, variant: str | None = None) -> Path | None:
+    """The folder of `model` if a complete one is on this machine; nothing is downloaded or converted."""
     path = Path(model).expanduser()
     if path.is_file():
         path = _converted(path)
-    elif not path.is_dir() and model.count("/") == 1:
+    elif not path.is_dir() and is_repo_id(model):
         with suppress(ModelError):
             path = _download(model, revision, variant, local_files_only=True)
     try:
@@ -85,30 +84,37 @@ def at_hand(model: str, revision: str | None = None, variant: str | None = None)
     return path if all(any(part.glob("*.safetensors")) for part in parts) else None
 
 
-def controlnet_at_hand(model: str) -> Path | None:
-    """The folder of a ControlNet if it is on this machine, whole; nothing is downloaded."""
+def find_local_controlnet(model: str) -> Path | None:
+    """The folder of a ControlNet if its weights are on this machine; nothing is downloaded."""
     folder = Path(model).expanduser()
-    if not folder.is_dir() and model.count("/") == 1:
+    if not folder.is_dir() and is_repo_id(model):
         with suppress(ModelError):
-            folder = _download(model, None, None, local_files_only=True)
+            folder = _download(model, local_files_only=True)
     return folder if any(folder.glob("*.safetensors")) else None
 
 
 def weights_digest(folder: Path, part: str) -> str:
-    """Digest of one part's weights and config: the identity of what an engine is built from."""
+    """Digest of one part's weights and config, which identifies what an engine is built from."""
     files = sorted(p for p in (folder / part).iterdir() if p.suffix in {".safetensors", ".json"})
     text = "".join(f"{p.name} {sha256(p.resolve())}\n" for p in files)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _download(model: str, revision: str | None, variant: str | None, local_files_only: bool = False) -> Path:
+def _download(
+    model: str, revision: str | None = None, variant: str | None = None, local_files_only: bool = False
+) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-    patterns = ["*.json", "*.txt", f"*.{variant}.safetensors"] if variant else WANTED
+    weights = f"*.{variant}.safetensors" if variant else "*.safetensors"
     try:
-        found = snapshot_download(model, revision=revision, allow_patterns=patterns, local_files_only=local_files_only)
-        return Path(found)
+        folder = snapshot_download(
+            model,
+            revision=revision,
+            allow_patterns=["*.json", "*.txt", weights],
+            local_files_only=local_files_only,
+        )
+        return Path(folder)
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as exc:
         raise ModelError(
             "the model cannot be fetched from the hub",
@@ -120,12 +126,12 @@ def _download(model: str, revision: str | None, variant: str | None, local_files
 
 
 def _converted(path: Path) -> Path:
-    """Where a single-file checkpoint lies in diffusers' layout, once it was converted."""
+    """The folder of a converted single-file checkpoint."""
     return path.with_name(f"{path.stem}.diffusers")
 
 
 def _single_file(path: Path) -> Path:
-    """Convert with diffusers' own loader into a folder beside the checkpoint, once."""
+    """The checkpoint in diffusers' layout, in a folder next to it; diffusers' own loader converts it the first time."""
     if path.suffix != ".safetensors":
         raise ModelError(
             "only safetensors checkpoints are loaded: any other file may run code when it is opened",
