@@ -7,6 +7,8 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Literal
 
+from rich.filesize import decimal
+
 from sdtrt import lora, models
 from sdtrt.bundle.bundle import Bundle
 from sdtrt.bundle.manifest import Memory
@@ -48,7 +50,7 @@ def describe_add_profile(bundle: Bundle, specs: Mapping[str, ComponentSpec], bac
     lines = [
         command,
         f"rebuilt: {', '.join(anew)}; kept: {', '.join(kept) or 'nothing'}",
-        f"their last build, with {number}: {duration(seconds)}, {count / 1e6:,.1f} MB on disk",
+        f"their last build, with {number}: {duration(seconds)}, {decimal(count)} on disk",
         _activations(bundle, specs, asked),
     ]
     return "\n    ".join(lines)
