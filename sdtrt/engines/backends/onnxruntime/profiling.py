@@ -1,9 +1,9 @@
 """ONNX Runtime's optimized graph and its profile, read into layers that name the ONNX nodes they implement.
 
-The runtime fuses and renames nodes but keeps the names of most tensors. So a node of its graph implements what lies, in
-our graph, between its outputs and the tensors that other nodes of it compute. Tensors that it adds around blocked
-convolutions (`reorder_token_7`) stand for one of ours, found through the reorder nodes; a blocked node is named after
-our tensor (`conv2d_3_nchwc`).
+The runtime fuses and renames nodes but keeps the names of most tensors. So a node of the optimized graph implements the
+nodes of the exported graph between its outputs and the tensors that other optimized nodes compute. A tensor that the
+runtime adds around blocked convolutions (`reorder_token_7`) equals an exported one, found through the reorder nodes; a
+blocked node is named after the exported tensor (`conv2d_3_nchwc`).
 """
 
 from __future__ import annotations
@@ -25,37 +25,44 @@ _REORDER = {"ReorderInput", "ReorderOutput"}
 
 
 def layers_of(model: Path, optimized: Path, trace: Path, runs: int) -> tuple[Layer, ...]:
-    """One layer per node of the optimized graph, in order; the first of `runs` + 1 runs is a warm-up."""
+    """The layers, one per node of the optimized graph, in its order.
+
+    Args:
+        model: the exported ONNX file.
+        optimized: the graph that the runtime wrote.
+        trace: the JSON file of its profiler, of `runs` + 1 runs, the first a warm-up.
+        runs: timed runs.
+    """
     graph = onnx.load(optimized, load_external_data=False).graph
     nodes, weights = list(graph.node), {t.name for t in graph.initializer}
-    ours = _Region(onnx.load(model, load_external_data=False).graph)
+    exported = _ExportedGraph(onnx.load(model, load_external_data=False).graph)
     aliases = _aliases(nodes)
     events = _events(trace)
-    real = {aliases.get(o, o) for node in nodes for o in node.output}
-    return tuple(_layer(node, ours, aliases, real, weights, events.get(node.name, []), runs) for node in nodes)
+    computed = {aliases.get(o, o) for node in nodes for o in node.output}
+    return tuple(_layer(node, exported, aliases, computed, weights, events.get(node.name, []), runs) for node in nodes)
 
 
-class _Region:
-    """Our graph, asked for the nodes behind a tensor."""
+class _ExportedGraph:
+    """The producers of the exported graph's tensors."""
 
     def __init__(self, graph: onnx.GraphProto) -> None:
         self.producers = {name: node for node in graph.node for name in node.output}
         self.names = {node.name for node in graph.node}
 
-    def behind(self, outputs: Iterable[str], real: set[str]) -> list[onnx.NodeProto]:
-        """Nodes that compute `outputs`, back to the next `real` tensors: those that the runtime still computes."""
-        found: dict[str, onnx.NodeProto] = {}
+    def nodes_between(self, computed: set[str], outputs: Iterable[str]) -> list[onnx.NodeProto]:
+        """Nodes that compute `outputs` from the nearest tensors that the runtime still computes."""
+        nodes: dict[str, onnx.NodeProto] = {}
         stack = [self.producers[o] for o in outputs if o in self.producers]
         while stack:
             node = stack.pop()
-            found[node.name] = node
-            feeding = (self.producers[i] for i in node.input if i not in real and i in self.producers)
-            stack += [n for n in feeding if n.name not in found]
-        return list(found.values())
+            nodes[node.name] = node
+            feeding = (self.producers[i] for i in node.input if i not in computed and i in self.producers)
+            stack += [n for n in feeding if n.name not in nodes]
+        return list(nodes.values())
 
 
 def _aliases(nodes: list[onnx.NodeProto]) -> dict[str, str]:
-    """Our tensor for each of the runtime's own."""
+    """The exported tensor that equals each of the runtime's own."""
     aliases = {n.input[0]: n.output[0] for n in nodes if n.op_type == "ReorderOutput"}
     aliases |= {n.output[0]: n.input[0] for n in nodes if n.op_type == "ReorderInput"}
     for node in nodes:
@@ -66,9 +73,9 @@ def _aliases(nodes: list[onnx.NodeProto]) -> dict[str, str]:
 
 def _layer(
     node: onnx.NodeProto,
-    ours: _Region,
+    exported: _ExportedGraph,
     aliases: dict[str, str],
-    real: set[str],
+    computed: set[str],
     weights: set[str],
     events: list[dict[str, Any]],
     runs: int,
@@ -76,9 +83,9 @@ def _layer(
     outputs = [aliases.get(o, o) for o in node.output]
     inputs = {aliases.get(i, i) for i in node.input}
     # A layer that only changes the layout implements no node; it belongs to the module whose tensor it moves.
-    covered = [] if node.op_type in _REORDER else ours.behind(outputs, real)
-    owner = next((ours.producers[t].name for t in (*outputs, *inputs) if t in ours.producers), None)
-    if owner is None and node.name in ours.names:
+    nodes = [] if node.op_type in _REORDER else exported.nodes_between(computed, outputs)
+    owner = next((exported.producers[t].name for t in (*outputs, *inputs) if t in exported.producers), None)
+    if owner is None and node.name in exported.names:
         owner = node.name
     times = tuple(e["dur"] / 1e3 for e in events[-runs:]) if len(events) >= runs else None
     arguments = events[-1]["args"] if events else {}
@@ -90,7 +97,7 @@ def _layer(
         precision=_precision(arguments),
         inputs=tuple(t for t in _tensors(node.input, arguments, "input_type_shape") if t.name not in weights),
         outputs=_tensors(node.output, arguments, "output_type_shape"),
-        nodes=tuple(n.name for n in covered),
+        nodes=tuple(n.name for n in nodes),
         module=None if owner is None else module_of(owner),
         times_ms=times,
     )
@@ -106,14 +113,14 @@ def _events(trace: Path) -> dict[str, list[dict[str, Any]]]:
 
 
 def _tensors(names: Iterable[str], arguments: dict[str, Any], key: str) -> tuple[TensorInfo, ...]:
-    """Tensors with the type and shape that the profiler saw; without them when it did not see one for each."""
-    named, seen = [n for n in names if n], arguments.get(key, [])
-    if len(seen) != len(named) or any(len(entry) != 1 for entry in seen):
+    """Tensors with the type and shape of the trace; without both unless the trace has one for each."""
+    named, entries = [n for n in names if n], arguments.get(key, [])
+    if len(entries) != len(named) or any(len(entry) != 1 for entry in entries):
         return tuple(TensorInfo(name=n) for n in named)
-    found = (next(iter(entry.items())) for entry in seen)
     return tuple(
         TensorInfo(name=n, shape=tuple(shape), dtype=_DTYPES.get(dtype, dtype))
-        for n, (dtype, shape) in zip(named, found, strict=True)
+        for n, entry in zip(named, entries, strict=True)
+        for dtype, shape in entry.items()
     )
 
 
