@@ -1,4 +1,4 @@
-"""Model families: what the components of a checkpoint are called, take and give. One file per family."""
+"""Model families: names, inputs and outputs of the components of a checkpoint. One file per family."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from sdtrt.shapes.spec import ComponentSpec
 
 
 def make(spec: ComponentSpec, folder: Path) -> nn.Module:
-    """The U-Net or text encoder of the configs in `folder`, as `spec.load` would give it; buffers are real."""
+    """The U-Net or text encoder of the configs in `folder`, as `spec.load` returns it; its buffers are real."""
     module: Any
     with init_empty_weights(include_buffers=False):
         if spec.attribute == "unet":
@@ -26,5 +26,5 @@ def make(spec: ComponentSpec, folder: Path) -> nn.Module:
             projected = any(t.name == "text_embeds" for t in spec.outputs)
             cls = CLIPTextModelWithProjection if projected else CLIPTextModel
             module = TextEncoder(cls(CLIPTextConfig.from_pretrained(folder / spec.attribute)))
-    made: nn.Module = module.eval().requires_grad_(False)
-    return made
+    meta_module: nn.Module = module.eval().requires_grad_(False)
+    return meta_module
