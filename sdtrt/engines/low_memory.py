@@ -17,33 +17,25 @@ if TYPE_CHECKING:
 
 
 class EngineSlot:
-    """Holds the one engine that is loaded; threads take turns."""
+    """Holds the one engine that is loaded; threads take turns by its lock."""
 
     def __init__(self, backend: Backend) -> None:
         self.backend = backend
         self.lock = threading.RLock()
-        self._owner: Path | None = None
-        self._engine: Engine | None = None
+        self.folder: Path | None = None
+        self.engine: Engine | None = None
 
-    def load(self, folder: Path, context: EngineContext) -> tuple[Engine, float | None]:
-        """The engine of `folder`, and the seconds of its loading or None when it was loaded already.
+    def load(self, folder: Path, context: EngineContext) -> Engine:
+        """Load the engine of `folder`; the slot must be clear."""
+        self.folder, self.engine = folder, self.backend.load(folder, context)
+        return self.engine
 
-        The caller holds the lock while it uses the engine.
-        """
-        if self._engine is not None and self._owner == folder:
-            return self._engine, None
-        self.clear()
-        started = time.perf_counter()
-        self._owner, self._engine = folder, self.backend.load(folder, context)
-        return self._engine, time.perf_counter() - started
-
-    def clear(self, owner: Path | None = None) -> None:
-        """Drop the engine that is loaded, or only that of `owner`."""
-        if self._engine is None or owner not in (None, self._owner):
-            return
-        self._engine._wait()
-        self._engine.close()
-        self._engine = None
+    def clear(self) -> None:
+        """Drop the engine that is loaded."""
+        if self.engine is not None:
+            self.engine._wait()
+            self.engine.close()
+        self.folder = self.engine = None
 
 
 class LazyEngine(Engine):
@@ -67,7 +59,8 @@ class LazyEngine(Engine):
     def close(self) -> None:
         """Drop the engine, if it is the one that is loaded."""
         with self._slot.lock:
-            self._slot.clear(self._folder)
+            if self._slot.folder == self._folder:
+                self._slot.clear()
 
     def weights(self) -> Any:
         """Unsupported: other weights would be lost with the engine."""
@@ -93,10 +86,13 @@ class LazyEngine(Engine):
             return self._engine()._layers(tensors, runs)
 
     def _engine(self) -> Engine:
-        engine, load_s = self._slot.load(self._folder, self.context)
-        if load_s is not None:
+        engine = self._slot.engine
+        if engine is None or self._slot.folder != self._folder:
+            self._slot.clear()
+            started = time.perf_counter()
+            engine = self._slot.load(self._folder, self.context)
             self._loads += 1
-            self._load_s += load_s
+            self._load_s += time.perf_counter() - started
         return engine
 
 
@@ -105,5 +101,5 @@ def load_lazily(backend: Backend, parts: Mapping[str, tuple[Path, EngineContext]
     if not parts:
         return {}
     slot = EngineSlot(backend)
-    device = slot.load(*next(iter(parts.values())))[0].device
+    device = slot.load(*next(iter(parts.values()))).device
     return {name: LazyEngine(context, folder, slot, device) for name, (folder, context) in parts.items()}

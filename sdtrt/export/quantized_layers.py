@@ -44,14 +44,8 @@ def quantize_weight(values: Tensor, scale: Tensor, scheme: str) -> Tensor:
     return _rounded(values, scale.reshape(-1, *[1] * (values.ndim - 1)) if scale.ndim else scale, scheme)
 
 
-@quantize_input.register_fake
-def _(values: Tensor, scale: float, scheme: str) -> Tensor:
-    return torch.empty_like(values)
-
-
-@quantize_weight.register_fake
-def _(values: Tensor, scale: Tensor, scheme: str) -> Tensor:
-    return torch.empty_like(values)
+for _operator in (quantize_input, quantize_weight):
+    _operator.register_fake(lambda values, scale, scheme: torch.empty_like(values))
 
 
 def _rounded(values: Tensor, scale: Tensor, scheme: str) -> Tensor:

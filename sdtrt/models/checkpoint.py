@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from contextlib import suppress
 from math import prod
 from pathlib import Path
 
@@ -36,7 +35,7 @@ def resolve(model: str, revision: str | None = None, variant: str | None = None)
             received=model,
             expected="a local diffusers folder, a .safetensors checkpoint, or a hub id like owner/name",
         )
-    return _download(model, revision, variant)
+    return _folder(model, revision, variant)
 
 
 def controlnets(models: Sequence[str] | None) -> dict[str, Path] | None:
@@ -53,9 +52,7 @@ def controlnet_names(models: Sequence[str]) -> dict[str, str]:
 
 
 def _controlnet(model: str) -> Path:
-    folder = Path(model).expanduser()
-    if not folder.is_dir() and is_repo_id(model):
-        folder = _download(model)
+    folder = _folder(model)
     config = folder / "config.json"
     kind = json.loads(config.read_text(encoding="utf-8")).get("_class_name") if config.is_file() else None
     if kind != "ControlNetModel":
@@ -71,25 +68,21 @@ def _controlnet(model: str) -> Path:
 def find_local(model: str, revision: str | None = None, variant: str | None = None) -> Path | None:
     """The folder of `model` if a complete one is on this machine; nothing is downloaded or converted."""
     path = Path(model).expanduser()
-    if path.is_file():
-        path = _converted(path)
-    elif not path.is_dir() and is_repo_id(model):
-        with suppress(ModelError):
-            path = _download(model, revision, variant, local_files_only=True)
     try:
-        index = json.loads((path / "model_index.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        folder = _converted(path) if path.is_file() else _folder(model, revision, variant, local_files_only=True)
+        index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
+    except (ModelError, OSError, ValueError):
         return None
-    parts = [path / name for name in ("unet", "vae") if name in index]
-    return path if all(any(part.glob("*.safetensors")) for part in parts) else None
+    parts = [folder / name for name in ("unet", "vae") if name in index]
+    return folder if all(any(part.glob("*.safetensors")) for part in parts) else None
 
 
 def find_local_controlnet(model: str) -> Path | None:
     """The folder of a ControlNet if its weights are on this machine; nothing is downloaded."""
-    folder = Path(model).expanduser()
-    if not folder.is_dir() and is_repo_id(model):
-        with suppress(ModelError):
-            folder = _download(model, local_files_only=True)
+    try:
+        folder = _folder(model, local_files_only=True)
+    except ModelError:
+        return None
     return folder if any(folder.glob("*.safetensors")) else None
 
 
@@ -100,9 +93,13 @@ def weights_digest(folder: Path, part: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _download(
+def _folder(
     model: str, revision: str | None = None, variant: str | None = None, local_files_only: bool = False
 ) -> Path:
+    """The folder `model`, downloaded when it is a hub id instead."""
+    path = Path(model).expanduser()
+    if path.is_dir() or not is_repo_id(model):
+        return path
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 

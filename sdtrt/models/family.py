@@ -35,10 +35,6 @@ class ModelFamily:
     text_encoders: tuple[str, ...]
     conditioning: Callable[[Configs], Mapping[str, int]]
 
-    def matches(self, pipeline: str) -> bool:
-        """Whether a pipeline class belongs here."""
-        return pipeline in self.pipelines.values()
-
     def components(
         self, folder: Path, precision: str, controlnets: Mapping[str, Path] | None = None
     ) -> dict[str, ComponentSpec]:

@@ -57,19 +57,11 @@ class ProfileChoice:
 
 
 class BuiltSizes:
-    """The sizes of one engine.
-
-    Attributes:
-        spec: the component.
-        profiles: those of the bundle, as far as they concern the component.
-        ranges: the shapes of the inputs in each of them.
-        steps: granularity of height and width, in pixels.
-    """
+    """The sizes of one engine: relevant profiles, the shape ranges in each, and the steps of height and width."""
 
     def __init__(
         self, spec: ComponentSpec, profiles: Sequence[ShapeProfile], ranges: Callable[[ShapeProfile], Ranges]
     ) -> None:
-        """`ranges` gives the shapes of the inputs in a profile."""
         self.spec, self.profiles = spec, relevant_profiles(spec, profiles)
         self.ranges = tuple(map(ranges, self.profiles))
         self.steps = spec.steps(profiles)

@@ -79,11 +79,6 @@ class TensorSpec:
         """The symbolic axes: {axis: expression}."""
         return {i: Expr.parse(d) for i, d in enumerate(self.shape) if isinstance(d, str)}
 
-    @property
-    def batch_axis(self) -> int | None:
-        """The axis that holds the batch, not always the first; None when there is none."""
-        return next((axis for axis, expr in self.axes().items() if expr.symbol == "B"), None)
-
 
 @dataclass(frozen=True)
 class ShapeProfile:
@@ -202,14 +197,16 @@ class ComponentSpec:
 
     @property
     def batch_axes(self) -> dict[str, int]:
-        """The batch axis of each input and output that has one, by name."""
-        return {t.name: axis for t in (*self.inputs, *self.outputs) if (axis := t.batch_axis) is not None}
+        """The batch axis, not always the first, of each input and output that has one."""
+        tensors = (*self.inputs, *self.outputs)
+        return {t.name: axis for t in tensors for axis, expr in t.axes().items() if expr.symbol == "B"}
 
     @property
     def can_split_batch(self) -> bool:
         """Whether a call can run in parts: every output has a batch axis, and all inputs have the same rows."""
-        rows = {t.shape[axis] for t in self.inputs if (axis := t.batch_axis) is not None}
-        return len(rows) == 1 and all(t.batch_axis is not None for t in self.outputs)
+        axes = self.batch_axes
+        rows = {t.shape[axes[t.name]] for t in self.inputs if t.name in axes}
+        return len(rows) == 1 and all(t.name in axes for t in self.outputs)
 
     def steps(self, profiles: Sequence[ShapeProfile]) -> dict[str, int]:
         """Granularity of height and width, in pixels, that the engine of this component keeps."""

@@ -26,7 +26,6 @@ from sdtrt.system import env, malloc
 from sdtrt.system.json_records import Record
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
 MODEL = "engine.onnx"
@@ -132,16 +131,13 @@ class OrtEngine(Engine):
         }
 
     def _bind_all(self, binding: Any, inputs: Mapping[str, Tensor], outputs: Mapping[str, Tensor]) -> None:
-        for name, tensor in inputs.items():
-            self._bind(binding.bind_input, name, tensor)
-        for name, tensor in outputs.items():
-            self._bind(binding.bind_output, name, tensor)
-
-    def _bind(self, bind: Any, name: str, tensor: torch.Tensor) -> None:
         import numpy as np
 
-        dtype = np.dtype(str(tensor.dtype).removeprefix("torch."))
-        bind(name, self.device.type, self.device.index or 0, dtype, tuple(tensor.shape), tensor.data_ptr())
+        device = self.device.type, self.device.index or 0
+        for bind, tensors in ((binding.bind_input, inputs), (binding.bind_output, outputs)):
+            for name, tensor in tensors.items():
+                dtype = np.dtype(str(tensor.dtype).removeprefix("torch."))
+                bind(name, *device, dtype, tuple(tensor.shape), tensor.data_ptr())
 
     def _layers(self, tensors: Mapping[str, Tensor], runs: int) -> tuple[Layer, ...]:
         """The layers, timed in another session, since the profiler slows its session.

@@ -34,34 +34,58 @@ def layers_of(model: Path, optimized: Path, trace: Path, runs: int) -> tuple[Lay
         runs: timed runs.
     """
     graph = onnx.load(optimized, load_external_data=False).graph
-    nodes, weights = list(graph.node), {t.name for t in graph.initializer}
-    exported = _ExportedGraph(onnx.load(model, load_external_data=False).graph)
-    aliases = _aliases(nodes)
+    join = _Join(onnx.load(model, load_external_data=False).graph, graph)
     events = _events(trace)
-    computed = {aliases.get(o, o) for node in nodes for o in node.output}
-    return tuple(_layer(node, exported, aliases, computed, weights, events.get(node.name, []), runs) for node in nodes)
+    return tuple(join.layer(node, events.get(node.name, []), runs) for node in graph.node)
 
 
-class _ExportedGraph:
-    """The producers of the exported graph's tensors."""
+class _Join:
+    """Joins nodes of the optimized graph to those of the exported one."""
 
-    def __init__(self, graph: onnx.GraphProto) -> None:
-        self.producers = {name: node for node in graph.node for name in node.output}
-        self.names = {node.name for node in graph.node}
+    def __init__(self, exported: onnx.GraphProto, optimized: onnx.GraphProto) -> None:
+        self.producers = {name: node for node in exported.node for name in node.output}
+        self.names = {node.name for node in exported.node}
+        self.weights = {t.name for t in optimized.initializer}
+        self.aliases = _aliases(optimized.node)
+        self.computed = {self.aliases.get(o, o) for node in optimized.node for o in node.output}
 
-    def nodes_between(self, computed: set[str], outputs: Iterable[str]) -> list[onnx.NodeProto]:
-        """Nodes that compute `outputs` from the nearest tensors that the runtime still computes."""
-        nodes: dict[str, onnx.NodeProto] = {}
+    def layer(self, node: onnx.NodeProto, events: list[dict[str, Any]], runs: int) -> Layer:
+        """The layer of an optimized node, with its kernel events of all runs."""
+        outputs = [self.aliases.get(o, o) for o in node.output]
+        inputs = {self.aliases.get(i, i) for i in node.input}
+        # A layer that only changes the layout implements no node; it belongs to the module whose tensor it moves.
+        nodes = [] if node.op_type in _REORDER else self._nodes_of(outputs)
+        owner = next((self.producers[t].name for t in (*outputs, *inputs) if t in self.producers), None)
+        if owner is None and node.name in self.names:
+            owner = node.name
+        arguments = events[-1]["args"] if events else {}
+        tensors = _tensors(node.input, arguments, "input_type_shape")
+        return Layer(
+            name=node.name,
+            kind=node_kind(owner or "", node.op_type),
+            op=node.op_type,
+            kernel=arguments.get("provider"),
+            precision=_precision(arguments),
+            inputs=tuple(t for t in tensors if t.name not in self.weights),
+            outputs=_tensors(node.output, arguments, "output_type_shape"),
+            nodes=tuple(nodes),
+            module=None if owner is None else module_of(owner),
+            times_ms=tuple(e["dur"] / 1e3 for e in events[-runs:]) if len(events) >= runs else None,
+        )
+
+    def _nodes_of(self, outputs: Iterable[str]) -> list[str]:
+        """Exported nodes that compute `outputs` from the nearest tensors that the runtime still computes."""
+        nodes: dict[str, None] = {}
         stack = [self.producers[o] for o in outputs if o in self.producers]
         while stack:
             node = stack.pop()
-            nodes[node.name] = node
-            feeding = (self.producers[i] for i in node.input if i not in computed and i in self.producers)
+            nodes[node.name] = None
+            feeding = (self.producers[i] for i in node.input if i not in self.computed and i in self.producers)
             stack += [n for n in feeding if n.name not in nodes]
-        return list(nodes.values())
+        return list(nodes)
 
 
-def _aliases(nodes: list[onnx.NodeProto]) -> dict[str, str]:
+def _aliases(nodes: Iterable[onnx.NodeProto]) -> dict[str, str]:
     """The exported tensor that equals each of the runtime's own."""
     aliases = {n.input[0]: n.output[0] for n in nodes if n.op_type == "ReorderOutput"}
     aliases |= {n.output[0]: n.input[0] for n in nodes if n.op_type == "ReorderInput"}
@@ -69,38 +93,6 @@ def _aliases(nodes: list[onnx.NodeProto]) -> dict[str, str]:
         if node.name.endswith("_nchwc"):
             aliases.setdefault(node.output[0], node.name.removesuffix("_nchwc"))
     return aliases
-
-
-def _layer(
-    node: onnx.NodeProto,
-    exported: _ExportedGraph,
-    aliases: dict[str, str],
-    computed: set[str],
-    weights: set[str],
-    events: list[dict[str, Any]],
-    runs: int,
-) -> Layer:
-    outputs = [aliases.get(o, o) for o in node.output]
-    inputs = {aliases.get(i, i) for i in node.input}
-    # A layer that only changes the layout implements no node; it belongs to the module whose tensor it moves.
-    nodes = [] if node.op_type in _REORDER else exported.nodes_between(computed, outputs)
-    owner = next((exported.producers[t].name for t in (*outputs, *inputs) if t in exported.producers), None)
-    if owner is None and node.name in exported.names:
-        owner = node.name
-    times = tuple(e["dur"] / 1e3 for e in events[-runs:]) if len(events) >= runs else None
-    arguments = events[-1]["args"] if events else {}
-    return Layer(
-        name=node.name,
-        kind=node_kind(owner or "", node.op_type),
-        op=node.op_type,
-        kernel=arguments.get("provider"),
-        precision=_precision(arguments),
-        inputs=tuple(t for t in _tensors(node.input, arguments, "input_type_shape") if t.name not in weights),
-        outputs=_tensors(node.output, arguments, "output_type_shape"),
-        nodes=tuple(n.name for n in nodes),
-        module=None if owner is None else module_of(owner),
-        times_ms=times,
-    )
 
 
 def _events(trace: Path) -> dict[str, list[dict[str, Any]]]:
