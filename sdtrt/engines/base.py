@@ -227,6 +227,15 @@ class Engine(ABC):
         )
         return shape_errors.error(self.sizes, shapes_of(inputs), describe_add_profile)
 
+    def _failed(self, cause: Exception, tensors: Mapping[str, Tensor]) -> EngineError:
+        """The error of a backend whose library failed on these inputs."""
+        return EngineError(
+            f"the engine of {self.spec.name} failed",
+            slug="engine-failed",
+            received=str(cause).strip().splitlines()[0],
+            expected=", ".join(f"{n} {shape}" for n, shape in shapes_of(tensors).items()) + " to run",
+        )
+
     def _check_weights(self) -> None:
         """Unsupported when the engine has other weights than the build, whose weights the module has."""
         try:

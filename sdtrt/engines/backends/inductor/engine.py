@@ -129,12 +129,7 @@ class InductorEngine(Engine):
             with self._lock:
                 outputs = runner(ready, tensors)
         except RuntimeError as exc:
-            raise EngineError(
-                f"the engine of {self.spec.name} failed",
-                slug="engine-failed",
-                received=str(exc).strip().splitlines()[0],
-                expected=", ".join(f"{n} {tuple(t.shape)}" for n, t in tensors.items()) + " to run",
-            ) from exc
+            raise self._failed(exc, tensors) from exc
         named = zip(self.spec.outputs, outputs, strict=True)
         return {t.name: o.narrow(self.spec.batch_axes[t.name], 0, rows) if rows < bucket.rows else o for t, o in named}
 

@@ -113,12 +113,7 @@ class OrtEngine(Engine):
             self._bind_all(binding, tensors, outputs)
             session.run_with_iobinding(binding)
         except Exception as exc:
-            raise EngineError(
-                f"the engine of {self.spec.name} failed",
-                slug="engine-failed",
-                received=str(exc).strip().splitlines()[0],
-                expected=", ".join(f"{n} {tuple(t.shape)}" for n, t in tensors.items()) + " to run",
-            ) from exc
+            raise self._failed(exc, tensors) from exc
         return outputs
 
     def _outputs(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
