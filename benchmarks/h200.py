@@ -105,7 +105,7 @@ def build(model: str, component: str, variant: str, rows: tuple[int, ...], folde
     checked = backend.check_options({**options, "rows": rows, "device": DEVICE})
     backend.build(Source(spec, module, (profile,), None, ranges=ranges), checked, work)
     facts: dict[str, Any] = {"build_s": time.perf_counter() - made, "make_s": made - started}
-    facts |= {"peak_gpu_bytes": torch.cuda.max_memory_allocated(), "options": checked}
+    facts |= {"peak_gpu_bytes": torch.cuda.max_memory_allocated(), "options": checked.model_dump(mode="json")}
     (work / "facts.json").write_text(json.dumps(facts), encoding="utf-8")
     work.rename(target)
 
@@ -116,8 +116,8 @@ def load(model: str, component: str, variant: str, rows: tuple[int, ...], folder
     target = place(folder, component, variant, rows)
     options = json.loads((target / "facts.json").read_text(encoding="utf-8"))["options"]
     started = time.perf_counter()
-    context = EngineContext(specs[component], (profile,), options)
-    engine = engines.load("inductor").load(target, context)
+    backend = engines.load("inductor")
+    engine = backend.load(target, EngineContext(specs[component], (profile,), backend.check_options(options)))
     if DEVICE == "cuda":
         torch.cuda.synchronize()
     return engine, time.perf_counter() - started

@@ -108,7 +108,7 @@ def full_size(folder: Path, kept: Path, runs: int) -> dict[str, Any]:
         onnx = onnx_export.capture(spec, module, [profile], backend.opset, folder / "exported")
         optimize.optimize(onnx, backend.passes)
         kept.mkdir(parents=True)
-        backend.build(engines.Source(spec, module, (profile,), onnx), {}, kept)
+        backend.build(engines.Source(spec, module, (profile,), onnx), backend.check_options({}), kept)
     started = time.perf_counter()
     engine = backend.load(kept, EngineContext(spec, (profile,), backend.check_options({})))
     opened_ms = (time.perf_counter() - started) * 1e3

@@ -82,7 +82,8 @@ def prepare(folder: Path) -> tuple[ComponentSpec, ShapeProfile, dict[str, Path]]
             changes = optimize.optimize(work / exported.name, [p for p in backend.passes if fused or p != FUSION])
             print(f"{form}: {changes[-1].nodes_after} nodes", file=sys.stderr)
             paths[form].mkdir()
-            backend.build(engines.Source(spec, module, (profile,), work / exported.name), {}, paths[form])
+            source = engines.Source(spec, module, (profile,), work / exported.name)
+            backend.build(source, backend.check_options({}), paths[form])
             shutil.rmtree(work)
         shutil.rmtree(exported.parent)
     return spec, profile, paths

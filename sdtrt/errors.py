@@ -1,4 +1,4 @@
-"""Every error that sdtrt raises on purpose. Vendor errors are translated into these once, at the border.
+"""Every error that sdtrt raises on purpose. Errors of other libraries are translated into these where they are called.
 
 SdtrtError
 ├── ConfigError         a config file, profile or argument is wrong
@@ -15,8 +15,8 @@ SdtrtError
 ├── PlanError           a plan.json cannot be read
 └── VerifyError         an engine's result is too far from eager PyTorch
 
-Each carries a `slug`, stable across versions, and says what was received, what was expected and what to do. A fallback
-that the user chose is a `FallbackWarning`.
+Each carries a `slug`, stable across versions, and names what was received, what was expected and the next step. A
+fallback that the user chose is a `FallbackWarning`.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class ShapeError(SdtrtError, ValueError):
 
 
 class Unsupported(SdtrtError, NotImplementedError):
-    """An engine cannot do what diffusers was asked for."""
+    """An engine cannot do what was requested of diffusers' pipeline."""
 
     slug = "unsupported"
 
@@ -106,7 +106,7 @@ class EngineError(SdtrtError):
 
 
 class NonFiniteError(EngineError):
-    """An engine gave NaN or Inf: `component`, the step from 1 on and the timestep at which it arose, where known."""
+    """An engine gave NaN or Inf in `component`, at denoising step `step`, from 1 on, and at `timestep`, where known."""
 
     slug = "engine-nonfinite"
     component: str
@@ -115,7 +115,7 @@ class NonFiniteError(EngineError):
 
 
 class NonFiniteWarning(UserWarning):
-    """The same as NonFiniteError, where a warning was asked for."""
+    """NonFiniteError as a warning, where the user chose that."""
 
 
 class BundleError(SdtrtError):
@@ -137,4 +137,4 @@ class VerifyError(SdtrtError):
 
 
 class FallbackWarning(UserWarning):
-    """An engine was asked for a size that was not built, and the checkpoint's own module runs in its place."""
+    """The checkpoint's own module runs in place of an engine, for a size that was not built."""

@@ -1,7 +1,7 @@
-"""The tree is the registry: a folder's modules are its extensions, listed without importing, imported when named.
+"""Registry folders: the modules of a folder are its extensions, listed without importing, imported when named.
 
-A leading underscore keeps a helper out. No decorators and no entry points: to add a backend, family, pass or plot is
-to add one file.
+A leading underscore keeps a helper out. There are no decorators and no entry points: a backend, family, pass or plot
+is added as one file.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ def names(package: str) -> tuple[str, ...]:
 
 def load(package: str, name: str, error: type[SdtrtError] = SdtrtError) -> ModuleType:
     """Import the extension `name` of `package`; an unknown name raises `error` and lists the choices."""
-    known = names(package)
-    if name not in known:
+    choices = names(package)
+    if name not in choices:
         raise error(
             f"{name!r} is none of the {package.rpartition('.')[2]}",
             slug="unknown-name",
             received=name,
-            expected=", ".join(known),
+            expected=", ".join(choices),
             hint="use one of the names above",
         )
     return importlib.import_module(f"{package}.{name}")

@@ -1,7 +1,6 @@
-"""The embedded default: a small trained pipeline that draws colored shapes, and a grid of its pictures.
+"""The embedded tiny model: a small trained pipeline that draws colored shapes, and a grid of its images.
 
-It lies in `data/tiny-sd` as any checkpoint would, with a card that says how it was made: nothing else in the package
-knows that it is special.
+It is a checkpoint in `data/tiny-sd` with a card on its training; no other module treats it specially.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ PROMPTS = (
 
 
 def copy(folder: Path) -> Path:
-    """Put the model into `folder`, unless one is there, and return the folder."""
+    """Copy the model to `folder`, unless one is there, and return the folder."""
     if not (folder / "model_index.json").is_file():
         work = folder.with_name(f".{folder.name}.tmp")
         shutil.rmtree(work, ignore_errors=True)
@@ -40,7 +39,7 @@ def copy(folder: Path) -> Path:
 
 
 def grid(images: Sequence[Image], prompts: Sequence[str], columns: int = 4) -> Image:
-    """The images in rows, each above its prompt, on a ground that suits light and dark pages."""
+    """The images in rows, each above its prompt, on gray, which suits light and dark pages."""
     from PIL import Image as Images
     from PIL import ImageDraw
 

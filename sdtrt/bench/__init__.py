@@ -103,7 +103,7 @@ def bench(
         backend=manifest.backend,
         backend_version=backend.version(),
         precision=manifest.precision,
-        device=backend.device(manifest.options),
+        device=backend.device(backend.check_options(manifest.options)),
         steps=steps,
         runs=runs,
         eager_dtype=str(pipes["eager"].dtype).removeprefix("torch.") if eager else None,

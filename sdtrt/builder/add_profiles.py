@@ -16,7 +16,7 @@ from sdtrt.bundle.bundle import Bundle
 from sdtrt.bundle.manifest import MANIFEST
 from sdtrt.engines import EngineContext, accuracy
 from sdtrt.errors import VerifyError
-from sdtrt.shapes import profile_selection
+from sdtrt.shapes.profile_selection import relevant_profiles
 from sdtrt.shapes.sample_inputs import sample_inputs
 from sdtrt.shapes.spec import ShapeProfile
 from sdtrt.system import files, malloc
@@ -74,7 +74,7 @@ def _explained(step: ComponentPlan, built: Sequence[ShapeProfile], after: Sequen
     """A step with the reason why its engine can stay."""
     if step.action != "reuse" or tuple(built) == tuple(after):
         return step
-    same = profile_selection.concerning(step.spec, built) == profile_selection.concerning(step.spec, after)
+    same = relevant_profiles(step.spec, built) == relevant_profiles(step.spec, after)
     why = "it does not depend on the new sizes" if same else "its engine takes the new sizes as it is"
     return replace(step, reasons=(why,))
 
@@ -83,8 +83,8 @@ def _check_kept(plan: BuildPlan, bundle: Path, built: Sequence[ShapeProfile], pr
     limit = accuracy.LIMITS[plan.config.precision][0]
     kept = [s for s in plan.steps if s.action == "reuse" and plan.backend.is_numeric]
     for index, step in enumerate(kept):
-        spec, old = step.spec, profile_selection.concerning(step.spec, built)
-        new = [p for p in plan.profiles if any(c not in old for c in profile_selection.concerning(spec, (*built, p)))]
+        spec, old = step.spec, relevant_profiles(step.spec, built)
+        new = [p for p in plan.profiles if any(c not in old for c in relevant_profiles(spec, (*built, p)))]
         if not new:
             continue
         progress(f"{spec.name}: comparing with eager at the new sizes", index / len(kept))

@@ -90,7 +90,8 @@ def run(plan: BuildPlan, out: Path, progress: Progress = lambda label, done: Non
     """Carry out a forecast."""
     if all(s.action == "reuse" for s in plan.steps):
         present = Bundle.open(out)
-        if present.manifest.options == plan.options and present.manifest.shape_profiles == plan.profiles:
+        options = plan.options.model_dump(mode="json")
+        if (present.manifest.options, present.manifest.shape_profiles) == (options, plan.profiles):
             staging.tidy(out)
             progress("up to date", 1.0)
             return present
@@ -300,7 +301,7 @@ def _manifest(plan: BuildPlan, components: Mapping[str, Component]) -> Manifest:
         backend=plan.backend.name,
         precision=plan.config.precision,
         profiles=tuple(map(str, plan.profiles)),
-        options=plan.options,
+        options=plan.options.model_dump(mode="json"),
         config=plan.config.model_dump(mode="json"),
         environment=env.describe(),
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),

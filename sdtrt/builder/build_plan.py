@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import product
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from sdtrt import engines, lora, models
 from sdtrt.builder import build_times
@@ -56,7 +56,7 @@ class BuildPlan:
     folder: Path
     family: str
     backend: engines.Backend
-    options: dict[str, Any]
+    options: engines.Options
     passes: tuple[str, ...]
     profiles: tuple[ShapeProfile, ...]
     steps: tuple[ComponentPlan, ...]
@@ -105,12 +105,13 @@ def forecast(config: BuildConfig, out: Path, force: bool = False, *, look: engin
     wanted = _wanted(config, specs)
     loras = lora.baked(config.lora, specs, folder)
     passes = config.passes if config.passes is not None else backend.passes_for(options)
+    fixed = options.model_dump(mode="json", exclude={*backend.run_options})
     shared = {
         "precision": config.precision,
         "opset": str(config.opset or backend.opset),
         "passes": optimize.versions(passes) if backend.input_format == "onnx" else "none",
         "backend": f"{backend.name} {backend.version()}",
-        "options": ", ".join(f"{k}={v}" for k, v in sorted(options.items()) if k not in backend.run_options),
+        "options": ", ".join(f"{k}={v}" for k, v in sorted(fixed.items())),
         "device": backend.device(options),
         "exporter": f"sdtrt {env.version('sdtrt')}, torch {env.version('torch')}, diffusers {env.version('diffusers')}",
         "format": str(manifest.FORMAT_VERSION),

@@ -83,7 +83,7 @@ def _recipe(bundle: Bundle, path: str | os.PathLike[str] | None, settings: Mappi
 def _with_what_is_here(recipe: BuildConfig, bundle: Bundle) -> tuple[BuildConfig, dict[str, str]]:
     """The recipe with a local folder for its model; the bundle's own configs stand in for a checkpoint."""
     unknown: dict[str, str] = {}
-    folder = checkpoint.at_hand(recipe.model, recipe.revision, recipe.variant)
+    folder = checkpoint.find_local(recipe.model, recipe.revision, recipe.variant)
     if folder is None:
         unknown["weights"] = f"the checkpoint is not here: {recipe.model}"
     if recipe.lora and not all(Path(entry.path).expanduser().is_file() for entry in recipe.lora):
@@ -101,7 +101,7 @@ def _with_controlnets_here(recipe: BuildConfig, bundle: Bundle) -> tuple[BuildCo
         return recipe, {}
     stand_ins, unknown, folders = bundle.controlnets or {}, {}, []
     for name, model in checkpoint.controlnet_names(recipe.controlnet).items():
-        folder = checkpoint.controlnet_at_hand(model)
+        folder = checkpoint.find_local_controlnet(model)
         unknown[name] = {} if folder else {"weights": f"the ControlNet is not here: {model}"}
         if folder is None and name not in stand_ins:
             raise ModelError(

@@ -21,6 +21,7 @@ from sdtrt.bundle.manifest import MANIFEST, PIPELINE
 from sdtrt.bundle.provenance import Origin
 from sdtrt.errors import BundleError
 from sdtrt.system import env, files
+from sdtrt.system.repo_id import is_repo_id
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -83,9 +84,9 @@ def opened(bundle: str | os.PathLike[str] | Bundle) -> Bundle:
     text = bundle if isinstance(bundle, Bundle) else os.fspath(bundle)
     if isinstance(text, Bundle):
         return text
-    if text.count("/") != 1 or text.startswith((".", "/", "~")) or Path(text).exists() or Path(text).parent.exists():
-        return Bundle.open(text)
     name, _, revision = text.partition("@")
+    if not is_repo_id(name) or Path(text).exists() or Path(text).parent.exists():
+        return Bundle.open(text)
     kept = env.cache_folder() / "bundles" / name.replace("/", "--")
     try:
         with _hub(text) as api:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from sdtrt import registry
-from sdtrt.engines.base import Backend, Engine, EngineContext, EngineWeights, Source, Unavailable
-from sdtrt.engines.call_timing import note_run, tallying
-from sdtrt.engines.low_memory import one_at_a_time
+from sdtrt.engines.base import Backend, Engine, EngineContext, Options, Source, Unavailable
+from sdtrt.engines.call_timing import record_pipeline, time_calls
+from sdtrt.engines.low_memory import load_lazily
+from sdtrt.engines.weights import EngineWeights
 from sdtrt.errors import BackendUnavailable
 
 __all__ = [
@@ -13,14 +14,15 @@ __all__ = [
     "Engine",
     "EngineContext",
     "EngineWeights",
+    "Options",
     "Source",
     "Unavailable",
     "load",
+    "load_lazily",
     "names",
-    "note_run",
-    "one_at_a_time",
+    "record_pipeline",
     "require",
-    "tallying",
+    "time_calls",
 ]
 
 BACKENDS = f"{__name__}.backends"
@@ -38,8 +40,8 @@ def load(name: str) -> Backend:
 
 
 def require(name: str) -> Backend:
-    """The backend called `name`, or BackendUnavailable with the reason and the command that mends it."""
+    """The backend called `name`, or BackendUnavailable with the reason and the command that fixes it."""
     backend = load(name)
-    if (why := backend.unavailable()) is not None:
-        raise BackendUnavailable(f"{name} cannot run here: {why.reason}", hint=why.fix)
+    if (problem := backend.unavailable()) is not None:
+        raise BackendUnavailable(f"{name} cannot run here: {problem.reason}", hint=problem.fix)
     return backend

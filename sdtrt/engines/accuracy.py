@@ -1,4 +1,4 @@
-"""How far an engine is from eager PyTorch, and how far it may be."""
+"""The error of an engine against eager PyTorch, and its limits."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class Limits(NamedTuple):
     ssim: float
 
 
-# By precision of the graph. fp32 engines differ from eager in the order of sums only; 40 dB is beyond what an eye can
-# tell. Rounding in hundreds of layers is chaotic, and the noise of a comparison lies outside the ranges of real
+# By precision of the graph. fp32 engines differ from eager in the order of sums only; at 40 dB an eye sees no
+# difference. Rounding in hundreds of layers is chaotic, and the noise of a comparison lies outside the ranges of real
 # prompts: the error of a quantized engine is that of the method, and only a gross fault is caught.
 LIMITS = {
     "fp32": Limits(1e-3, 40.0, 0.95),
@@ -36,7 +36,17 @@ LIMITS = {
 
 
 def component_error(engine: Engine, module: Module, sizes: Mapping[str, int], seed: int = 0) -> float:
-    """Worst ‖engine - eager‖ / ‖eager‖ over the outputs; infinite when the engine's result is not finite."""
+    """Worst ‖engine - eager‖ / ‖eager‖ over the outputs, for random inputs.
+
+    Args:
+        engine: the engine.
+        module: the checkpoint's module, in float32.
+        sizes: of the symbols, such as {"B": 1, "H": 512, "W": 512, "T": 77}.
+        seed: of the inputs.
+
+    Returns:
+        The relative error; infinite when the engine's result is not finite.
+    """
     inputs = sample_inputs(engine.spec, sizes, seed)
     return worst_error(run(engine, inputs), expected(module, inputs))
 
@@ -57,9 +67,9 @@ def expected(module: Module, inputs: Mapping[str, Tensor]) -> tuple[Tensor, ...]
 def worst_error(outputs: tuple[Tensor, ...], expected: tuple[Tensor, ...]) -> float:
     """Worst relative error of the outputs; infinite when one is not finite."""
     worst = 0.0
-    for got, want in zip(outputs, expected, strict=True):
-        reference = want.cpu().double()
-        difference = got.cpu().double() - reference
+    for output, reference in zip(outputs, expected, strict=True):
+        reference = reference.cpu().double()
+        difference = output.cpu().double() - reference
         error = float(difference.norm() / reference.norm().clamp(min=1e-12))
         worst = max(worst, error if math.isfinite(error) else math.inf)
     return worst

@@ -1,4 +1,4 @@
-"""What a backend must do, and what every engine does alike: check its inputs, run, count, describe itself.
+"""The contract of backends, and what all engines share: check the inputs, choose a profile, run, count, profile.
 
 An engine is called with the tensors that its spec names, as keywords, and returns a dict of tensors. It is ready when
 constructed, owns its buffers, and may be called from several threads.
@@ -9,21 +9,22 @@ from __future__ import annotations
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import ValidationError
 
-from sdtrt.engines import batch_split, call_timing
-from sdtrt.engines.batch_split import Usage
-from sdtrt.engines.eager_fallback import Fallback
+from sdtrt.engines import call_timing
+from sdtrt.engines.batch_split import CallStats, concat_batch, split_batch
+from sdtrt.engines.eager_fallback import EagerFallback
+from sdtrt.engines.weights import EngineWeights
 from sdtrt.errors import EngineError, ShapeError, Unsupported
 from sdtrt.plan.layers import Layer, Plan
 from sdtrt.shapes import shape_errors
-from sdtrt.shapes.profile_selection import Fit, Ranges, Sizes, concerning
-from sdtrt.shapes.spec import ComponentSpec, ShapeProfile
+from sdtrt.shapes.profile_selection import BuiltSizes, ProfileChoice, Ranges, relevant_profiles
+from sdtrt.shapes.spec import ComponentSpec, ShapeProfile, shapes_of
 from sdtrt.system.json_records import Record, config_error
 
 if TYPE_CHECKING:
@@ -32,10 +33,13 @@ if TYPE_CHECKING:
 
     from sdtrt.costs import GraphCosts
 
+# The record that `Backend.check_options` returned, an instance of the backend's own `options` class.
+Options = Any
+
 
 @dataclass(frozen=True)
 class Unavailable:
-    """Why a backend cannot run here, and the command that mends it."""
+    """Why a backend cannot run here, and the command that fixes it."""
 
     reason: str
     fix: str
@@ -43,10 +47,15 @@ class Unavailable:
 
 @dataclass(frozen=True)
 class Source:
-    """What an engine is built from. `onnx` is set for a backend that consumes ONNX; `module` is the checkpoint's.
+    """What an engine is built from.
 
-    `report` is told what a long build is at, and the share of it that is done. `ranges` has the largest input magnitude
-    of each layer that a backend is to quantize by itself.
+    Attributes:
+        spec: the component.
+        module: the checkpoint's module.
+        profiles: the sizes to build for.
+        onnx: the graph, for a backend whose `input_format` is "onnx".
+        report: takes the current stage of a long build and the share that is done.
+        ranges: the largest input magnitude of each layer that the backend quantizes by itself.
     """
 
     spec: ComponentSpec
@@ -64,50 +73,20 @@ class EngineContext:
     Attributes:
         spec: the component that the engine serves.
         profiles: the sizes that it was built for.
-        options: the backend's options.
+        options: the backend's validated options.
         rebuild: the command that builds the engine again.
-        describe_add_profile: the command that adds a profile, given as text, and what that costs.
+        describe_add_profile: the command that adds a profile, given as text, and the cost of that.
         eager: loads the checkpoint's module, which runs sizes that were not built; without it they are errors.
-        single_profile: the engine is loaded to be profiled once, and should not hold memory twice for it.
+        single_profile: the engine is loaded to be profiled once, and should not hold its weights twice for that.
     """
 
     spec: ComponentSpec
     profiles: tuple[ShapeProfile, ...]
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: Options
     rebuild: str = "sdtrt build MODEL --out BUNDLE"
     describe_add_profile: Callable[[str], str] | None = None
     eager: Callable[[], nn.Module] | None = None
     single_profile: bool = False
-
-
-class EngineWeights(ABC):
-    """The weights inside an engine whose weights can be replaced, by the names of the module's parameters.
-
-    `checked` says that the user wants the engine compared with eager PyTorch after each change.
-    """
-
-    checked: bool
-
-    @property
-    @abstractmethod
-    def changed(self) -> frozenset[str]:
-        """Parameters that differ from those of the build."""
-
-    @abstractmethod
-    def read(self, parameters: Iterable[str]) -> dict[str, Tensor]:
-        """Weights of the build, whatever is in the engine now."""
-
-    @abstractmethod
-    def shared(self, parameters: Iterable[str]) -> frozenset[str]:
-        """Those of all the parameters that cannot change alone."""
-
-    @abstractmethod
-    def put(self, weights: Mapping[str, Tensor]) -> None:
-        """Give these parameters new values and all others those of the build, to the bit.
-
-        They have the shapes and types of `read`, and are not written to afterwards. No thread may run the engine
-        meanwhile. After an EngineError the engine has the weights that it had or those of the build: see `changed`.
-        """
 
 
 class Engine(ABC):
@@ -118,13 +97,13 @@ class Engine(ABC):
     def __init__(self, context: EngineContext, device: torch.device) -> None:
         self.spec = context.spec
         self.context = context
-        self.sizes = Sizes(context.spec, context.profiles, self._ranges)
-        self.usage = Usage(self.sizes.profiles)
+        self.sizes = BuiltSizes(context.spec, context.profiles, self._ranges)
+        self.call_stats = CallStats(self.sizes.profiles)
         self.device = device
         self.calls = 0
         self._seconds = 0.0
         self._counting = threading.Lock()
-        self._fallback = Fallback(self.spec, context.eager, device) if context.eager else None
+        self._fallback = EagerFallback(self.spec, context.eager, device) if context.eager else None
 
     def __call__(self, **tensors: Tensor) -> dict[str, Tensor]:
         """Check the tensors against the spec and the built sizes, run, and return the outputs by name.
@@ -133,28 +112,28 @@ class Engine(ABC):
         ShapeError for any other size that was not built and EngineError for a missing, unknown or misplaced tensor.
         """
         started = time.perf_counter()
-        ready = self._ready(tensors)
-        fit = self._fit(ready)
-        outputs, runs = self._serve(ready, fit), len(fit.rows) or 1 if fit else 1
-        tally = call_timing.current()
-        if tally is not None:
+        inputs = self._checked(tensors)
+        choice = self.sizes.choose(shapes_of(inputs))
+        outputs, runs = self._serve(inputs, choice), len(choice.rows) or 1 if choice else 1
+        times = call_timing.current()
+        if times is not None:
             self._wait()
         seconds = time.perf_counter() - started
-        self.usage.count(fit)
+        self.call_stats.count(choice)
         with self._counting:
             self.calls += runs
             self._seconds += seconds
-        if tally is not None:
-            tally.add(self, runs, seconds)
+        if times is not None:
+            times.add(self, runs, seconds)
         return outputs
 
     def profile_for(self, tensors: Mapping[str, Tensor]) -> ShapeProfile:
         """The profile that serves these inputs, or the parts of a larger batch; ShapeError when none does."""
-        ready = self._ready(tensors)
-        fit = self.sizes.fit({n: t.shape for n, t in ready.items()})
-        if fit is None:
-            raise self._outside(ready)
-        return self.sizes.profiles[fit.profile]
+        inputs = self._checked(tensors)
+        choice = self.sizes.choose(shapes_of(inputs))
+        if choice is None:
+            raise self._size_error(inputs)
+        return self.sizes.profiles[choice.profile]
 
     @property
     def seconds(self) -> float:
@@ -162,11 +141,11 @@ class Engine(ABC):
         return self._seconds
 
     def notes(self) -> tuple[str, ...]:
-        """What a user should know of the calls so far: profiles where there are several, split batches, fallbacks."""
-        return self.usage.notes()
+        """The calls so far for the user: profiles where there are several, split batches, fallbacks."""
+        return self.call_stats.notes()
 
     def context_bytes(self) -> tuple[int | None, ...]:
-        """The memory that a call takes beside its tensors, by profile; None where the backend does not say."""
+        """The memory that a call takes beside its tensors, by profile; None where the backend does not report it."""
         return (None,) * len(self.context.profiles)
 
     def weights(self) -> EngineWeights:
@@ -181,17 +160,25 @@ class Engine(ABC):
     ) -> Plan:
         """Run `runs` times after a warm-up and return the layers with their times.
 
-        `folder` gets the files of the backend's own tools, where it has any.
+        Args:
+            tensors: the inputs by name, of a size that runs in one part.
+            sizes: sizes of the symbols at these inputs, for the record.
+            runs: timed runs.
+            folder: gets the files of the backend's own tools, where it has any.
+
+        Raises:
+            EngineError: for inputs that the engine does not have.
+            ShapeError: for a size that needs several parts or was not built.
         """
         self._prepare(tensors)
         self(**tensors)
         self._wait()
-        walls = []
+        wall_times_ms = []
         for _ in range(runs):
             started = time.perf_counter()
             self(**tensors)
             self._wait()
-            walls.append((time.perf_counter() - started) * 1e3)
+            wall_times_ms.append((time.perf_counter() - started) * 1e3)
         return Plan(
             component=self.spec.name,
             backend=self.backend.name,
@@ -200,12 +187,12 @@ class Engine(ABC):
             precision=self.spec.dtype,
             sizes=dict(sizes),
             layers=self._layers(tensors, runs),
-            wall_times_ms=tuple(walls) if self.backend.is_numeric else None,
+            wall_times_ms=tuple(wall_times_ms) if self.backend.is_numeric else None,
             notes=(*self._timed_in(tensors), *self.notes()),
         )
 
     def _wait(self) -> None:
-        """Until the device has done what this thread gave it: results are ready in the order of the caller's stream."""
+        """Wait for the caller's stream, in whose order the results are ready."""
         if self.device.type == "cuda":
             import torch
 
@@ -220,34 +207,37 @@ class Engine(ABC):
         """Run on checked, contiguous tensors of the spec's dtypes."""
 
     def _ranges(self, profile: ShapeProfile) -> Ranges:
-        """Shapes of the inputs that the engine takes in one of its profiles."""
+        """(min, opt, max) shapes of the inputs in one of the engine's profiles."""
         return {t.name: profile.shapes(t) for t in self.spec.inputs}
 
-    def _fit(self, ready: Mapping[str, Tensor]) -> Fit | None:
-        """How the tensors are served; None by the checkpoint's module, which the user must have allowed."""
-        fit = self.sizes.fit({n: t.shape for n, t in ready.items()})
-        if fit is None and self._fallback is None:
-            raise self._outside(ready)
-        return fit
-
-    def _serve(self, ready: dict[str, Tensor], fit: Fit | None) -> dict[str, Tensor]:
-        if fit is None and self._fallback is not None:
+    def _serve(self, inputs: dict[str, Tensor], choice: ProfileChoice | None) -> dict[str, Tensor]:
+        if choice is None and self._fallback is None:
+            raise self._size_error(inputs)
+        if choice is None and self._fallback is not None:
             self._check_weights()
-            return self._fallback(ready)
-        if fit is None or not fit.rows:
-            return self._run(ready)
-        parts = batch_split.apart(self.spec.inputs, ready, fit.rows)
-        return batch_split.joined(self.spec.outputs, [self._run(part) for part in parts])
+            return self._fallback(inputs)
+        if choice is None or not choice.rows:
+            return self._run(inputs)
+        return concat_batch(self.spec, [self._run(part) for part in split_batch(self.spec, inputs, choice.rows)])
 
-    def _outside(self, tensors: Mapping[str, Tensor]) -> ShapeError:
-        shapes, rebuild = {n: tuple(t.shape) for n, t in tensors.items()}, self.context.rebuild
+    def _size_error(self, inputs: Mapping[str, Tensor]) -> ShapeError:
+        rebuild = self.context.rebuild
         describe_add_profile = self.context.describe_add_profile or (
             lambda profile: f'{rebuild} --add-profile "{profile}"'
         )
-        return shape_errors.error(self.sizes, shapes, describe_add_profile)
+        return shape_errors.error(self.sizes, shapes_of(inputs), describe_add_profile)
+
+    def _failed(self, cause: Exception, tensors: Mapping[str, Tensor]) -> EngineError:
+        """The error of a backend whose library failed on these inputs."""
+        return EngineError(
+            f"the engine of {self.spec.name} failed",
+            slug="engine-failed",
+            received=str(cause).strip().splitlines()[0],
+            expected=", ".join(f"{n} {shape}" for n, shape in shapes_of(tensors).items()) + " to run",
+        )
 
     def _check_weights(self) -> None:
-        """A module of the checkpoint has the weights of the build: Unsupported when the engine's are others by now."""
+        """Unsupported when the engine has other weights than the build, whose weights the module has."""
         try:
             changed = self.weights().changed
         except Unsupported:
@@ -266,8 +256,8 @@ class Engine(ABC):
             return ()
         return (f"timed in profile {self.profile_for(tensors)}",)
 
-    def _ready(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The tensors as the engine takes them, of any size; all that is checked here no other profile could mend."""
+    def _checked(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The tensors in the spec's dtypes, contiguous, of any size; raises for what no profile would allow."""
         import torch
 
         expected = {t.name for t in self.spec.inputs}
@@ -278,7 +268,7 @@ class Engine(ABC):
                 received=", ".join(sorted(tensors)),
                 expected=", ".join(sorted(expected)),
             )
-        ready = {}
+        inputs = {}
         for t in self.spec.inputs:
             tensor = tensors[t.name]
             if tensor.device.type != self.device.type:
@@ -289,21 +279,21 @@ class Engine(ABC):
                     expected=self.device,
                     hint=f"move it: tensor.to({str(self.device)!r})",
                 )
-            ready[t.name] = tensor.to(getattr(torch, t.dtype)).contiguous()
-        shape_errors.check(self.spec, {n: t.shape for n, t in ready.items()})
-        return ready
+            inputs[t.name] = tensor.to(getattr(torch, t.dtype)).contiguous()
+        shape_errors.check(self.spec, shapes_of(inputs))
+        return inputs
 
     def _prepare(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The tensors ready for a single run of the engine; ShapeError when they would need parts or a fallback."""
-        ready = self._ready(tensors)
-        fit = self.sizes.fit({n: t.shape for n, t in ready.items()})
-        if fit is None or fit.rows:
-            raise self._outside(ready)
-        return ready
+        """The tensors of a single run of the engine; ShapeError when they would need parts or a fallback."""
+        inputs = self._checked(tensors)
+        choice = self.sizes.choose(shapes_of(inputs))
+        if choice is None or choice.rows:
+            raise self._size_error(inputs)
+        return inputs
 
 
 class Backend(ABC):
-    """One way to make and run engines.
+    """One way to build and run engines.
 
     Attributes:
         name: the file or folder in `backends/`.
@@ -314,7 +304,7 @@ class Backend(ABC):
         native_code: loading an engine may run code of its author, so engines of unknown authors are refused.
         native_precisions: precisions to which the backend quantizes by itself, given activation ranges.
         code_files: patterns of files that run code as soon as they are read; their sha256 is compared before.
-        options: the backend's options.
+        options: the class of the backend's options.
         run_options: options that may change without a rebuild.
     """
 
@@ -334,47 +324,50 @@ class Backend(ABC):
         return None
 
     def sizes_key(self, spec: ComponentSpec, profiles: Sequence[ShapeProfile]) -> str:
-        """What of the built sizes an engine depends on: part of its key. Every range of a profile, unless told less."""
-        return "; ".join(map(str, concerning(spec, profiles)))
+        """The part of an engine's key that depends on the sizes: every range of every profile, by default."""
+        return "; ".join(map(str, relevant_profiles(spec, profiles)))
 
     @abstractmethod
     def version(self) -> str:
-        """Version of the library behind it: part of an engine's key."""
+        """Version of the backend's library: part of an engine's key."""
 
-    def device(self, options: Mapping[str, Any]) -> str:
+    def device(self, options: Options) -> str:
         """Name of the hardware that engines built with `options` are bound to: part of an engine's key."""
         return "any"
 
-    def gpu(self, options: Mapping[str, Any]) -> tuple[str, str] | None:
+    def gpu(self, options: Options) -> tuple[str, str] | None:
         """Name and compute capability, such as ("NVIDIA L4", "8.9"), of the GPU that such engines run on.
 
-        None where they run on none, or where nothing tells.
+        None where they run on none, or where it is unknown.
         """
         return None
 
-    def quantizes_layer(self, layer: nn.Module, options: Mapping[str, Any]) -> bool:
-        """Whether a build to one of `native_precisions` may round this linear or convolutional layer."""
+    def quantizes_layer(self, layer: nn.Module, options: Options) -> bool:
+        """Whether a build to one of `native_precisions` may quantize this linear or convolutional layer."""
         return True
 
-    def passes_for(self, options: Mapping[str, Any]) -> tuple[str, ...]:
+    def passes_for(self, options: Options) -> tuple[str, ...]:
         """Graph passes of an engine with these options: all of `passes`, unless an option rules one out."""
         return self.passes
 
-    def check_options(self, options: Mapping[str, Any]) -> dict[str, Any]:
-        """Fill in defaults; ConfigError for an option that does not exist or has a wrong value."""
+    def check_options(self, options: Mapping[str, Any]) -> Options:
+        """The options as a record, with defaults; ConfigError for an unknown option or a wrong value.
+
+        Options are validated here only: all other methods and `EngineContext` take the record.
+        """
         try:
-            return self.options.model_validate(dict(options)).model_dump(mode="json")
+            return self.options.model_validate(dict(options))
         except ValidationError as exc:
             raise config_error(exc, list(self.options.model_fields), f"the options of {self.name}") from exc
 
-    def join(self, plan: Plan, priced: GraphCosts) -> Plan:
+    def join(self, plan: Plan, graph_costs: GraphCosts) -> Plan:
         """Give the layers of a plan the costs of the ONNX nodes that they name."""
         from sdtrt import costs
 
-        return costs.join(plan, priced)
+        return costs.join(plan, graph_costs)
 
     @abstractmethod
-    def build(self, source: Source, options: Mapping[str, Any], folder: Path) -> None:
+    def build(self, source: Source, options: Options, folder: Path) -> None:
         """Write the engine into `folder`."""
 
     @abstractmethod
@@ -383,7 +376,7 @@ class Backend(ABC):
 
 
 def damaged(context: EngineContext, cause: object) -> EngineError:
-    """The error of a backend whose files do not load."""
+    """The error for files of an engine that do not load."""
     return EngineError(
         f"the engine of {context.spec.name} cannot be loaded",
         slug="engine-damaged",

@@ -1,4 +1,4 @@
-"""A call in parts: rows taken apart before the engine runs and joined again, and what was counted meanwhile."""
+"""A batch that is larger than was built: its rows are split before the engine runs and concatenated afterwards."""
 
 from __future__ import annotations
 
@@ -7,65 +7,61 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from sdtrt.shapes.profile_selection import Fit
-from sdtrt.shapes.spec import ShapeProfile, TensorSpec
+from sdtrt.shapes.profile_selection import ProfileChoice
+from sdtrt.shapes.spec import ComponentSpec, ShapeProfile
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-def apart(specs: Sequence[TensorSpec], tensors: Mapping[str, Tensor], rows: Sequence[int]) -> list[dict[str, Tensor]]:
-    """The inputs of each part: timesteps and conditioning go along with their rows."""
+def split_batch(spec: ComponentSpec, tensors: Mapping[str, Tensor], rows: Sequence[int]) -> list[dict[str, Tensor]]:
+    """The inputs of each part, `rows` of the batch each; an input without a batch axis is the same in all parts."""
     parts: list[dict[str, Tensor]] = [{} for _ in rows]
-    for t in specs:
-        axis = _batch_axis(t)
-        pieces = [tensors[t.name]] * len(rows) if axis is None else tensors[t.name].split(list(rows), axis)
+    for name, tensor in tensors.items():
+        axis = spec.batch_axes.get(name)
+        pieces = [tensor] * len(rows) if axis is None else tensor.split(list(rows), axis)
         for part, piece in zip(parts, pieces, strict=True):
-            part[t.name] = piece.contiguous()
+            part[name] = piece.contiguous()
     return parts
 
 
-def joined(specs: Sequence[TensorSpec], parts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+def concat_batch(spec: ComponentSpec, parts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
     """The outputs of all parts as one; the batch is not always the first axis."""
     import torch
 
-    return {t.name: torch.cat([part[t.name] for part in parts], _batch_axis(t) or 0) for t in specs}
+    return {t.name: torch.cat([part[t.name] for part in parts], spec.batch_axes[t.name]) for t in spec.outputs}
 
 
-def _batch_axis(tensor: TensorSpec) -> int | None:
-    return next((axis for axis, expr in tensor.axes().items() if expr.symbol == "B"), None)
-
-
-class Usage:
+class CallStats:
     """How the calls so far were served; counted from any thread."""
 
     def __init__(self, profiles: Sequence[ShapeProfile]) -> None:
         self.profiles = tuple(profiles)
-        self.served: Counter[int] = Counter()
+        self.calls_by_profile: Counter[int] = Counter()
         self.split_calls = self.parts = self.eager_calls = 0
         self._lock = threading.Lock()
 
-    def count(self, fit: Fit | None) -> None:
-        """A call that was served so; None for one that ran the checkpoint's module."""
+    def count(self, choice: ProfileChoice | None) -> None:
+        """Count a call by how it was served; None for one that ran the checkpoint's module."""
         with self._lock:
-            if fit is None:
+            if choice is None:
                 self.eager_calls += 1
                 return
-            self.served[fit.profile] += 1
-            if fit.rows:
+            self.calls_by_profile[choice.profile] += 1
+            if choice.rows:
                 self.split_calls += 1
-                self.parts += len(fit.rows)
+                self.parts += len(choice.rows)
 
     def notes(self) -> tuple[str, ...]:
-        """One line for each thing that a user should know; the profile only where there is a choice."""
-        found = []
+        """One line each: calls by profile where there are several, split calls, calls of the checkpoint's module."""
+        notes = []
         if len(self.profiles) > 1:
-            found += [f"{calls(n)} in profile {self.profiles[i]}" for i, n in sorted(self.served.items())]
+            notes += [f"{calls(n)} in profile {self.profiles[i]}" for i, n in sorted(self.calls_by_profile.items())]
         if self.split_calls:
-            found.append(f"{calls(self.split_calls)} with a larger batch than was built, run in {self.parts} parts")
+            notes.append(f"{calls(self.split_calls)} with a larger batch than was built, run in {self.parts} parts")
         if self.eager_calls:
-            found.append(f"{calls(self.eager_calls)} of a size that was not built, run by the checkpoint's own module")
-        return tuple(found)
+            notes.append(f"{calls(self.eager_calls)} of a size that was not built, run by the checkpoint's own module")
+        return tuple(notes)
 
 
 def calls(count: int) -> str:

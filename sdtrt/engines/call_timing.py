@@ -1,6 +1,6 @@
-"""Who calls: what one thread's calls of engines took, while others call the same engines.
+"""The engine calls of one thread: their number and time, while other threads call the same engines.
 
-Totals of an engine are of all threads; the parts of one image are the calls of the thread that makes it.
+Totals of an engine are of all threads; the engine times of one image are those of the thread that makes it.
 """
 
 from __future__ import annotations
@@ -11,39 +11,39 @@ from contextvars import ContextVar
 from typing import Any
 
 
-class Tally:
+class CallTimes:
     """Calls and seconds of each engine, and the pipeline object that ran."""
 
     def __init__(self) -> None:
-        self.spent: dict[Any, tuple[int, float]] = {}
-        self.pipe: Any | None = None
+        self.by_engine: dict[Any, tuple[int, float]] = {}
+        self.pipeline: Any | None = None
 
     def add(self, engine: Any, runs: int, seconds: float) -> None:
-        """One more call, which took so many runs."""
-        calls, total = self.spent.get(engine, (0, 0.0))
-        self.spent[engine] = (calls + runs, total + seconds)
+        """Add a call, which took `runs` runs of the engine."""
+        calls, total = self.by_engine.get(engine, (0, 0.0))
+        self.by_engine[engine] = (calls + runs, total + seconds)
 
 
-_current: ContextVar[Tally | None] = ContextVar("tally", default=None)
+_current: ContextVar[CallTimes | None] = ContextVar("call_times", default=None)
 
 
 @contextmanager
-def tallying() -> Iterator[Tally]:
-    """Count the calls of this thread; each waits meanwhile until the device is done, so that its time is its own."""
-    tally = Tally()
-    token = _current.set(tally)
+def time_calls() -> Iterator[CallTimes]:
+    """Time the calls of this thread; each waits until the device is done, so that its time is the engine's alone."""
+    times = CallTimes()
+    token = _current.set(times)
     try:
-        yield tally
+        yield times
     finally:
         _current.reset(token)
 
 
-def current() -> Tally | None:
-    """The tally of this thread, if calls are counted."""
+def current() -> CallTimes | None:
+    """The times of this thread, inside `time_calls`."""
     return _current.get()
 
 
-def note_run(pipe: Any) -> None:
-    """Tell the tally which pipeline object a call ran on."""
-    if (tally := _current.get()) is not None:
-        tally.pipe = pipe
+def record_pipeline(pipe: Any) -> None:
+    """Record which pipeline object a call ran on."""
+    if (times := _current.get()) is not None:
+        times.pipeline = pipe

@@ -1,4 +1,4 @@
-"""The checkpoint's own module in the place of an engine, for sizes that were not built, if the user wants that."""
+"""The checkpoint's own module in place of an engine, for sizes that were not built, where the user allows it."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
-class Fallback:
-    """A module that `load` gives when it is first needed, on the engine's device."""
+class EagerFallback:
+    """A module that is loaded at the first call, onto the engine's device."""
 
     def __init__(self, spec: ComponentSpec, load: Callable[[], nn.Module], device: torch.device) -> None:
         self.spec, self._load, self.device = spec, load, device
@@ -33,19 +33,15 @@ class Fallback:
                     stacklevel=4,
                 )
                 self._module = self._load().to(self.device)
-        return run(self.spec, self._module, tensors)
-
-    def close(self) -> None:
-        """Drop the module."""
-        self._module = None
+        return run_module(self.spec, self._module, tensors)
 
 
-def run(
+def run_module(
     spec: ComponentSpec, module: Callable[..., Sequence[Tensor]], tensors: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
-    """A component's module on the inputs of its engine."""
+    """Run a component's module on the inputs of its engine; returns its outputs by name."""
     import torch
 
-    with torch.no_grad():  # not inference_mode: callers may change what they get in place
+    with torch.no_grad():  # not inference_mode: callers may change the outputs in place
         outputs = module(**tensors)
     return {t.name: o for t, o in zip(spec.outputs, outputs, strict=True)}

@@ -1,7 +1,7 @@
-"""capture(): one component, traced once, as an ONNX file whose node names say which diffusers module they come from.
+"""capture(): one component, traced once, as an ONNX file whose node names hold their diffusers modules.
 
 The exporter keeps each node's module path in metadata that onnx-graphsurgeon drops, so the path is moved into the node
-name here, before any pass: "/down_blocks.0/resnets.1/conv1/Conv". Engine layers and reports are readable by that alone.
+name here, before any pass: "/down_blocks.0/resnets.1/conv1/Conv". Names of engine layers and reports come from it.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 
 from sdtrt.errors import ExportError
 from sdtrt.plan.node_names import SCOPES, node_path
-from sdtrt.shapes.profile_selection import varying
+from sdtrt.shapes.profile_selection import dynamic_dims
 from sdtrt.shapes.sample_inputs import sample_inputs
-from sdtrt.shapes.spec import ComponentSpec, Expr, ShapeProfile
+from sdtrt.shapes.spec import ComponentSpec, ShapeProfile
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -26,28 +26,38 @@ if TYPE_CHECKING:
 
 MODEL = "model.onnx"
 WEIGHTS = "model.onnx.data"
-# Below this many bytes a tensor stays in the ONNX file itself, where constant folding can see it.
+# A smaller tensor stays in the ONNX file itself, where constant folding can read it.
 EXTERNAL_BYTES = 1024
 _INNER = "inner."  # the wrappers of `models` keep the checkpoint's module under this name
 
 
 def capture(spec: ComponentSpec, module: nn.Module, profiles: Sequence[ShapeProfile], opset: int, folder: Path) -> Path:
-    """Trace `module` and write it into `folder`; returns the path of the ONNX file.
+    """Trace `module` and write it as ONNX.
 
-    A symbol that has one size in all profiles becomes a constant, every other a dynamic axis. Weights lie beside the
-    model as external data, so that a model above protobuf's 2 GB can be written and passes need not read them.
-    Raises ExportError.
+    A symbol that has one size in all profiles becomes a constant, every other a dynamic axis. Weights are external
+    data, so that a model above protobuf's 2 GB can be written and passes need not read them.
+
+    Args:
+        spec: the component.
+        module: its module, with the inputs and outputs of `spec`.
+        profiles: all sizes of the build.
+        opset: of ONNX's operators.
+        folder: where `model.onnx` and its weights are written.
+
+    Returns:
+        The path of the ONNX file.
+
+    Raises:
+        ExportError: when torch cannot trace the module, or its code fixes an axis that must be dynamic.
     """
     import torch
     from onnxscript.optimizer import optimize_ir
 
     from sdtrt.export import quantized_layers
 
-    dynamic = varying(spec, profiles)
+    dynamic = dynamic_dims(spec, profiles)
     tensors = sample_inputs(spec, _sample_sizes(spec, profiles, dynamic))
-    shapes = {
-        t.name: {a: torch.export.Dim.AUTO for a, e in t.axes().items() if _key(e) in dynamic} for t in spec.inputs
-    }
+    shapes = {t.name: {a: torch.export.Dim.AUTO for a, e in t.axes().items() if e.key in dynamic} for t in spec.inputs}
     try:
         with _quiet(), torch.inference_mode():
             program = torch.onnx.export(
@@ -84,7 +94,7 @@ def capture(spec: ComponentSpec, module: nn.Module, profiles: Sequence[ShapeProf
 
 
 def name_nodes(model: ir.Model) -> None:
-    """Rename every node to its module path and operator; a node without a path takes that of what feeds it."""
+    """Rename every node to its module path and operator; a node without a path takes that of its producer."""
     seen: dict[str, int] = {}
     paths: dict[int, str] = {}
     for node in model.graph:
@@ -103,15 +113,11 @@ def _keep_weights(node: ir.Node) -> bool | None:
     return False if any(name.startswith(_INNER) for name in named) else None
 
 
-def _key(expr: Expr) -> str:
-    return f"{expr.times}{expr.symbol}"
-
-
 def _sample_sizes(spec: ComponentSpec, profiles: Sequence[ShapeProfile], dynamic: set[str]) -> dict[str, int]:
-    """Sizes to trace at: distinct and above one, so that no two axes are taken for one and none for a constant.
+    """Sizes to trace at: distinct and above one, so that torch neither merges two axes nor makes one a constant.
 
-    Where sizes go in fine steps the traced size is odd in latents, which makes the U-Net take its upsampling sizes
-    from the skip connections instead of doubling.
+    With fine steps the traced size is odd in latents: the U-Net then takes its upsampling sizes from the skip
+    connections instead of doubling.
     """
     sizes = profiles[0].sizes("opt")
     for symbol, factor in (("H", 2), ("W", 3)):
@@ -126,13 +132,13 @@ def _sample_sizes(spec: ComponentSpec, profiles: Sequence[ShapeProfile], dynamic
 
 
 def _check_axes(spec: ComponentSpec, program: ExportedProgram, dynamic: set[str]) -> None:
-    """Where a module's code fixes an axis, the exporter narrows its range to one size without a word: an error here."""
+    """ExportError for an axis that the module's code fixes: the exporter narrows its range to one size silently."""
     fixed = {str(symbol) for symbol, sizes in program.range_constraints.items() if sizes.lower == sizes.upper}
     nodes = {node.name: node for node in program.graph.nodes}
     for tensor, name in zip(spec.inputs, program.graph_signature.user_inputs, strict=False):
         shape = nodes[str(name)].meta["val"].shape
         for axis, expr in tensor.axes().items():
-            if _key(expr) in dynamic and (isinstance(shape[axis], int) or str(shape[axis]) in fixed):
+            if expr.key in dynamic and (isinstance(shape[axis], int) or str(shape[axis]) in fixed):
                 raise ExportError(
                     f"axis {axis} of {spec.name}.{tensor.name} is fixed by the model's code",
                     slug="export-static",
@@ -155,7 +161,7 @@ def _save(model: ir.Model, path: Path) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """The exporter's notes are for its developers."""
+    """Without the exporter's notes, which are for its developers."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

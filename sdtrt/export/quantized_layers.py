@@ -1,8 +1,8 @@
-"""Linear layers and convolutions on quantized numbers: rounded values in PyTorch, Q and DQ nodes in the ONNX graph.
+"""Quantized linear layers and convolutions: rounded values in PyTorch, Q and DQ nodes in the ONNX graph.
 
 Both operands of a layer pass through a quantizer: its input by one scale, its weight by one per output channel (int8)
-or one (fp8), all symmetric. A layer keeps its name and its weight, so that nodes and initializers are called as
-before; what it puts out stays in the graph's own type, and so does all that no layer here computes.
+or one (fp8), all symmetric. A layer keeps its name and its weight, so that the names of nodes and initializers stay;
+its output and all other tensors keep the graph's own type.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from torch.nn import functional as F  # noqa: N812 (as everybody calls it)
 
 # The largest magnitude of each scheme: int8 from -127, and float8 with 4 exponent and 3 mantissa bits.
 BOUNDS = {"int8": 127.0, "fp8": 448.0}
-# The least scale: below it a half-precision number loses bits. What it costs is less than half precision itself does.
+# The least scale: a smaller half-precision number loses bits. Its error is below that of half precision itself.
 LEAST_SCALE = 2.0**-14
 
 
 @dataclass(frozen=True)
 class Scales:
-    """What calibration found for one layer: the largest magnitude of its input, and factors that even it out.
+    """The calibration of one layer: the largest magnitude of its input, and SmoothQuant's factors.
 
     The input is multiplied by `smooth` and the weight divided by it, channel by channel, before both are quantized.
     """
@@ -44,14 +44,8 @@ def quantize_weight(values: Tensor, scale: Tensor, scheme: str) -> Tensor:
     return _rounded(values, scale.reshape(-1, *[1] * (values.ndim - 1)) if scale.ndim else scale, scheme)
 
 
-@quantize_input.register_fake
-def _(values: Tensor, scale: float, scheme: str) -> Tensor:
-    return torch.empty_like(values)
-
-
-@quantize_weight.register_fake
-def _(values: Tensor, scale: Tensor, scheme: str) -> Tensor:
-    return torch.empty_like(values)
+for _operator in (quantize_input, quantize_weight):
+    _operator.register_fake(lambda values, scale, scheme: torch.empty_like(values))
 
 
 def _rounded(values: Tensor, scale: Tensor, scheme: str) -> Tensor:
@@ -104,13 +98,13 @@ LAYERS: Mapping[type[nn.Module], type[_Quantized]] = {nn.Linear: QuantLinear, nn
 
 
 def insert(root: nn.Module, scales: Mapping[str, Scales], scheme: str) -> None:
-    """Make the layers of `root` that `scales` names quantized ones, in place; KeyError when one is no such layer."""
-    for name, found in scales.items():
+    """Quantize the layers of `root` that `scales` names, in place; KeyError for another kind of layer."""
+    for name, scale in scales.items():
         layer: Any = root.get_submodule(name)
         layer.__class__ = LAYERS[type(layer)]
-        smooth = None if found.smooth is None else torch.tensor(found.smooth, dtype=layer.weight.dtype)
+        smooth = None if scale.smooth is None else torch.tensor(scale.smooth, dtype=layer.weight.dtype)
         layer.scheme = scheme
-        layer.input_scale = _scale(torch.tensor(found.input_amax), scheme, layer.weight.dtype).item()
+        layer.input_scale = _scale(torch.tensor(scale.input_amax), scheme, layer.weight.dtype).item()
         weight = (
             layer.weight if smooth is None else layer.weight / smooth.reshape(1, -1, *[1] * (layer.weight.ndim - 2))
         )
@@ -121,7 +115,7 @@ def insert(root: nn.Module, scales: Mapping[str, Scales], scheme: str) -> None:
 
 
 def _scale(amax: Tensor, scheme: str, dtype: torch.dtype) -> Tensor:
-    """In the graph's type, as Q and DQ want it, so that PyTorch rounds by the same number."""
+    """The scale in the graph's type, as Q and DQ need it, so that PyTorch rounds by the same number."""
     return (amax.float() / BOUNDS[scheme]).clamp(min=LEAST_SCALE).to(dtype)
 
 
@@ -131,12 +125,11 @@ def layers(root: nn.Module) -> dict[str, _Quantized]:
 
 
 def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
-    """For torch's exporter: how the two operators are written in ONNX."""
+    """The ONNX form of the two operators, for torch's exporter."""
     import onnx
     from onnxscript import opset20
 
     op: Any = opset20
-
     types = {"int8": onnx.TensorProto.INT8, "fp8": onnx.TensorProto.FLOAT8E4M3FN}
 
     def pair(values: Any, scale: Any, scheme: str, shape: list[int], axis: int) -> Any:

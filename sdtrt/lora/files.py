@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from sdtrt import models
 from sdtrt.errors import ModelError
+from sdtrt.system.repo_id import is_repo_id
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -139,13 +140,8 @@ def _from_hub(text: str, weight_name: str | None, hub: dict[str, Any]) -> Path:
 
     owner, _, rest = text.partition("/")
     name, _, inside = rest.partition("/")
-    missing = ModelError("there is no such LoRA", slug="lora-missing", received=text, expected=_EXPECTED)
-    if (
-        not (owner and name)
-        or text.startswith((".", "/", "~"))
-        or (not inside and text.endswith((".safetensors", *_PICKLES)))
-    ):
-        raise missing
+    if not is_repo_id(f"{owner}/{name}") or (not inside and text.endswith((".safetensors", *_PICKLES))):
+        raise ModelError("there is no such LoRA", slug="lora-missing", received=text, expected=_EXPECTED)
     try:
         return Path(hf_hub_download(f"{owner}/{name}", weight_name or inside or DEFAULT_NAME, **hub))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as exc:

@@ -1,18 +1,14 @@
-"""Model families: what the components of a checkpoint are called, take and give. One file per family."""
+"""Model families: names, inputs and outputs of the components of a checkpoint. One file per family."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from sdtrt import registry
 from sdtrt.errors import ModelError
 from sdtrt.models.family import ModelFamily, read_json
+from sdtrt.models.meta_modules import skeleton
 from sdtrt.models.unet import DOWN, MIDDLE
-from sdtrt.shapes.spec import ComponentSpec
-
-if TYPE_CHECKING:
-    from torch import nn
 
 __all__ = ["DOWN", "MIDDLE", "ModelError", "ModelFamily", "family_of", "load", "names", "read_json", "skeleton"]
 
@@ -34,7 +30,7 @@ def family_of(folder: Path) -> ModelFamily:
     """The family of a diffusers folder, by its `model_index.json`; ModelError when none matches."""
     pipeline = str(read_json(folder / "model_index.json").get("_class_name"))
     for name in names():
-        if (family := load(name)).matches(pipeline):
+        if pipeline in (family := load(name)).pipelines.values():
             return family
     raise ModelError(
         "this kind of pipeline is not supported",
@@ -43,10 +39,3 @@ def family_of(folder: Path) -> ModelFamily:
         expected="; ".join(f"{n} ({load(n).prefix}...)" for n in names()),
         hint="use a Stable Diffusion 1.x, 2.x or XL checkpoint",
     )
-
-
-def skeleton(spec: ComponentSpec, folder: Path) -> nn.Module:
-    """A U-Net or text encoder without weights, by the configs in `folder`: every parameter is on the meta device."""
-    from sdtrt.models import meta_modules
-
-    return meta_modules.make(spec, folder)

@@ -1,22 +1,20 @@
-"""Where a checkpoint comes from: a local diffusers folder, a hub id, or a single-file checkpoint. Never a pickle."""
+"""Sources of checkpoints: a local diffusers folder, a hub id, or a single-file checkpoint. Never a pickle."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Sequence
-from contextlib import suppress
 from math import prod
 from pathlib import Path
 
 from sdtrt.errors import ModelError
 from sdtrt.system.files import replace_folder, sha256
-
-WANTED = ["*.json", "*.txt", "*.safetensors"]
+from sdtrt.system.repo_id import is_repo_id
 
 
 def resolve(model: str, revision: str | None = None, variant: str | None = None) -> Path:
-    """A local folder in diffusers' layout for `model`; downloads from the hub or converts when necessary."""
+    """A local folder in diffusers' layout for `model`, downloaded or converted when necessary; else ModelError."""
     path = Path(model).expanduser()
     if path.is_dir():
         if not (path / "model_index.json").is_file():
@@ -30,14 +28,14 @@ def resolve(model: str, revision: str | None = None, variant: str | None = None)
         return path
     if path.is_file() or path.suffix in {".safetensors", ".ckpt", ".pt", ".bin"}:
         return _single_file(path)
-    if model.count("/") != 1 or model.startswith((".", "/", "~")):
+    if not is_repo_id(model):
         raise ModelError(
             "there is no such model",
             slug="model-missing",
             received=model,
             expected="a local diffusers folder, a .safetensors checkpoint, or a hub id like owner/name",
         )
-    return _download(model, revision, variant)
+    return _folder(model, revision, variant)
 
 
 def controlnets(models: Sequence[str] | None) -> dict[str, Path] | None:
@@ -54,9 +52,7 @@ def controlnet_names(models: Sequence[str]) -> dict[str, str]:
 
 
 def _controlnet(model: str) -> Path:
-    folder = Path(model).expanduser()
-    if not folder.is_dir() and model.count("/") == 1 and not model.startswith((".", "/", "~")):
-        folder = _download(model, None, None)
+    folder = _folder(model)
     config = folder / "config.json"
     kind = json.loads(config.read_text(encoding="utf-8")).get("_class_name") if config.is_file() else None
     if kind != "ControlNetModel":
@@ -69,46 +65,53 @@ def _controlnet(model: str) -> Path:
     return folder
 
 
-def at_hand(model: str, revision: str | None = None, variant: str | None = None) -> Path | None:
-    """The folder of `model` if it is on this machine, whole; nothing is downloaded or converted."""
+def find_local(model: str, revision: str | None = None, variant: str | None = None) -> Path | None:
+    """The folder of `model` if a complete one is on this machine; nothing is downloaded or converted."""
     path = Path(model).expanduser()
-    if path.is_file():
-        path = _converted(path)
-    elif not path.is_dir() and model.count("/") == 1:
-        with suppress(ModelError):
-            path = _download(model, revision, variant, local_files_only=True)
     try:
-        index = json.loads((path / "model_index.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        folder = _converted(path) if path.is_file() else _folder(model, revision, variant, local_files_only=True)
+        index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
+    except (ModelError, OSError, ValueError):
         return None
-    parts = [path / name for name in ("unet", "vae") if name in index]
-    return path if all(any(part.glob("*.safetensors")) for part in parts) else None
+    parts = [folder / name for name in ("unet", "vae") if name in index]
+    return folder if all(any(part.glob("*.safetensors")) for part in parts) else None
 
 
-def controlnet_at_hand(model: str) -> Path | None:
-    """The folder of a ControlNet if it is on this machine, whole; nothing is downloaded."""
-    folder = Path(model).expanduser()
-    if not folder.is_dir() and model.count("/") == 1:
-        with suppress(ModelError):
-            folder = _download(model, None, None, local_files_only=True)
+def find_local_controlnet(model: str) -> Path | None:
+    """The folder of a ControlNet if its weights are on this machine; nothing is downloaded."""
+    try:
+        folder = _folder(model, local_files_only=True)
+    except ModelError:
+        return None
     return folder if any(folder.glob("*.safetensors")) else None
 
 
 def weights_digest(folder: Path, part: str) -> str:
-    """Digest of one part's weights and config: the identity of what an engine is built from."""
+    """Digest of one part's weights and config, which identifies what an engine is built from."""
     files = sorted(p for p in (folder / part).iterdir() if p.suffix in {".safetensors", ".json"})
     text = "".join(f"{p.name} {sha256(p.resolve())}\n" for p in files)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _download(model: str, revision: str | None, variant: str | None, local_files_only: bool = False) -> Path:
+def _folder(
+    model: str, revision: str | None = None, variant: str | None = None, local_files_only: bool = False
+) -> Path:
+    """The folder `model`, downloaded when it is a hub id instead."""
+    path = Path(model).expanduser()
+    if path.is_dir() or not is_repo_id(model):
+        return path
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-    patterns = ["*.json", "*.txt", f"*.{variant}.safetensors"] if variant else WANTED
+    weights = f"*.{variant}.safetensors" if variant else "*.safetensors"
     try:
-        found = snapshot_download(model, revision=revision, allow_patterns=patterns, local_files_only=local_files_only)
-        return Path(found)
+        folder = snapshot_download(
+            model,
+            revision=revision,
+            allow_patterns=["*.json", "*.txt", weights],
+            local_files_only=local_files_only,
+        )
+        return Path(folder)
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as exc:
         raise ModelError(
             "the model cannot be fetched from the hub",
@@ -120,12 +123,12 @@ def _download(model: str, revision: str | None, variant: str | None, local_files
 
 
 def _converted(path: Path) -> Path:
-    """Where a single-file checkpoint lies in diffusers' layout, once it was converted."""
+    """The folder of a converted single-file checkpoint."""
     return path.with_name(f"{path.stem}.diffusers")
 
 
 def _single_file(path: Path) -> Path:
-    """Convert with diffusers' own loader into a folder beside the checkpoint, once."""
+    """The checkpoint in diffusers' layout, in a folder next to it; diffusers' own loader converts it the first time."""
     if path.suffix != ".safetensors":
         raise ModelError(
             "only safetensors checkpoints are loaded: any other file may run code when it is opened",

@@ -1,4 +1,4 @@
-"""A ControlNet: what the U-Net takes and a picture in; what the U-Net adds to its skip connections out."""
+"""A ControlNet: the U-Net's inputs and a control image in; residuals of the U-Net's skip connections out."""
 
 from __future__ import annotations
 
@@ -20,32 +20,41 @@ _OUTPUTS = ("down_block_res_sample_", "mid_block_res_sample")
 def spec(
     name: str, config: Mapping[str, Any], unet: ComponentSpec, latents: int, source: Path | None, own_folder: Path
 ) -> ComponentSpec:
-    """Spec of a ControlNet for the U-Net of that spec; `latents` are its channels, `source` as in the spec.
+    """Spec of a ControlNet.
 
-    Raises ModelError for one that was made for another kind of U-Net.
+    Args:
+        name: of the component, such as "controlnet_2".
+        config: its config.json.
+        unet: the U-Net that takes its residuals.
+        latents: channels of the VAE's latents, for a config without `in_channels`.
+        source: as in ComponentSpec.
+        own_folder: where it was found, for the error.
+
+    Raises:
+        ModelError: when it was trained for another kind of U-Net.
     """
-    made = {t.name: t for t in unet.inputs}
+    unet_inputs = {t.name: t for t in unet.inputs}
     scale, dtype = unet.scale, unet.dtype
     outputs = residuals(config, dtype, scale, *_OUTPUTS)
-    wanted = [t.shape for t in unet.inputs if t.name.startswith((DOWN, MIDDLE))]
-    width = made["encoder_hidden_states"].shape[2]
-    if [t.shape for t in outputs] != wanted or config.get("cross_attention_dim", width) != width:
+    expected = [t.shape for t in unet.inputs if t.name.startswith((DOWN, MIDDLE))]
+    width = unet_inputs["encoder_hidden_states"].shape[2]
+    if [t.shape for t in outputs] != expected or config.get("cross_attention_dim", width) != width:
         raise ModelError(
             "this ControlNet is for another kind of U-Net",
             slug="controlnet-other-model",
             received=f"{own_folder}: channels {config['block_out_channels']}, text {config.get('cross_attention_dim')}",
-            expected=f"{len(wanted)} residuals, the last {wanted[-1]}, text {width}",
+            expected=f"{len(expected)} residuals, the last {expected[-1]}, text {width}",
             hint="use one that was trained for the same base model",
         )
     if config.get("global_pool_conditions"):
         outputs = [TensorSpec(t.name, (*t.shape[:2], 1, 1), dtype) for t in outputs]
-    inputs = [made[n] for n in _INPUTS]
+    inputs = [unet_inputs[n] for n in _INPUTS]
     inputs[0] = TensorSpec("sample", ("2B", config.get("in_channels", latents), *inputs[0].shape[2:]), dtype)
     channels = config.get("conditioning_channels", 3)
     inputs += [TensorSpec("controlnet_cond", ("2B", channels, "H", "W"), dtype)]
     inputs += [TensorSpec("conditioning_scale", (1,), dtype)]
     if config.get("addition_embed_type"):
-        inputs += [made[n] for n in ("text_embeds", "time_ids")]
+        inputs += [unet_inputs[n] for n in ("text_embeds", "time_ids")]
     return ComponentSpec(
         name=name,
         attribute=name,

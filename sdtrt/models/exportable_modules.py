@@ -1,6 +1,6 @@
-"""The checkpoint's modules behind the plain signatures of their specs: tensors in by keyword, a tuple of tensors out.
+"""The checkpoint's modules with the plain signatures of their specs: tensors in by keyword, a tuple of tensors out.
 
-Each keeps the original as `inner`; the names of the modules inside, minus that prefix, are what reports show.
+Each keeps the original as `inner`; reports show the names of the modules inside without that prefix.
 """
 
 from __future__ import annotations
@@ -35,12 +35,16 @@ def from_pretrained(cls: Any, folder: Path, dtype: str) -> Any:
     return module.eval().requires_grad_(False)
 
 
-class TextEncoder(nn.Module):
-    """CLIPTextModel, with or without projection."""
+class ExportableModule(nn.Module):
+    """Base of the wrappers; `inner` is the module of diffusers or transformers."""
 
     def __init__(self, inner: Any) -> None:
         super().__init__()
         self.inner = inner
+
+
+class TextEncoder(ExportableModule):
+    """CLIPTextModel, with or without projection."""
 
     def forward(self, input_ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return last hidden state (B, T, D), pooled or projected state (B, P), all hidden states (L+1, B, T, D)."""
@@ -55,12 +59,8 @@ class TextEncoder(nn.Module):
         return norm
 
 
-class UNet(nn.Module):
+class UNet(ExportableModule):
     """UNet2DConditionModel; SDXL's conditioning comes as plain inputs."""
-
-    def __init__(self, inner: Any) -> None:
-        super().__init__()
-        self.inner = inner
 
     def forward(
         self,
@@ -72,7 +72,20 @@ class UNet(nn.Module):
         timestep_cond: Tensor | None = None,
         residuals: Sequence[Tensor] = (),
     ) -> tuple[Tensor]:
-        """Return the prediction (2B, C, H/8, W/8); `residuals` are a ControlNet's, that of the middle block last."""
+        """Predict the noise or velocity.
+
+        Args:
+            sample: noisy latents (2B, C, H/8, W/8).
+            timestep: (2B,), float32.
+            encoder_hidden_states: of the prompt (2B, T, D).
+            text_embeds: SDXL's pooled prompt (2B, P).
+            time_ids: SDXL's sizes and crop (2B, 6), in the refiner (2B, 5).
+            timestep_cond: the guidance embedding of LCM models (2B, E).
+            residuals: of a ControlNet, that of the middle block last.
+
+        Returns:
+            The prediction (2B, C, H/8, W/8).
+        """
         out = self.inner(
             sample,
             timestep,
@@ -87,7 +100,7 @@ class UNet(nn.Module):
 
 
 class ControlledUNet(UNet):
-    """The same with each residual under a name of its own, which is what an exporter takes."""
+    """The same with each residual as a named input, which exporters require."""
 
     def __init__(self, inner: Any, residual_names: Sequence[str]) -> None:
         super().__init__(inner)
@@ -96,19 +109,15 @@ class ControlledUNet(UNet):
             tensors["residuals"] = [tensors.pop(name) for name in residual_names]
             return UNet.forward(self, *args, **tensors)
 
-        own = [p for p in inspect.signature(super().forward).parameters.values() if p.name != "residuals"]
+        plain = [p for p in inspect.signature(super().forward).parameters.values() if p.name != "residuals"]
         named = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY) for name in residual_names]
-        # Exporters read the names of the inputs from the signature, and their number is the model's.
-        vars(forward)["__signature__"] = inspect.Signature([*own, *named])
+        # Exporters read the names of the inputs from the signature; the number of residuals depends on the model.
+        vars(forward)["__signature__"] = inspect.Signature([*plain, *named])
         vars(self)["forward"] = forward
 
 
-class ControlNet(nn.Module):
-    """ControlNetModel; how strongly it acts is an input."""
-
-    def __init__(self, inner: Any) -> None:
-        super().__init__()
-        self.inner = inner
+class ControlNet(ExportableModule):
+    """ControlNetModel; its conditioning scale is an input."""
 
     def forward(
         self,
@@ -120,7 +129,20 @@ class ControlNet(nn.Module):
         text_embeds: Tensor | None = None,
         time_ids: Tensor | None = None,
     ) -> tuple[Tensor, ...]:
-        """Return the residuals of all skip connections and, last, of the middle block."""
+        """Compute what the U-Net adds to its skip connections.
+
+        Args:
+            sample: noisy latents (2B, C, H/8, W/8).
+            timestep: (2B,), float32.
+            encoder_hidden_states: of the prompt (2B, T, D).
+            controlnet_cond: the control image (2B, 3, H, W).
+            conditioning_scale: (1,).
+            text_embeds: SDXL's pooled prompt (2B, P).
+            time_ids: SDXL's sizes and crop (2B, 6).
+
+        Returns:
+            The residuals of all skip connections and, last, of the middle block.
+        """
         down, middle = self.inner(
             sample,
             timestep,
@@ -135,28 +157,20 @@ class ControlNet(nn.Module):
 
 def _added(text_embeds: Tensor | None, time_ids: Tensor | None) -> dict[str, Tensor | None] | None:
     """SDXL's conditioning as diffusers takes it."""
-    # It is joined with float32 sines: torch promotes, ONNX's Concat takes one type only.
+    # It is concatenated with float32 sines: torch promotes, ONNX's Concat takes one type only.
     return None if text_embeds is None else {"text_embeds": text_embeds.float(), "time_ids": time_ids}
 
 
-class VaeDecoder(nn.Module):
+class VaeDecoder(ExportableModule):
     """AutoencoderKL.decode."""
-
-    def __init__(self, inner: Any) -> None:
-        super().__init__()
-        self.inner = inner
 
     def forward(self, latent_sample: Tensor) -> tuple[Tensor]:
         """Return the image (B, 3, H, W), about -1 to 1."""
         return (self.inner.decode(latent_sample, return_dict=False)[0],)
 
 
-class VaeEncoder(nn.Module):
+class VaeEncoder(ExportableModule):
     """AutoencoderKL.encode, up to the distribution's parameters."""
-
-    def __init__(self, inner: Any) -> None:
-        super().__init__()
-        self.inner = inner
 
     def forward(self, image: Tensor) -> tuple[Tensor]:
         """Return mean and log-variance, concatenated (B, 2C, H/8, W/8)."""

@@ -13,15 +13,20 @@ from sdtrt.models import controlnet, text_encoder, unet, vae
 from sdtrt.shapes.spec import ComponentSpec, ShapeProfile
 
 Configs = Mapping[str, Mapping[str, Any]]
-# Quantized layers give and take half precision.
+# Quantized layers have half precision inputs and outputs.
 DTYPES = {"fp32": "float32", "fp16": "float16", "fp8": "float16", "int8": "float16"}
 
 
 @dataclass(frozen=True)
 class ModelFamily:
-    """One family. `prefix` is what its pipelines' class names start with, `pipelines` the class of each task.
+    """One family.
 
-    `conditioning(configs)` gives the U-Net inputs that this family adds, as {name: width}.
+    Attributes:
+        name: its file in `families/`.
+        prefix: of its pipelines' class names.
+        pipelines: class name by task.
+        text_encoders: attributes of the text encoders in diffusers' pipelines.
+        conditioning: the inputs that this family adds to the U-Net, as {name: width}, from the configs.
     """
 
     name: str
@@ -29,10 +34,6 @@ class ModelFamily:
     pipelines: Mapping[str, str]
     text_encoders: tuple[str, ...]
     conditioning: Callable[[Configs], Mapping[str, int]]
-
-    def matches(self, pipeline: str) -> bool:
-        """Whether a pipeline class belongs here."""
-        return pipeline in self.pipelines.values()
 
     def components(
         self, folder: Path, precision: str, controlnets: Mapping[str, Path] | None = None
@@ -50,20 +51,20 @@ class ModelFamily:
             configs["unet"], dtype, scale, self.conditioning(configs), context, controlnets is not None
         )
         specs.append(denoiser)
-        # Some VAEs overflow in half precision and say so.
+        # Some VAEs overflow in half precision; their configs have this flag.
         vae_dtype = "float32" if configs["vae"].get("force_upcast") else dtype
         specs += [vae.decoder(configs["vae"], vae_dtype, scale), vae.encoder(configs["vae"], vae_dtype, scale)]
-        for name, where in (controlnets or {}).items():
-            config, source = read_json(where / "config.json"), where if where != folder / name else None
-            specs.append(controlnet.spec(name, config, denoiser, configs["vae"]["latent_channels"], source, where))
+        for name, path in (controlnets or {}).items():
+            config, source = read_json(path / "config.json"), path if path != folder / name else None
+            specs.append(controlnet.spec(name, config, denoiser, configs["vae"]["latent_channels"], source, path))
         return {s.name: s for s in specs}
 
     def own_task(self, folder: Path) -> str:
-        """What the checkpoint in `folder` was trained for: pictures from text, or filling in a mask."""
+        """The task that the checkpoint in `folder` was trained for: "txt2img" or "inpaint"."""
         configs = self.configs(folder)
-        # Such a U-Net also takes the masked picture's latents and the mask.
-        filling = configs["unet"]["in_channels"] == 2 * configs["vae"]["latent_channels"] + 1
-        return "inpaint" if filling else "txt2img"
+        # The U-Net of an inpainting checkpoint also takes the masked image's latents and the mask.
+        inpaints = configs["unet"]["in_channels"] == 2 * configs["vae"]["latent_channels"] + 1
+        return "inpaint" if inpaints else "txt2img"
 
     def configs(self, folder: Path) -> dict[str, dict[str, Any]]:
         """The config.json of every part that the checkpoint has; ModelError when one is missing."""
@@ -72,7 +73,7 @@ class ModelFamily:
         return {name: read_json(folder / name / "config.json") for name in present}
 
     def default_profile(self, folder: Path) -> ShapeProfile:
-        """One to four images, from half to one and a half times the size that the model was trained for."""
+        """One to four images, from half to one and a half times the size of the model's training."""
         configs = self.configs(folder)
         sample = configs["unet"]["sample_size"]
         native = int(max(sample) if isinstance(sample, list) else sample) * vae_scale(configs)
@@ -84,12 +85,12 @@ class ModelFamily:
 
 
 def vae_scale(configs: Configs) -> int:
-    """Pixels per latent: the VAE halves once between each two of its blocks."""
+    """Pixels per latent: the VAE halves the size after each of its blocks but the last."""
     return int(2 ** (len(configs["vae"]["block_out_channels"]) - 1))
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a checkpoint; ModelError when it is missing or torn."""
+    """A JSON object from a checkpoint; ModelError when it is missing or damaged."""
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except OSError as exc:

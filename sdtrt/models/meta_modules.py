@@ -3,28 +3,28 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
-
-from accelerate import init_empty_weights
-from diffusers import UNet2DConditionModel
-from torch import nn
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+from typing import TYPE_CHECKING, Any
 
 from sdtrt.models import unet
-from sdtrt.models.exportable_modules import TextEncoder
 from sdtrt.models.family import read_json
 from sdtrt.shapes.spec import ComponentSpec
 
+if TYPE_CHECKING:
+    from torch import nn
 
-def make(spec: ComponentSpec, folder: Path) -> nn.Module:
-    """The U-Net or text encoder of the configs in `folder`, as `spec.load` would give it; buffers are real."""
-    module: Any
+
+def skeleton(spec: ComponentSpec, folder: Path) -> nn.Module:
+    """The U-Net or text encoder of the configs in `folder`: parameters on the meta device, buffers in memory."""
+    from accelerate import init_empty_weights
+    from diffusers import UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+    from sdtrt.models.exportable_modules import TextEncoder
+
     with init_empty_weights(include_buffers=False):
         if spec.attribute == "unet":
-            module = unet.wrap(UNet2DConditionModel.from_config(read_json(folder / "unet" / "config.json")), spec)
-        else:
-            projected = any(t.name == "text_embeds" for t in spec.outputs)
-            cls = CLIPTextModelWithProjection if projected else CLIPTextModel
-            module = TextEncoder(cls(CLIPTextConfig.from_pretrained(folder / spec.attribute)))
-    made: nn.Module = module.eval().requires_grad_(False)
-    return made
+            config = read_json(folder / "unet" / "config.json")
+            return unet.wrap(UNet2DConditionModel.from_config(config), spec).eval().requires_grad_(False)
+        projected = any(t.name == "text_embeds" for t in spec.outputs)
+        cls: Any = CLIPTextModelWithProjection if projected else CLIPTextModel
+        return TextEncoder(cls(CLIPTextConfig.from_pretrained(folder / spec.attribute))).eval().requires_grad_(False)

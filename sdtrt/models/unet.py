@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 from sdtrt.shapes.spec import ComponentSpec, TensorSpec
 
-# How the inputs of a U-Net that takes a ControlNet's residuals begin; diffusers' argument for the skips is a tuple.
+# Prefixes of the inputs of a U-Net that takes a ControlNet's residuals; diffusers' argument for the skips is a tuple.
 DOWN, MIDDLE = "down_block_additional_residual_", "mid_block_additional_residual"
 
 
@@ -23,10 +23,18 @@ def spec(
     context: int,
     controlled: bool = False,
 ) -> ComponentSpec:
-    """Spec of the U-Net; `scale` is pixels per latent, `context` the width of the joined text encoders.
+    """Spec of the U-Net.
 
-    One that is `controlled` takes a ControlNet's residuals too. The timestep is a float32 vector: one per sample,
-    fractional for schedulers that need it, exact in half precision graphs too.
+    The timestep is a float32 vector: one per sample, fractional for schedulers that need it, exact in half precision
+    graphs too.
+
+    Args:
+        config: its config.json.
+        dtype: of its weights and activations.
+        scale: pixels per latent.
+        conditioning: widths of SDXL's inputs by name.
+        context: width of the concatenated text encoders.
+        controlled: whether it takes a ControlNet's residuals.
     """
     width = config.get("cross_attention_dim") or context
     latent = ("2B", config["in_channels"], f"H/{scale}", f"W/{scale}")
@@ -53,9 +61,14 @@ def spec(
 
 
 def residuals(config: Mapping[str, Any], dtype: str, scale: int, down: str, middle: str) -> list[TensorSpec]:
-    """What a ControlNet adds: a tensor for each skip connection, from `conv_in` on, and one for the middle block.
+    """The residuals of a ControlNet: one for each skip connection, from `conv_in` on, and one for the middle block.
 
-    `config` may be the U-Net's or the ControlNet's; the tensors are called `down` with a number, and `middle`.
+    Args:
+        config: of the U-Net or the ControlNet.
+        dtype: of the tensors.
+        scale: pixels per latent.
+        down: the names of the skips' tensors without their numbers.
+        middle: the name of the middle block's tensor.
     """
     widths, layers = config["block_out_channels"], config.get("layers_per_block", 2)
     last = len(widths) - 1
@@ -70,7 +83,7 @@ def residuals(config: Mapping[str, Any], dtype: str, scale: int, down: str, midd
 
 
 def wrap(inner: Any, spec: ComponentSpec) -> nn.Module:
-    """The wrapper of a U-Net that takes the inputs of its spec."""
+    """`inner`, a UNet2DConditionModel, as a module that takes the inputs of its spec."""
     return _wrap(inner, [t.name for t in spec.inputs if t.name.startswith((DOWN, MIDDLE))])
 
 

@@ -1,4 +1,4 @@
-"""The VAE's two halves: latents to pixels, and pixels to the moments of latents (drawing a sample stays outside)."""
+"""The two halves of the VAE: latents to pixels, and pixels to the moments of latents, from which diffusers samples."""
 
 from __future__ import annotations
 

@@ -205,7 +205,7 @@ def load_engines(
         )
         parts[name] = bundle.folder(name), context
     if how.low_memory:
-        return engines.one_at_a_time(backend, parts)
+        return engines.load_lazily(backend, parts)
     # Loading takes more memory than running: the largest goes first, when there is nothing beside it.
     largest_first = sorted(parts, key=lambda name: -(manifest.components[name].weight_bytes or 0))
     loaded = {name: backend.load(*parts[name]) for name in largest_first}
@@ -242,11 +242,11 @@ def timed(
     On a GPU each engine waits for its own end meanwhile, so that its time is its own: the call takes a little longer.
     """
     used = engines_of(pipe)
-    with engines.tallying() as tally:
+    with engines.time_calls() as times:
         started = time.perf_counter()
         result = call()
         wall_ms = (time.perf_counter() - started) * 1e3
-    ran: Any = tally.pipe or pipe
+    ran: Any = times.pipeline or pipe
     return result, ImageRun(
         steps=steps,
         images=images,
@@ -256,7 +256,7 @@ def timed(
         scheduler=type(ran.scheduler).__name__,
         device=next((e.backend.device(e.context.options) for e in used.values()), None),
         wall_ms=wall_ms,
-        engines={n: _calls(*tally.spent[e]) for n, e in sorted(used.items()) if e in tally.spent},
+        engines={n: _calls(*times.by_engine[e]) for n, e in sorted(used.items()) if e in times.by_engine},
     )
 
 

@@ -17,7 +17,7 @@ from functools import cache, wraps
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakKeyDictionary
 
-from sdtrt.engines import note_run
+from sdtrt.engines import record_pipeline
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -51,7 +51,7 @@ def _class(stock: Any) -> Any:
             try:
                 return stock.__call__(run, *args, **kwargs)
             finally:
-                note_run(run)
+                record_pipeline(run)
 
     @wraps(stock.encode_prompt)
     def encode_prompt(self: Any, *args: Any, **kwargs: Any) -> Any:

@@ -7,6 +7,8 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Literal
 
+from rich.filesize import decimal
+
 from sdtrt import lora, models
 from sdtrt.bundle.bundle import Bundle
 from sdtrt.bundle.manifest import Memory
@@ -48,7 +50,7 @@ def describe_add_profile(bundle: Bundle, specs: Mapping[str, ComponentSpec], bac
     lines = [
         command,
         f"rebuilt: {', '.join(anew)}; kept: {', '.join(kept) or 'nothing'}",
-        f"their last build, with {number}: {duration(seconds)}, {count / 1e6:,.1f} MB on disk",
+        f"their last build, with {number}: {duration(seconds)}, {decimal(count)} on disk",
         _activations(bundle, specs, asked),
     ]
     return "\n    ".join(lines)
@@ -58,7 +60,7 @@ def _activations(bundle: Bundle, specs: Mapping[str, ComponentSpec], asked: Shap
     """What the graphs' tensors take at one size, of all components that have an image size."""
     found = []
     for name, component in bundle.manifest.components.items():
-        if not any(e.symbol == "H" for t in specs[name].inputs for e in t.axes().values()):
+        if "H" not in specs[name].symbols:
             continue
         known = at_size(component.memory, asked.sizes("max"))
         found.append(f"{name} unknown" if known is None else f"{name} {known[0]} {known[1] / 1e6:,.0f} MB")

@@ -1,1 +1,1 @@
-"""An engine described: its layers, the kinds of their operators, the modules they come from, one timed image."""
+"""The description of an engine: its layers, the kinds of their operators, their modules, and one timed image."""

@@ -1,6 +1,6 @@
-"""A timed image: how long one call of the pipeline took and which part of it each engine had, as a JSON file.
+"""A timed image: the wall time of one pipeline call and the share of each engine, as a JSON file.
 
-The pipeline's caller writes it (`sdtrt build`, `sdtrt generate --record`), the analysis reads it.
+`sdtrt build` and `sdtrt generate --record` write it, the analysis reads it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class RunError(SdtrtError):
 
 
 class EngineCalls(Record):
-    """How often an engine ran for the image, and the wall time of all its calls."""
+    """The runs of an engine for the image, and the wall time of all of them."""
 
     count: PositiveInt
     total_ms: Milliseconds

@@ -1,8 +1,8 @@
-"""The plan: what an engine consists of and what each layer costs, as a versioned JSON file.
+"""The plan: the layers of an engine and the cost of each, as a versioned JSON file.
 
-Engines and the readers of `sdtrt.analysis` write it, analysis reads it, and neither knows the other. A figure that is
-not known is None, never 0; layers are joined to ONNX nodes by name (`sdtrt.costs.join`), and what could not be joined
-or had to be left out is listed in `notes`, not dropped.
+Engines and the readers of `sdtrt.readers` write it, analysis reads it, and neither knows the other. An unknown figure
+is None, never 0; layers are joined to ONNX nodes by name (`sdtrt.costs.join`), and `notes` list what could not be
+joined or was left out.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ FORMAT_VERSION = 2
 
 Kind = Literal["conv", "gemm", "attention", "norm", "pointwise", "reformat", "copy", "shape", "other"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
-# Thirty thousand years: what is more is no time, and a few such figures would overflow in a sum.
+# Thirty thousand years: a larger figure is no time, and a few of them would overflow in a sum.
 LONGEST_MS = 1e15
 Milliseconds = Annotated[float, Field(ge=0, le=LONGEST_MS, allow_inf_nan=False)]
 
-# Bits of one element. A type that is not here has no known size.
+# Bits of one element. The size of any other type is unknown.
 DTYPE_BITS: dict[str, int] = {
     **dict.fromkeys(("float64", "int64", "uint64", "complex64"), 64),
     **dict.fromkeys(("float32", "int32", "uint32"), 32),
@@ -39,12 +39,12 @@ DTYPE_BITS: dict[str, int] = {
 
 
 def base_type(name: str | None) -> str:
-    """The type of which this is a variant: "float8" of "float8_e4m3fn", most types of themselves, "" of None."""
+    """A type without its variant: "float8" for "float8_e4m3fn", "" for None."""
     return (name or "").partition("_")[0]
 
 
 class NodeCost(Record):
-    """What one ONNX node does at one shape; FLOPs count a multiply-add as two, None is not known."""
+    """The costs of one ONNX node at one shape; FLOPs count a multiply-add as two, None is unknown."""
 
     name: str
     op: str
@@ -56,7 +56,7 @@ class NodeCost(Record):
 
 
 class TensorInfo(Record):
-    """One activation that a layer reads or writes. A dimension that is not known is None.
+    """One activation that a layer reads or writes. An unknown dimension is None.
 
     `dtype` is numpy's or torch's name ("float16"); `format` is the memory layout in the backend's own words.
     """
@@ -68,7 +68,7 @@ class TensorInfo(Record):
 
     @property
     def nbytes(self) -> int | None:
-        """Bytes without padding; None when the shape or the type is not known."""
+        """Bytes without padding; None when the shape or the type is unknown."""
         bits = DTYPE_BITS.get(self.dtype or "")
         if bits is None or self.shape is None:
             return None
@@ -77,7 +77,7 @@ class TensorInfo(Record):
 
 
 class Timing(Record):
-    """What a profiler wrote about a layer when it did not write every run: sum, mean, median, share of the sum."""
+    """Times of a layer from a profiler that does not write every run: sum, mean, median, share of the sum."""
 
     total_ms: Milliseconds | None = None
     mean_ms: Milliseconds | None = None
@@ -86,11 +86,11 @@ class Timing(Record):
 
 
 class Layer(Record):
-    """One thing that the engine runs: a kernel, or several that it does not tell apart.
+    """One unit that the engine runs and reports: a kernel, or several.
 
     `nodes` are the ONNX nodes it implements and `module` the diffusers module they come from; costs are None when no
-    node could be named. `times_ms` has one entry per measured run; `timing` is what is known in its place.
-    `bytes_moved` are the bytes of its inputs, outputs and weights. `attributes` are the backend's own, as they stood.
+    node could be named. `times_ms` has one entry per measured run; `timing` replaces it where the runs are unknown.
+    `bytes_moved` are the bytes of its inputs, outputs and weights. `attributes` are the backend's own, unchanged.
     """
 
     name: str
@@ -121,17 +121,17 @@ class Layer(Record):
 
     @property
     def io_bytes(self) -> int | None:
-        """Bytes of all inputs and outputs, each tensor once; None when one is not known or none is named."""
+        """Bytes of all inputs and outputs, each tensor once; None when one is unknown or none is named."""
         tensors = {t.name: t.nbytes for t in (*self.inputs, *self.outputs)}
         known = [size for size in tensors.values() if size is not None]
         return sum(known) if tensors and len(known) == len(tensors) else None
 
 
 class Plan(Record):
-    """All layers of one engine at one shape, with the device and versions they were read from.
+    """All layers of one engine at one shape, with device and versions.
 
-    `sizes` are symbols ("B", "H"), `shapes` the engine's inputs at which it was run. `nodes` are the ONNX nodes that
-    the layers were joined to. `metadata` holds what the backend's files say of device, build and run.
+    `sizes` are those of the symbols ("B", "H"), `shapes` those of the inputs of the run. `nodes` are the ONNX nodes
+    that the layers were joined to. `metadata` holds device, build and run as the backend's files describe them.
     """
 
     format: int = FORMAT_VERSION

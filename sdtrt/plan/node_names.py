@@ -1,10 +1,10 @@
-"""Which diffusers module a node comes from: in node names as sdtrt writes them, and as torch's exporter notes it."""
+"""The diffusers module of a node: in node names as sdtrt writes them, and in the metadata of torch's exporter."""
 
 from __future__ import annotations
 
 import re
 
-# Metadata of a node that torch's exporter wrote; onnx-graphsurgeon drops it.
+# The metadata key of torch's exporter; onnx-graphsurgeon drops it.
 SCOPES = "pkg.torch.onnx.name_scopes"
 _PRIVATE = re.compile(r"\.__dict__\['_modules'\]\['([^']+)'\]")
 
@@ -23,6 +23,6 @@ def node_path(scopes: str) -> str:
 def module_of(node: str) -> str:
     """Module that a node comes from: "/mid_block/resnets.1/conv1/Conv" gives "mid_block.resnets.1.conv1".
 
-    What a component does outside its modules is "(top)".
+    Nodes outside all modules give "(top)".
     """
     return ".".join(part for part in node.split("/")[1:-1] if part != "sdpa") or "(top)"

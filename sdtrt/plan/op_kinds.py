@@ -1,4 +1,4 @@
-"""ONNX operators mapped, once, to the closed vocabulary of `sdtrt.plan.layers.Kind`."""
+"""The one mapping of ONNX operators to the closed vocabulary of `sdtrt.plan.layers.Kind`."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ _GROUPS: dict[Kind, str] = {
     "MemcpyToHost MemcpyFromHost Identity",
     "shape": "Shape Reshape Squeeze Unsqueeze Flatten ConstantOfShape Constant Range Size",
 }
-# What export names "sdpa": a scaled-dot-product attention, one operator or written out.
+# Operators of a scaled-dot-product attention, named "sdpa" by the export: one operator or written out.
 _SDPA = frozenset({"MatMul", "FusedMatMul", "Softmax", "Mul", "Add", "Attention"})
 _KIND = {op: kind for kind, ops in _GROUPS.items() for op in ops.split()}
 
 
 def kind_of(op: str) -> Kind:
-    """Kind of an ONNX or ONNX Runtime operator; "other" for one that is not known."""
+    """Kind of an ONNX or ONNX Runtime operator; "other" for an unknown one."""
     return _KIND.get(op, "other")
 
 
 def node_kind(node: str, op: str) -> Kind:
-    """Kind of a node: its operator's, except that the products and the softmax of an attention are that attention."""
+    """Kind of a node: that of its operator, but "attention" for the matmuls and the softmax of an attention."""
     return "attention" if "/sdpa/" in node and op in _SDPA else kind_of(op)

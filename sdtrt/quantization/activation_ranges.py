@@ -89,12 +89,11 @@ def ranges_of(
     pipe = calibration_images.pipeline(copy.deepcopy(unet).float(), folder, loras)
     with watching(pipe.unet) as ranges:
         calibration_images.make_images(pipe, calibration, sizes, report)
-    layers = dict(pipe.unet.named_modules())
+    layers, options = dict(pipe.unet.named_modules()), backend.check_options(config.options)
     found = {
         name: value
         for name, value in ranges.items()
-        if not any(word in name for word in calibration.exclude)
-        and backend.quantizes_layer(layers[name], config.options)
+        if not any(word in name for word in calibration.exclude) and backend.quantizes_layer(layers[name], options)
     }
     for name, value in found.items():
         calibration_images.check_range(name, value)

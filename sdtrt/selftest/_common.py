@@ -63,9 +63,7 @@ def rows(bench: Bench) -> Figures:
 
 def _spread(engine: Engine, name: str, output: Tensor) -> float:
     """How far rows are from the first, relative to it; infinite when one is not a number."""
-    spec = next(t for t in engine.spec.outputs if t.name == name)
-    axis = next(a for a, e in spec.axes().items() if e.symbol == "B")
-    first, *others = output.float().unbind(axis)
+    first, *others = output.float().unbind(engine.spec.batch_axes[name])
     return max(accuracy.worst_error((other,), (first,)) for other in others)
 
 

@@ -49,36 +49,35 @@ def _doublings(a: Shape, b: Shape) -> float:
 
 
 @dataclass(frozen=True)
-class Fit:
+class ProfileChoice:
     """The profile that serves a call, and the rows of each part when the batch is larger than it takes at once."""
 
     profile: int
     rows: tuple[int, ...] = ()
 
 
-class Sizes:
-    """The sizes of one engine: those of the bundle that concern it; `ranges` gives the shapes that a profile takes."""
+class BuiltSizes:
+    """The sizes of one engine: relevant profiles, the shape ranges in each, and the steps of height and width."""
 
     def __init__(
         self, spec: ComponentSpec, profiles: Sequence[ShapeProfile], ranges: Callable[[ShapeProfile], Ranges]
     ) -> None:
-        self.spec, self.profiles = spec, concerning(spec, profiles)
+        self.spec, self.profiles = spec, relevant_profiles(spec, profiles)
         self.ranges = tuple(map(ranges, self.profiles))
         self.steps = spec.steps(profiles)
-        self._batch = _batch_axes(spec)
-        self.splits = bool(self._batch)
-        self._known = lru_cache(maxsize=256)(self._find)  # a pipeline asks for the same few at every step
+        self._batch_axes = spec.batch_axes
+        self._choose = lru_cache(maxsize=256)(self._choose_uncached)  # every denoising step has the same shapes
 
-    def fit(self, shapes: Mapping[str, Sequence[int]]) -> Fit | None:
-        """How a call with these input shapes is served; None when it is outside of what was built."""
-        return self._known(tuple((t.name, tuple(shapes[t.name])) for t in self.spec.inputs))
+    def choose(self, shapes: Mapping[str, Sequence[int]]) -> ProfileChoice | None:
+        """How a call with these input shapes is served; None when no profile takes them."""
+        return self._choose(tuple((t.name, tuple(shapes[t.name])) for t in self.spec.inputs))
 
-    def _find(self, named: tuple[tuple[str, Shape], ...]) -> Fit | None:
-        shapes = dict(named)
+    def _choose_uncached(self, items: tuple[tuple[str, Shape], ...]) -> ProfileChoice | None:
+        shapes = dict(items)
         if self._off_step(shapes):
             return None
         whole = nearest(shapes, self.ranges)
-        return Fit(whole) if whole is not None else self._split(shapes)
+        return ProfileChoice(whole) if whole is not None else self._split(shapes)
 
     def _off_step(self, shapes: Mapping[str, Shape]) -> bool:
         return any(
@@ -87,51 +86,43 @@ class Sizes:
             for axis, expr in t.axes().items()
         )
 
-    def _split(self, shapes: Mapping[str, Shape]) -> Fit | None:
-        """In as few and as even parts as fit: rows do not depend on each other."""
-        if not self._batch:
+    def _split(self, shapes: Mapping[str, Shape]) -> ProfileChoice | None:
+        """As few and as even parts as fit: the rows of a batch do not depend on each other."""
+        if not self.spec.can_split_batch:
             return None
-        name, axis = next(iter(self._batch.items()))
+        name, axis = next((n, self._batch_axes[n]) for n in shapes if n in self._batch_axes)
         rows = shapes[name][axis]
-        found = []
+        candidates = []
         for index, ranges in enumerate(self.ranges):
             low, high = ranges[name][0][axis], ranges[name][2][axis]
             count = -(-rows // high)
             # The last part may be a row smaller than the others: all are within the range when their mean is.
             if count > 1 and count * low <= rows and fits(self._part(shapes, -(-rows // count)), ranges):
-                found.append((count, index))
-        if not found:
+                candidates.append((count, index))
+        if not candidates:
             return None
-        count = min(found)[0]
-        fewest = [index for parts, index in found if parts == count]
+        count = min(candidates)[0]
+        fewest = [index for parts, index in candidates if parts == count]
         chosen = nearest(self._part(shapes, -(-rows // count)), [self.ranges[i] for i in fewest]) or 0
-        return Fit(fewest[chosen], tuple(rows // count + (i < rows % count) for i in range(count)))
+        return ProfileChoice(fewest[chosen], tuple(rows // count + (i < rows % count) for i in range(count)))
 
     def _part(self, shapes: Mapping[str, Shape], rows: int) -> dict[str, Shape]:
-        axes = self._batch
+        axes = self._batch_axes
         return {n: (*s[: axes[n]], rows, *s[axes[n] + 1 :]) if n in axes else s for n, s in shapes.items()}
 
 
-def _batch_axes(spec: ComponentSpec) -> dict[str, int]:
-    """The batch axis of every input that has one; none at all when rows cannot be taken apart and joined again."""
-    axes = {t.name: (a, e) for t in spec.inputs for a, e in t.axes().items() if e.symbol == "B"}
-    joined = all(any(e.symbol == "B" for e in t.axes().values()) for t in spec.outputs)
-    alike = len({expr for _, expr in axes.values()}) == 1
-    return {name: axis for name, (axis, _) in axes.items()} if joined and alike else {}
-
-
-def concerning(spec: ComponentSpec, profiles: Sequence[ShapeProfile]) -> tuple[ShapeProfile, ...]:
+def relevant_profiles(spec: ComponentSpec, profiles: Sequence[ShapeProfile]) -> tuple[ShapeProfile, ...]:
     """The profiles as far as a component depends on them: only the symbols in its shapes, and each range once.
 
-    A part without height and width, a text encoder, takes too little of an image's time for buckets of its own: a
-    range within an earlier one adds nothing to it, so that a new image size leaves its engine as it is.
+    A component without height and width, a text encoder, takes too little of an image's time for profiles of its own:
+    a range within an earlier one adds nothing to it, so that a new image size leaves its engine as it is.
     """
-    symbols = {e.symbol for t in (*spec.inputs, *spec.outputs) for e in t.axes().values()}
+    sized = bool(spec.symbols & {"H", "W"})
     kept: list[ShapeProfile] = []
     for profile in profiles:
-        mine = ShapeProfile({s: r for s, r in profile.ranges.items() if s in symbols})
-        if not any(mine == k or (not symbols & {"H", "W"} and _within(mine, k)) for k in kept):
-            kept.append(mine)
+        own = ShapeProfile({s: r for s, r in profile.ranges.items() if s in spec.symbols})
+        if not any(own == k or (not sized and _within(own, k)) for k in kept):
+            kept.append(own)
     return tuple(kept)
 
 
@@ -139,22 +130,21 @@ def _within(inner: ShapeProfile, outer: ShapeProfile) -> bool:
     return all(outer.ranges[s][0] <= r[0] and r[2] <= outer.ranges[s][2] for s, r in inner.ranges.items())
 
 
-def varying(spec: ComponentSpec, profiles: Sequence[ShapeProfile]) -> set[str]:
-    """Dimensions, as "2B" or "1H", that have more than one size in the profiles: the dynamic axes of a graph."""
-    exprs = {f"{e.times}{e.symbol}": e for t in (*spec.inputs, *spec.outputs) for e in t.axes().values()}
+def dynamic_dims(spec: ComponentSpec, profiles: Sequence[ShapeProfile]) -> set[str]:
+    """Keys ("2B", "1H") of dimensions that have more than one size in the profiles: the dynamic axes of a graph."""
+    exprs = {e.key: e for t in (*spec.inputs, *spec.outputs) for e in t.axes().values()}
     return {key for key, e in exprs.items() if len({size for p in profiles for size in p.dim(e)}) > 1}
 
 
-def of_graph(spec: ComponentSpec, profiles: Sequence[ShapeProfile]) -> str:
+def graph_sizes_key(spec: ComponentSpec, profiles: Sequence[ShapeProfile]) -> str:
     """What a graph with dynamic axes depends on: which axes vary, in what steps, and the sizes that are constants.
 
-    Where the first profile is best counts too: that is where an engine was compared with eager and timed.
+    The best sizes of the first profile count too: the engine is compared with eager and timed there.
     """
-    free = {key.lstrip("0123456789") for key in varying(spec, profiles)}
-    first = concerning(spec, profiles)[0]
-    steps = {s: n for s, n in spec.steps(profiles).items() if s in free}
-    parts = [f"any {', '.join(s for s in first.ranges if s in free)}"] if free else []
-    parts += [f"{s} in steps of {n}" for s, n in steps.items()]
-    parts += [f"{s}={r[1]}" for s, r in first.ranges.items() if s not in free]
-    best = ",".join(f"{s}={r[1]}" for s, r in first.ranges.items())
+    dynamic = {key.lstrip("0123456789") for key in dynamic_dims(spec, profiles)}
+    first = relevant_profiles(spec, profiles)[0]
+    parts = [f"any {', '.join(s for s in first.ranges if s in dynamic)}"] if dynamic else []
+    parts += [f"{s} in steps of {n}" for s, n in spec.steps(profiles).items() if s in dynamic]
+    parts += [f"{s}={r[1]}" for s, r in first.ranges.items() if s not in dynamic]
+    best = ",".join(f"{s}={size}" for s, size in first.sizes().items())
     return f"{'; '.join(parts)}; measured at {best}"

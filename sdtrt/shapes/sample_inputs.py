@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def sample_inputs(spec: ComponentSpec, sizes: Mapping[str, int], seed: int = 0) -> dict[str, Tensor]:
-    """Inputs of a component at `sizes`: normal noise, timesteps from 1 to 999 and token ids, drawn from `seed`."""
+    """Inputs of a component at `sizes`, from `seed`: normal noise, timesteps from 999 to 1, and token ids."""
     import torch
 
     random = torch.Generator().manual_seed(seed)

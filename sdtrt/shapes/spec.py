@@ -1,4 +1,4 @@
-"""Shapes, stated once: everything that depends on a tensor's shape is derived from these three types.
+"""Shapes, stated once: TensorSpec and ComponentSpec for a component, ShapeProfile for the sizes it is built for.
 
 A dimension is an int or one symbol with a coefficient and a divisor: "2B", "H/8", "T". Dynamic axes, optimization
 profiles, sample inputs, buffers and the checks at run time all come from `TensorSpec` and `ShapeProfile`.
@@ -17,7 +17,7 @@ from sdtrt.errors import ConfigError, ShapeError
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from torch import nn
+    from torch import Tensor, nn
 
 Dim = int | str
 Range = tuple[int, int, int]
@@ -34,13 +34,18 @@ class Expr:
     over: int
 
     @classmethod
-    @cache  # every call of an engine asks for the same few
+    @cache  # every engine call parses the same few
     def parse(cls, text: str) -> Expr:
         """Parse "2B" or "H/8"; raises ConfigError for anything else."""
         match = _DIM.fullmatch(text)
         if not match:
             raise ConfigError("not a dimension", received=text, expected='a number, or like "2B", "H/8", "T"')
         return cls(int(match["times"] or 1), match["symbol"], int(match["over"] or 1))
+
+    @property
+    def key(self) -> str:
+        """Factor and symbol, such as "2B" or "1H". Dimensions of one key vary together."""
+        return f"{self.times}{self.symbol}"
 
     def value(self, size: int) -> int:
         """Size of the dimension when the symbol has `size`; ShapeError unless it divides."""
@@ -138,23 +143,36 @@ class ShapeProfile:
 
 
 def step(profiles: Sequence[ShapeProfile], symbol: str, fine: int, coarse: int) -> int:
-    """Granularity of a size: `coarse` pixels when every size named in the profiles is a multiple of it, else `fine`.
+    """Granularity of a size: `coarse` when every size in the profiles is a multiple of it, else `fine`.
 
     A U-Net halves its latent several times. When all sizes divide, its upsampling is a constant scale of two, which
     traces in half the time and which TensorRT prefers; otherwise the sizes are taken from the skip connections.
+
+    Args:
+        profiles: all profiles of the build.
+        symbol: "H" or "W".
+        fine: pixels per latent.
+        coarse: pixels of which every halving in the graph is even.
     """
-    named = [v for p in profiles for v in p.ranges[symbol]]
-    return coarse if all(v % coarse == 0 for v in named) else fine
+    sizes = [size for p in profiles for size in p.ranges[symbol]]
+    return coarse if all(size % coarse == 0 for size in sizes) else fine
 
 
 @dataclass(frozen=True)
 class ComponentSpec:
     """One exportable part of a pipeline, and the only statement of its shapes.
 
-    `load(folder, dtype)` gives a module that takes `inputs` as keywords and returns `outputs` as a tuple; `attribute`
-    is the diffusers attribute it serves; `scale` is pixels per latent, and `align` the pixels of which a size must be a
-    multiple for its graph to need no odd-size handling. `source` is where its weights lie when they are not those of
-    the checkpoint; `variant` says how its graph differs from what the config asks for.
+    Attributes:
+        name: of the component, such as "vae_decoder".
+        attribute: the attribute of the diffusers pipeline that it serves, such as "vae".
+        inputs: what the module takes as keywords.
+        outputs: what it returns as a tuple.
+        dtype: of its weights and activations.
+        load: loads the module from the checkpoint's folder.
+        scale: pixels per latent.
+        align: pixels of which a size must be a multiple for the graph to need no odd-size handling.
+        source: the folder of its weights when that is not in the checkpoint.
+        variant: how its graph differs from that of the config.
     """
 
     name: str
@@ -172,19 +190,53 @@ class ComponentSpec:
         """The folder of its config and weights."""
         return self.source or checkpoint / self.attribute
 
+    @property
+    def symbols(self) -> frozenset[str]:
+        """Symbols in the shapes of the inputs, such as {"B", "H", "W"}; the outputs have no others."""
+        return frozenset(expr.symbol for t in self.inputs for expr in t.axes().values())
+
+    @property
+    def batch_axes(self) -> dict[str, int]:
+        """The batch axis, not always the first, of each input and output that has one."""
+        tensors = (*self.inputs, *self.outputs)
+        return {t.name: axis for t in tensors for axis, expr in t.axes().items() if expr.symbol == "B"}
+
+    @property
+    def can_split_batch(self) -> bool:
+        """Whether a call can run in parts: every output has a batch axis, and all inputs have the same rows."""
+        axes = self.batch_axes
+        rows = {t.shape[axes[t.name]] for t in self.inputs if t.name in axes}
+        return len(rows) == 1 and all(t.name in axes for t in self.outputs)
+
     def steps(self, profiles: Sequence[ShapeProfile]) -> dict[str, int]:
         """Granularity of height and width, in pixels, that the engine of this component keeps."""
         return {s: step(profiles, s, self.scale, max(self.align, self.scale)) for s in ("H", "W")}
 
-    def output_shapes(self, shapes: Mapping[str, Sequence[int]]) -> dict[str, tuple[int, ...]]:
-        """Shapes of all outputs for given input shapes, such as {"sample": (2, 4, 64, 64), ...}."""
+    def sizes_of(self, shapes: Mapping[str, Sequence[int]]) -> dict[str, int]:
+        """Sizes of the symbols, in the order of SYMBOLS, for input shapes such as {"sample": (2, 4, 64, 64), ...}.
+
+        The first input that has a symbol decides. An odd number of "2B" rows is that many images without guidance.
+        """
         sizes: dict[str, int] = {}
-        known: dict[Dim, int] = {}
         for t in self.inputs:
             for axis, expr in t.axes().items():
-                known[t.shape[axis]] = shapes[t.name][axis]
-                sizes.setdefault(expr.symbol, shapes[t.name][axis] * expr.over // expr.times)
+                size = shapes[t.name][axis] * expr.over
+                sizes.setdefault(expr.symbol, size // expr.times if size % expr.times == 0 else size)
+        return {symbol: sizes[symbol] for symbol in SYMBOLS if symbol in sizes}
+
+    def output_shapes(self, shapes: Mapping[str, Sequence[int]]) -> dict[str, tuple[int, ...]]:
+        """Shapes of all outputs for given input shapes, such as {"sample": (2, 4, 64, 64), ...}.
+
+        A dimension that an input has too, such as "2B", is taken from there: its rows may be odd.
+        """
+        sizes = self.sizes_of(shapes)
+        dims: dict[Dim, int] = {t.shape[axis]: shapes[t.name][axis] for t in self.inputs for axis in t.axes()}
         for t in self.outputs:
             for axis, expr in t.axes().items():
-                known.setdefault(t.shape[axis], expr.value(sizes[expr.symbol]))
-        return {t.name: tuple(d if isinstance(d, int) else known[d] for d in t.shape) for t in self.outputs}
+                dims.setdefault(t.shape[axis], expr.value(sizes[expr.symbol]))
+        return {t.name: tuple(d if isinstance(d, int) else dims[d] for d in t.shape) for t in self.outputs}
+
+
+def shapes_of(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    """Shapes of tensors by name."""
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}

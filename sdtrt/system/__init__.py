@@ -1,1 +1,1 @@
-"""Facts about the machine, files, JSON records and the C heap: what everything else stands on."""
+"""Facts about the machine, files, JSON records, memory and hub ids: the base of all other packages."""

@@ -1,6 +1,7 @@
-"""Facts about this machine and its packages, each asked for in one place, printable for a bug report.
+"""Facts about this machine and its packages, each read in one place, printable for a bug report.
 
-Nothing here imports torch or a vendor library: versions come from package metadata, the GPU from NVML.
+Nothing here imports torch or a vendor library: versions come from package metadata, the GPU from NVML, memory from
+psutil. psutil knows neither the processor's model name nor the limit of a container: both are read from Linux's files.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from importlib import metadata, util
 from pathlib import Path
 from typing import Any
 
-# What decides whether an engine made elsewhere, or yesterday, is still valid; `sdtrt doctor` prints them all.
+# Their versions decide whether an engine of another machine or day is still valid; `sdtrt doctor` prints them.
 PACKAGES = (
     *("torch", "diffusers", "transformers", "onnx", "onnxruntime", "onnx-graphsurgeon", "polygraphy", "tensorrt"),
     "nvidia-modelopt",
@@ -49,42 +50,39 @@ def importable(module: str) -> bool:
 
 
 def cache_folder() -> Path:
-    """Where sdtrt keeps what may be deleted at any time: below XDG_CACHE_HOME, or ~/.cache."""
+    """The folder of files that may be deleted at any time: below XDG_CACHE_HOME, or ~/.cache."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sdtrt"
 
 
-def memory_bytes() -> int | None:
-    """Physical memory, or None where the system does not say."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):
-        return None
+def memory_bytes() -> int:
+    """Physical memory."""
+    import psutil
+
+    return int(psutil.virtual_memory().total)
 
 
-def free_memory_bytes() -> int | None:
-    """Memory that programs may still take, within the container's limit; None where Linux does not say."""
-    try:
-        lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines())
-        free = int(lines["MemAvailable"].split()[0]) << 10
-    except (OSError, ValueError, KeyError):
-        return None
+def free_memory_bytes() -> int:
+    """Memory that programs may still take, within the container's limit."""
+    import psutil
+
+    free = int(psutil.virtual_memory().available)
     try:
         group = Path("/sys/fs/cgroup")
         limit, used = (int((group / f"memory.{what}").read_text(encoding="ascii")) for what in ("max", "current"))
-    except (OSError, ValueError):  # no limit: it says "max"
+    except (OSError, ValueError):  # no such file, or no limit: "max"
         return free
     return min(free, max(0, limit - used))
 
 
 def cpu_name() -> str:
-    """The processor's model name where Linux tells it, else the architecture."""
+    """The processor's model name on Linux, else the architecture."""
     try:
         with Path("/proc/cpuinfo").open(encoding="utf-8") as file:
             for line in file:
                 if line.startswith("model name"):
                     return line.partition(":")[2].strip()
     except OSError:
-        pass  # not Linux: the architecture below is what is known
+        pass  # not Linux
     return platform.processor() or platform.machine()
 
 

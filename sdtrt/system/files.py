@@ -1,4 +1,4 @@
-"""Files and folders: written beside and renamed, swapped in one step, linked, digested."""
+"""Files and folders: written under a temporary name and renamed, swapped in one step, linked, digested."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import os
 import shutil
 from pathlib import Path
 
-_HERE = -100  # AT_FDCWD: paths are taken as they are
-_EXCHANGE = 2  # RENAME_EXCHANGE
+_AT_FDCWD = -100  # relative paths start from the current folder
+_RENAME_EXCHANGE = 2
 
 
 def replace_folder(new: Path, target: Path) -> None:
-    """Put `new` in the place of `target`, and delete what was there.
+    """Rename `new` to `target`, and delete the folder that was there.
 
-    On Linux the two swap names in one step. Where the file system cannot, `target` is away between two renames; a kill
-    there leaves `.<name>.old`, which `bundle.staging` puts back.
+    On Linux the two swap names in one step. Where the file system cannot, `target` is missing between two renames; a
+    kill there leaves `.<name>.old`, which `bundle.staging` renames back.
     """
     old = former(target)
     shutil.rmtree(old, ignore_errors=True)
@@ -32,7 +32,7 @@ def replace_folder(new: Path, target: Path) -> None:
 
 
 def former(target: Path) -> Path:
-    """Where the folder that stood at `target` lies until it is deleted."""
+    """The name of the folder that was at `target`, until it is deleted."""
     return target.with_name(f".{target.name}.old")
 
 
@@ -42,11 +42,11 @@ def _exchange(one: Path, other: Path) -> bool:
         renameat2 = ctypes.CDLL(None).renameat2
     except (OSError, AttributeError):
         return False
-    return bool(renameat2(_HERE, os.fsencode(one), _HERE, os.fsencode(other), _EXCHANGE) == 0)
+    return bool(renameat2(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0)
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write beside and rename."""
+    """Write under a temporary name and rename, so that no reader sees half a file."""
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.write_text(text, encoding="utf-8")
     temporary.replace(path)

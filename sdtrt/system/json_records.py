@@ -1,4 +1,4 @@
-"""Versioned JSON files: one base for what they hold, one way to read them, one way to say what is wrong with them."""
+"""Versioned JSON files: the base of their records, how they are read, and the errors for wrong fields."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sdtrt.errors import ConfigError, SdtrtError
 
 
 class Record(BaseModel):
-    """Base of everything that is stored: immutable, and an unknown field is an error."""
+    """Base of all stored records: immutable, and an unknown field is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -23,10 +23,17 @@ R = TypeVar("R", bound=Record)
 
 
 def read(path: Path, cls: type[R], version: int, error: type[SdtrtError], hint: str) -> R:
-    """Read a record whose `format` is `version`.
+    """Read a record.
 
-    Raises `error`, with a slug that starts with its own ("plan-json"), when the file is missing, not JSON, of another
-    version, or has a wrong field.
+    Args:
+        path: the JSON file.
+        cls: the class of the record.
+        version: the only value that its field `format` may have.
+        error: the class of the error; its slug starts that of each case, such as "plan-json".
+        hint: what the user can do.
+
+    Raises:
+        error: when the file is missing, not JSON, of another version, or has a wrong field.
     """
     what = error.slug
     try:
@@ -39,12 +46,12 @@ def read(path: Path, cls: type[R], version: int, error: type[SdtrtError], hint: 
         raise error(
             f"the {what} is not JSON", slug=f"{what}-json", received=path, expected=str(exc)[:200], hint=hint
         ) from exc
-    found = data.get("format") if isinstance(data, dict) else type(data).__name__
-    if found != version:
+    file_version = data.get("format") if isinstance(data, dict) else type(data).__name__
+    if file_version != version:
         raise error(
             f"the {what} has another format version",
             slug=f"{what}-format",
-            received=f"{found} in {path}",
+            received=f"{file_version} in {path}",
             expected=version,
             hint=f"{hint}, or use the version of sdtrt that wrote it",
         )
@@ -62,7 +69,7 @@ def read(path: Path, cls: type[R], version: int, error: type[SdtrtError], hint: 
 
 
 def first_error(exc: ValidationError) -> tuple[str, object, str]:
-    """The dotted name of the first wrong field, what stood there, and what is expected."""
+    """The dotted name of the first wrong field, its value, and what is expected."""
     first = exc.errors()[0]
     return ".".join(map(str, first["loc"])), first["input"], first["msg"].removeprefix("Input should be ")
 
@@ -70,12 +77,12 @@ def first_error(exc: ValidationError) -> tuple[str, object, str]:
 def config_error(
     exc: ValidationError, keys: list[str], what: str, renamed: Mapping[str, str] | None = None
 ) -> ConfigError:
-    """The error for settings that are wrong; an unknown key is answered with all keys and the nearest one.
+    """The error for wrong settings; for an unknown key it lists all keys and suggests the nearest one.
 
     Args:
-        exc: what pydantic found.
+        exc: the error of pydantic.
         keys: all keys that exist.
-        what: where the settings stand, for people.
+        what: the name of the settings in messages, such as "the options of eager".
         renamed: new names of keys by their former ones, dotted where they are nested.
     """
     key, received, expected = first_error(exc)
@@ -85,7 +92,8 @@ def config_error(
             f"{key} is missing in {what}", slug="config-missing-key", hint="name it there or as an option"
         )
     if kind == "extra_forbidden":
-        near = [(renamed or {})[key]] if key in (renamed or {}) else difflib.get_close_matches(key, keys, n=1)
+        renamed = renamed or {}
+        near = [renamed[key]] if key in renamed else difflib.get_close_matches(key, keys, n=1)
         return ConfigError(
             f"unknown key {key!r} in {what}",
             slug="config-unknown-key",

@@ -1,4 +1,7 @@
-"""The most memory that this process had resident, and where to begin counting anew."""
+"""The peak resident memory of this process, from a moment on.
+
+psutil (7.2) has no peak on Linux, and the peak of the standard library's `resource` cannot be reset.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +12,13 @@ _STATUS, _RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 def reset_peak() -> None:
-    """Count the peak from now on, where the system can."""
+    """Count the peak from now on; does nothing where the system cannot."""
     with suppress(OSError):
         _RESET.write_text("5", encoding="ascii")
 
 
 def peak_bytes() -> int | None:
-    """The most memory that this process had resident since `reset_peak`; None where the system does not say."""
+    """The peak since `reset_peak`; None where the system does not report it."""
     with suppress(OSError):
         for line in _STATUS.read_text(encoding="ascii").splitlines():
             if line.startswith("VmHWM:"):

@@ -73,12 +73,11 @@ class ReferenceOutputs:
 
 def points(spec: ComponentSpec, profiles: Sequence[ShapeProfile]) -> list[Point]:
     """Both ends and the best size of every profile, each shape once, the smaller before the larger."""
-    known = {e.symbol for t in spec.inputs for e in t.axes().values()}
     doubled = all(t.shape[0] == "2B" for t in spec.inputs)
     found: dict[tuple[tuple[str, int], ...], list[Point]] = {}
     for end in ("min", "opt", "max"):
         for profile in profiles:
-            sizes = {s: n for s, n in profile.sizes(end).items() if s in known}
+            sizes = {s: n for s, n in profile.sizes(end).items() if s in spec.symbols}
             alone = [Point(end, sizes, alone=True)] if doubled and end == "min" else []
             found.setdefault(tuple(sizes.items()), [*alone, Point(end, sizes, alone=False)])
     return [point for several in found.values() for point in several]

@@ -245,7 +245,7 @@ def test_unknown_option(backend):
 def test_defaults_are_filled_in(backend):
     checked = backend.check_options({})
     assert backend.check_options(checked) == checked
-    assert checked.keys() == backend.options.model_fields.keys()
+    assert dict(checked).keys() == backend.options.model_fields.keys()
 
 
 def test_closing_twice_is_harmless(made, bundles, backend):

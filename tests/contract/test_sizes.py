@@ -17,7 +17,7 @@ from sdtrt.bundle.bundle import Bundle
 from sdtrt.bundle.staging import Staging
 from sdtrt.engines import accuracy
 from sdtrt.engines.backends.tensorrt.running import optimization_profiles
-from sdtrt.engines.batch_split import Usage
+from sdtrt.engines.batch_split import CallStats
 from sdtrt.errors import BundleError, ConfigError, FallbackWarning, ShapeError, Unsupported, VerifyError
 from sdtrt.pipelines import eager_pipeline, unbuilt_sizes
 from sdtrt.pipelines.load import LoadOptions, load_engines
@@ -72,7 +72,7 @@ def buckets(bundles, backend, tmp_path_factory):
 @pytest.fixture
 def bucketed(buckets):
     """That engine as if no call had been made yet."""
-    buckets.usage, buckets.calls = Usage(buckets.sizes.profiles), 0
+    buckets.call_stats, buckets.calls = CallStats(buckets.sizes.profiles), 0
     return buckets
 
 

@@ -200,6 +200,6 @@ def test_a_second_attention_of_a_module_has_a_name_of_its_own(tmp_path):
 )
 def test_a_provider_that_fuses_attention_itself_gets_it_written_out(providers, fused):
     backend = engines.load("onnxruntime")
-    passes = backend.passes_for({"providers": providers})
+    passes = backend.passes_for(backend.options(providers=providers))
     assert (FUSION in passes) == fused
     assert [p for p in passes if p != FUSION] == [p for p in backend.passes if p != FUSION]

@@ -160,13 +160,15 @@ def test_what_only_modelopt_can_do_is_refused(checkpoint, tmp_path, settings, wo
 def test_only_layers_that_are_rounded_are_measured_and_kept(monkeypatch, layer, on_gpu, on_cpu):
     inductor = engines.load("inductor")
     monkeypatch.setattr(
-        "sdtrt.engines.backends.inductor.engine.device_of", lambda options: torch.device(options["device"])
+        "sdtrt.engines.backends.inductor.engine.device_of", lambda options: torch.device(options.device)
     )
     monkeypatch.setattr("sdtrt.engines.backends.inductor.engine.is_hopper", lambda device: device.type == "cuda")
-    assert inductor.quantizes_layer(layer, {"device": "cpu"}) == on_cpu
-    assert inductor.quantizes_layer(layer, {"device": "cuda"}) == on_gpu
+    assert inductor.quantizes_layer(layer, inductor.options(device="cpu")) == on_cpu
+    assert inductor.quantizes_layer(layer, inductor.options(device="cuda")) == on_gpu
     linear = isinstance(layer, nn.Linear)
-    assert inductor.quantizes_layer(layer, {"device": "cuda", "fp8_convolutions": False}) == (on_gpu and linear)
+    assert inductor.quantizes_layer(layer, inductor.options(device="cuda", fp8_convolutions=False)) == (
+        on_gpu and linear
+    )
 
 
 def test_ranges_are_those_of_layers_that_the_backend_rounds(checkpoint, built):

@@ -168,10 +168,10 @@ def test_a_build_asks_the_gpu_that_tensorrt_will_run_on(
 def test_onnxruntime_asks_the_gpu_only_where_it_runs_on_one(monkeypatch):
     backend = engines.load("onnxruntime")
     monkeypatch.setattr(env, "gpus", lambda: (env.Gpu("Tesla T4", "7.5", 16 << 30, "580"),))
-    assert backend.gpu({}) is None
-    assert backend.gpu({"providers": ["CUDAExecutionProvider"]}) == ("Tesla T4", "7.5")
+    assert backend.gpu(backend.options()) is None
+    assert backend.gpu(backend.options(providers=["CUDAExecutionProvider"])) == ("Tesla T4", "7.5")
     monkeypatch.setattr(env, "gpus", tuple)
-    assert backend.gpu({"providers": ["CUDAExecutionProvider"]}) is None
+    assert backend.gpu(backend.options(providers=["CUDAExecutionProvider"])) is None
 
 
 # ------------------------------------------------------------------------------------ what a build does with it

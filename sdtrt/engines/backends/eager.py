@@ -1,4 +1,4 @@
-"""The checkpoint's own module, uncompiled: the oracle that every other backend is compared with."""
+"""The checkpoint's own module, uncompiled: the reference that every other backend is compared with."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sdtrt.engines import eager_fallback
-from sdtrt.engines.base import Backend, Engine, EngineContext, Source, damaged
+from sdtrt.engines.base import Backend, Engine, EngineContext, Options, Source, damaged
+from sdtrt.engines.eager_fallback import run_module
 from sdtrt.engines.weights import TensorWeights
 from sdtrt.errors import ModelError
 from sdtrt.plan.layers import Kind, Layer
@@ -39,18 +39,18 @@ class EagerEngine(Engine):
         return self._weights
 
     def _run(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        return eager_fallback.run(self.spec, self.module, tensors)
+        return run_module(self.spec, self.module, tensors)
 
     def _layers(self, tensors: Mapping[str, Tensor], runs: int) -> tuple[Layer, ...]:
-        """Time the leaves with hooks; what runs between them is in the wall time only."""
+        """Time the leaves with hooks; the wall time also has what runs between them."""
         leaves = {n.removeprefix("inner."): m for n, m in self.module.named_modules() if not list(m.children())}
         times: dict[str, list[float]] = {name: [] for name in leaves}
         started: list[float] = []
         hooks = []
         for name, leaf in leaves.items():
 
-            def stop(*_: object, spent: list[float] = times[name]) -> None:
-                spent.append((time.perf_counter() - started.pop()) * 1e3)
+            def stop(*_: object, times_ms: list[float] = times[name]) -> None:
+                times_ms.append((time.perf_counter() - started.pop()) * 1e3)
 
             hooks += [leaf.register_forward_pre_hook(lambda *_: started.append(time.perf_counter()))]
             hooks += [leaf.register_forward_hook(stop)]
@@ -58,7 +58,7 @@ class EagerEngine(Engine):
             self(**tensors)
         for hook in hooks:
             hook.remove()
-        return tuple(_layer(n, leaves[n], spent, runs, self.spec.dtype) for n, spent in times.items() if spent)
+        return tuple(_layer(n, leaves[n], t, runs, self.spec.dtype) for n, t in times.items() if t)
 
 
 def _layer(name: str, module: nn.Module, times: list[float], runs: int, dtype: str) -> Layer:
@@ -75,20 +75,20 @@ def _layer(name: str, module: nn.Module, times: list[float], runs: int, dtype: s
 
 
 class Eager(Backend):
-    """The backend; an engine is a copy of the checkpoint's weights in their own layout."""
+    """An engine is a copy of the checkpoint's weights in diffusers' layout."""
 
     name = "eager"
     input_format = "module"
 
     def sizes_key(self, spec: ComponentSpec, profiles: Sequence[ShapeProfile]) -> str:
-        """A module takes any size; it was compared and timed at one."""
-        return profile_selection.of_graph(spec, profiles)
+        """A module takes any size; it is compared and timed at one."""
+        return profile_selection.graph_sizes_key(spec, profiles)
 
     def version(self) -> str:
         """Version of torch."""
         return env.version("torch") or "unknown"
 
-    def build(self, source: Source, options: Mapping[str, Any], folder: Path) -> None:
+    def build(self, source: Source, options: Options, folder: Path) -> None:
         """Save the module."""
         inner: Any = source.module.inner
         inner.save_pretrained(folder / source.spec.attribute, safe_serialization=True)

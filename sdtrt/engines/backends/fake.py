@@ -1,4 +1,4 @@
-"""Engines that compute nothing: deterministic tensors of the right shape, for tests and for trying a setup."""
+"""Engines without computation: deterministic tensors of the right shape, for tests and for trying a setup."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import json
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from sdtrt.engines.base import Backend, Engine, EngineContext, Source, damaged
+from sdtrt.engines.base import Backend, Engine, EngineContext, Options, Source, damaged
 from sdtrt.plan.layers import Layer
+from sdtrt.shapes.spec import shapes_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,7 +29,7 @@ class FakeEngine(Engine):
     def _run(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         import torch
 
-        shapes = self.spec.output_shapes({n: tuple(t.shape) for n, t in tensors.items()})
+        shapes = self.spec.output_shapes(shapes_of(tensors))
         waves = {}
         for t in self.spec.outputs:
             phase = zlib.crc32(t.name.encode()) % 100
@@ -37,12 +38,12 @@ class FakeEngine(Engine):
         return waves
 
     def _layers(self, tensors: Mapping[str, Tensor], runs: int) -> tuple[Layer, ...]:
-        """One layer, without times: nothing real was run."""
+        """One layer, without times: no kernel ran."""
         return (Layer(name="wave", kind="other", op="Sin", precision=self.spec.dtype),)
 
 
 class Fake(Backend):
-    """The backend."""
+    """An engine is a file with the name of its component."""
 
     name = "fake"
     input_format = "nothing"
@@ -52,18 +53,18 @@ class Fake(Backend):
         """Version of the waves."""
         return "1"
 
-    def build(self, source: Source, options: Mapping[str, Any], folder: Path) -> None:
+    def build(self, source: Source, options: Options, folder: Path) -> None:
         """Write the component's name, so that there is a file to damage."""
         (folder / FILE).write_text(json.dumps({"component": source.spec.name}), encoding="utf-8")
 
     def load(self, folder: Path, context: EngineContext) -> FakeEngine:
         """Read it back."""
         try:
-            found = json.loads((folder / FILE).read_text(encoding="utf-8"))["component"]
+            component = json.loads((folder / FILE).read_text(encoding="utf-8"))["component"]
         except (OSError, ValueError, KeyError, TypeError) as exc:
             raise damaged(context, exc) from exc
-        if found != context.spec.name:
-            raise damaged(context, f"the engine of {found}")
+        if component != context.spec.name:
+            raise damaged(context, f"the engine of {component}")
         return FakeEngine(context)
 
 

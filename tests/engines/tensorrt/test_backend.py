@@ -201,8 +201,9 @@ def test_without_a_gpu_it_is_unavailable(newest, monkeypatch):
 
 
 def test_a_gpu_that_is_not_there_is_named(newest):
+    backend = engines.load("tensorrt")
     with pytest.raises(BackendUnavailable) as caught:
-        engines.load("tensorrt").device({"gpu": 7})
+        backend.device(backend.options(gpu=7))
     assert caught.value.slug == "gpu-missing"
     assert "gpu 7" in caught.value.received
 

@@ -36,7 +36,7 @@ def of(spec: ComponentSpec, profiles: Sequence[ShapeProfile], rows: Sequence[int
     """All buckets of a component, smallest first. `rows` replaces those that follow from the profiles."""
     found: dict[Bucket, None] = {}
     for profile, point in product(profiles, ("min", "opt", "max")):
-        sizes = tuple((s, profile.sizes(point)[s]) for s in _SIZES if s in _symbols(spec))
+        sizes = tuple((s, profile.sizes(point)[s]) for s in _SIZES if s in spec.symbols)
         for count in rows or _rows(spec, profile):
             found[Bucket(sizes, count)] = None
     return tuple(sorted(found, key=lambda b: (b.sizes, b.rows)))
@@ -66,10 +66,6 @@ def example(spec: ComponentSpec, bucket: Bucket) -> dict[str, Tensor]:
 
     every = dict.fromkeys("BHWT", 1) | {"B": bucket.rows} | dict(bucket.sizes)
     return {n: t[: bucket.rows] for n, t in sample_inputs(spec, every).items()}
-
-
-def _symbols(spec: ComponentSpec) -> set[str]:
-    return {e.symbol for t in spec.inputs for e in t.axes().values()}
 
 
 def _doubling(spec: ComponentSpec) -> int:

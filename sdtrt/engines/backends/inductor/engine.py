@@ -20,9 +20,10 @@ from pydantic import Field
 from sdtrt.engines.backends.inductor import buckets
 from sdtrt.engines.backends.inductor.engine_record import BucketRecord, EngineRecord
 from sdtrt.engines.backends.inductor.hopper import is_hopper
-from sdtrt.engines.base import Backend, Engine, EngineContext, EngineWeights, Source, Unavailable, damaged
+from sdtrt.engines.base import Backend, Engine, EngineContext, Source, Unavailable, damaged
 from sdtrt.errors import EngineError
 from sdtrt.plan.layers import Layer, Plan
+from sdtrt.shapes.spec import shapes_of
 from sdtrt.system import env
 from sdtrt.system.json_records import Record
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from sdtrt.engines.backends.inductor.runner import Runner
+    from sdtrt.engines.weights import EngineWeights
 
 _SWITCHES = (
     "fuse_linears", "prompt_once", "cudnn_attention", "short_attention", "wide_attention", "group_norm", "layer_norm",
@@ -89,7 +91,7 @@ class InductorEngine(Engine):
         found = [buckets.Bucket(tuple(b.sizes.items()), b.rows) for b in self.record.buckets]
         profiles = buckets.fixed(context.spec, found, context.profiles[0])
         super().__init__(replace(context, profiles=profiles), device_of(context.options))
-        options = InductorOptions.model_validate(dict(context.options))
+        options: InductorOptions = context.options
         self._folder, self._lock = folder, threading.Lock()
         on_gpu = self.device.type == "cuda"
         self.tensors: dict[str, Tensor] = {}
@@ -97,7 +99,6 @@ class InductorEngine(Engine):
             tensor = weights.pop(name).to(self.device)
             image = on_gpu and tensor.dim() == 4
             self.tensors[name] = tensor.contiguous(memory_format=torch.channels_last) if image else tensor
-        self._batch_axes = {t.name: axis for t in self.spec.outputs for axis, e in t.axes().items() if e.symbol == "B"}
         pool = torch.cuda.MemPool() if on_gpu and options.cuda_graphs else None
         self._runners = [(b, self._runner(b, pool)) for b in self.record.buckets]
         self._untimed: tuple[str, ...] = ()
@@ -128,23 +129,14 @@ class InductorEngine(Engine):
             with self._lock:
                 outputs = runner(ready, tensors)
         except RuntimeError as exc:
-            raise EngineError(
-                f"the engine of {self.spec.name} failed",
-                slug="engine-failed",
-                received=str(exc).strip().splitlines()[0],
-                expected=", ".join(f"{n} {tuple(t.shape)}" for n, t in tensors.items()) + " to run",
-            ) from exc
+            raise self._failed(exc, tensors) from exc
         named = zip(self.spec.outputs, outputs, strict=True)
-        return {t.name: o.narrow(self._batch_axes[t.name], 0, rows) if rows < bucket.rows else o for t, o in named}
+        return {t.name: o.narrow(self.spec.batch_axes[t.name], 0, rows) if rows < bucket.rows else o for t, o in named}
 
     def _choose(self, tensors: Mapping[str, Tensor], rows: int) -> tuple[BucketRecord, Runner]:
         """The smallest package that takes the rows, of those of exactly this size, which the caller has checked."""
-        sizes = {
-            e.symbol: tensors[t.name].shape[axis] * e.over
-            for t in self.spec.inputs
-            for axis, e in t.axes().items()
-            if e.symbol != "B"
-        }
+        sizes = self.spec.sizes_of(shapes_of(tensors))
+        del sizes["B"]
         return min(
             ((b, r) for b, r in self._runners if b.sizes == sizes and b.rows >= rows), key=lambda found: found[0].rows
         )
@@ -199,12 +191,11 @@ class InductorEngine(Engine):
         self._runners, self.tensors = [], {}
 
 
-def device_of(options: Mapping[str, Any]) -> torch.device:
+def device_of(options: InductorOptions) -> torch.device:
     """Where an engine with these options runs."""
     import torch
 
-    wanted = InductorOptions.model_validate(dict(options)).device
-    if wanted == "cpu" or (wanted == "auto" and not torch.cuda.is_available()):
+    if options.device == "cpu" or (options.device == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
     return torch.device("cuda", 0)
 
@@ -244,12 +235,12 @@ class Inductor(Backend):
         triton = env.version("triton")
         return f"torch {env.version('torch')}" + (f", triton {triton}" if triton else "")
 
-    def device(self, options: Mapping[str, Any]) -> str:
+    def device(self, options: InductorOptions) -> str:
         """The CPU's name, or the GPU's with its compute capability."""
         gpu = self.gpu(options)
         return env.cpu_name() if gpu is None else f"{gpu[0]} (sm_{gpu[1].replace('.', '')})"
 
-    def gpu(self, options: Mapping[str, Any]) -> tuple[str, str] | None:
+    def gpu(self, options: InductorOptions) -> tuple[str, str] | None:
         """Name and compute capability of the GPU."""
         import torch
 
@@ -258,18 +249,17 @@ class Inductor(Backend):
             return None
         return torch.cuda.get_device_name(device), "{}.{}".format(*torch.cuda.get_device_capability(device))
 
-    def quantizes_layer(self, layer: nn.Module, options: Mapping[str, Any]) -> bool:
+    def quantizes_layer(self, layer: nn.Module, options: InductorOptions) -> bool:
         """Linear layers, and on Hopper and later 3x3 convolutions."""
         from sdtrt.engines.backends.inductor import fp8_eligibility
 
-        chosen = InductorOptions.model_validate(dict(options))
-        return fp8_eligibility.suits(layer, chosen.fp8_convolutions and is_hopper(device_of(options)))
+        return fp8_eligibility.suits(layer, options.fp8_convolutions and is_hopper(device_of(options)))
 
-    def build(self, source: Source, options: Mapping[str, Any], folder: Path) -> None:
+    def build(self, source: Source, options: InductorOptions, folder: Path) -> None:
         """Trace, rewrite and compile for every size that the profiles name."""
         from sdtrt.engines.backends.inductor.build import build
 
-        build(source, InductorOptions.model_validate(dict(options)), device_of(options), folder)
+        build(source, options, device_of(options), folder)
 
     def load(self, folder: Path, context: EngineContext) -> InductorEngine:
         """Load packages and weights."""

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sdtrt.engines.backends.inductor.build import WEIGHTS, missing
-from sdtrt.engines.base import EngineWeights
-from sdtrt.engines.weights import check_fit
+from sdtrt.engines.weights import EngineWeights, check_replacement
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -48,7 +47,7 @@ class InductorWeights(EngineWeights):
     def put(self, weights: Mapping[str, Tensor]) -> None:
         """Give these parameters new values and all others those of the build; EngineError changes nothing."""
         for name, base in self.read(weights).items():
-            check_fit(self._engine.spec.name, name, weights[name], base)
+            check_replacement(self._engine.spec.name, name, weights[name], base)
         wanted = {**self.read(self._changed - weights.keys()), **weights}
         for parameter, tensor in wanted.items():
             weight, rows = self._find(parameter)

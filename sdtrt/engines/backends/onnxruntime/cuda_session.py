@@ -1,8 +1,8 @@
-"""ONNX Runtime on CUDA: a stream of the engine's own, nothing waits on the host, and CUDA graphs by shape.
+"""ONNX Runtime on CUDA: one stream per engine, no wait on the host, and one CUDA graph per shape.
 
 A captured graph replays fixed addresses, so each shape has its own input and output tensors: inputs are copied in and
 outputs copied out, which costs microseconds and saves a launch per node. The runtime cannot drop a captured graph, so
-only the first `GRAPHS` shapes are captured; the others run as usual and are counted.
+only the first `GRAPHS` shapes are captured; the others run without a graph and are counted.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Bind = Callable[[Any, Mapping[str, "Tensor"], Mapping[str, "Tensor"]], None]
 
 @dataclass(frozen=True)
 class _Captured:
-    """What one shape replays: an ONNX Runtime binding, its tensors and the number of its graph."""
+    """The graph of one shape: its number, an ONNX Runtime binding and the tensors of that."""
 
     binding: Any
     inputs: Mapping[str, Tensor]
@@ -31,7 +31,7 @@ class _Captured:
 
 
 class CudaSession:
-    """Runs one session on its own stream; `uncaptured` counts calls that no graph served although it should have."""
+    """Runs one session on its own stream; `uncaptured` counts the calls that ran without a graph for lack of room."""
 
     def __init__(self, device: torch.device, graphs: bool) -> None:
         import torch
@@ -43,7 +43,7 @@ class CudaSession:
         self._captured: dict[tuple[tuple[int, ...], ...], _Captured] = {}
 
     def forget(self) -> None:
-        """Drop what was captured: the session that it belongs to is going."""
+        """Drop all graphs, before their session is closed."""
         with self._lock:
             self._captured.clear()
 
@@ -59,13 +59,23 @@ class CudaSession:
     def run(
         self, session: Any, inputs: Mapping[str, Tensor], new_outputs: Callable[[], dict[str, Tensor]], bind: Bind
     ) -> dict[str, Tensor]:
-        """Run on device tensors; the results are ready for the caller's stream."""
+        """Run the session.
+
+        Args:
+            session: an `onnxruntime.InferenceSession` with the options of `provider_options`.
+            inputs: contiguous tensors on the device, by name.
+            new_outputs: allocates the outputs by name.
+            bind: binds inputs and outputs to an `IOBinding`.
+
+        Returns:
+            The outputs by name, ready in the order of the caller's stream.
+        """
         import torch
 
         caller = torch.cuda.current_stream(self.stream.device)
         self.stream.wait_stream(caller)
         with self._lock, torch.cuda.stream(self.stream):
-            captured = self._of_shape(session, inputs, new_outputs, bind)
+            captured = self._capture(session, inputs, new_outputs, bind)
             if captured is None:
                 outputs = new_outputs()
                 binding = session.io_binding()
@@ -84,7 +94,7 @@ class CudaSession:
         caller.wait_stream(self.stream)
         return outputs
 
-    def _of_shape(
+    def _capture(
         self, session: Any, inputs: Mapping[str, Tensor], new_outputs: Callable[[], dict[str, Tensor]], bind: Bind
     ) -> _Captured | None:
         if not self.graphs:

@@ -1,7 +1,7 @@
-"""ONNX Runtime: the exported graph as it is, optimized by the runtime when it is loaded. CPU by default.
+"""ONNX Runtime: the exported graph, optimized by the runtime when it is loaded. CPU by default.
 
 Opset 20, in which GELU is one node, and the runtime's own operator for attention: that of opset 23 writes all scores to
-memory, as the operators of opset 20 do. Tensors are bound by address on the CPU and on CUDA alike: nothing is copied.
+memory, as the operators of opset 20 do. Tensors are bound by address on the CPU and on CUDA alike, without copies.
 """
 
 from __future__ import annotations
@@ -21,18 +21,17 @@ from sdtrt.engines.base import Backend, Engine, EngineContext, Source, Unavailab
 from sdtrt.errors import BackendUnavailable, EngineError
 from sdtrt.plan.layers import Layer
 from sdtrt.shapes import profile_selection
-from sdtrt.shapes.spec import ComponentSpec, ShapeProfile
+from sdtrt.shapes.spec import ComponentSpec, ShapeProfile, shapes_of
 from sdtrt.system import env, malloc
 from sdtrt.system.json_records import Record
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
 MODEL = "engine.onnx"
 # The name inside the model file: external data is found by it.
 WEIGHTS = "model.onnx.data"
-# The pass that brings in an operator of the runtime's own, and the providers that have a kernel for it.
+# The pass that inserts the runtime's attention operator, and the providers that have a kernel for it.
 FUSION = "fuse_attention"
 FUSING = {"CPUExecutionProvider", "CUDAExecutionProvider"}
 
@@ -51,13 +50,13 @@ class OrtEngine(Engine):
     def __init__(self, context: EngineContext, path: Path) -> None:
         import torch
 
-        options = OrtOptions.model_validate(dict(context.options))
+        options: OrtOptions = context.options
         cuda = options.providers[0] in {"CUDAExecutionProvider", "TensorrtExecutionProvider"}
         super().__init__(context, torch.device("cuda", 0) if cuda else torch.device("cpu"))
         self._options = options
         self._path = path
         self._cuda = CudaSession(self.device, options.cuda_graphs) if cuda else None
-        self._why_plain: str | None = None
+        self._graphs_off: str | None = None
         self._weights: OrtWeights | None = OrtWeights(path, context.spec.name, context.rebuild, self._reopen)
         self._session = self._open()
 
@@ -66,7 +65,7 @@ class OrtEngine(Engine):
         return self._weights or OrtWeights(self._path, self.spec.name, self.context.rebuild, self._reopen)
 
     def _reopen(self, replaced: Replaced | None) -> None:
-        """Open a session in the place of this one, which is closed first: two would hold all weights twice."""
+        """Replace the session. It is closed first: two would hold all weights twice."""
         self._session = None
         if self._cuda is not None:
             self._cuda.forget()
@@ -84,19 +83,19 @@ class OrtEngine(Engine):
             ort.preload_dlls()
         try:
             source = str(self._path) if replaced is None else replaced.source(settings)
-            with malloc.returning():  # of what it casts or reorders it has two copies for a while
+            with malloc.returning():  # weights that it casts or reorders are in memory twice for a while
                 return ort.InferenceSession(source, settings, providers=self._providers())
         except Exception as exc:
             if self._cuda is not None and self._cuda.graphs and "graph capture" in str(exc):
                 self._cuda.graphs = False
-                self._why_plain = f"CUDA graphs are off: {str(exc).strip()}"
+                self._graphs_off = f"CUDA graphs are off: {str(exc).strip()}"
                 return self._open(prepare, replaced=replaced)
             raise damaged(self.context, exc) from exc
 
     def notes(self) -> tuple[str, ...]:
-        """Whether CUDA graphs were asked for and could not be, or not for every shape."""
+        """Calls, and CUDA graphs that are off although they were requested, or missing for some shapes."""
         missed = self._cuda.uncaptured if self._cuda else 0
-        graphs = (self._why_plain, f"{missed} calls had a shape too many for a CUDA graph" * bool(missed))
+        graphs = (self._graphs_off, f"{missed} calls had a shape too many for a CUDA graph" * bool(missed))
         return (*super().notes(), *filter(None, graphs))
 
     def _providers(self) -> list[Any]:
@@ -114,51 +113,43 @@ class OrtEngine(Engine):
             self._bind_all(binding, tensors, outputs)
             session.run_with_iobinding(binding)
         except Exception as exc:
-            raise EngineError(
-                f"the engine of {self.spec.name} failed",
-                slug="engine-failed",
-                received=str(exc).strip().splitlines()[0],
-                expected=", ".join(f"{n} {tuple(t.shape)}" for n, t in tensors.items()) + " to run",
-            ) from exc
+            raise self._failed(exc, tensors) from exc
         return outputs
 
     def _outputs(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         import torch
 
-        shapes = self.spec.output_shapes({n: tuple(t.shape) for n, t in tensors.items()})
+        shapes = self.spec.output_shapes(shapes_of(tensors))
         return {
             t.name: torch.empty(shapes[t.name], dtype=getattr(torch, t.dtype), device=self.device)
             for t in self.spec.outputs
         }
 
     def _bind_all(self, binding: Any, inputs: Mapping[str, Tensor], outputs: Mapping[str, Tensor]) -> None:
-        for name, tensor in inputs.items():
-            self._bind(binding.bind_input, name, tensor)
-        for name, tensor in outputs.items():
-            self._bind(binding.bind_output, name, tensor)
-
-    def _bind(self, bind: Any, name: str, tensor: torch.Tensor) -> None:
         import numpy as np
 
-        dtype = np.dtype(str(tensor.dtype).removeprefix("torch."))
-        bind(name, self.device.type, self.device.index or 0, dtype, tuple(tensor.shape), tensor.data_ptr())
+        device = self.device.type, self.device.index or 0
+        for bind, tensors in ((binding.bind_input, inputs), (binding.bind_output, outputs)):
+            for name, tensor in tensors.items():
+                dtype = np.dtype(str(tensor.dtype).removeprefix("torch."))
+                bind(name, *device, dtype, tuple(tensor.shape), tensor.data_ptr())
 
     def _layers(self, tensors: Mapping[str, Tensor], runs: int) -> tuple[Layer, ...]:
-        """Times come from another session, since the profiler slows a session that has it switched on.
+        """The layers, timed in another session, since the profiler slows its session.
 
-        It has the weights of the build: times do not depend on them. The graph is written by one more, before.
+        That session has the weights of the build: times do not depend on them. One more, before it, writes the graph.
         On CUDA the runtime's profiler measures how long the host takes to launch a node: such times are left out.
         """
         from sdtrt.engines.backends.onnxruntime.profiling import layers_of
 
-        ready = self._prepare(tensors)
+        inputs = self._prepare(tensors)
         if self.context.single_profile:
             self.close()  # two sessions would hold all weights twice
         with tempfile.TemporaryDirectory() as name:
             self._open(partial(_write_graph, Path(name) / "optimized.onnx"))
             session = self._open(partial(_write_profile, Path(name) / "profile"))
             for _ in range(runs + 1):
-                self._run_on(session, ready)
+                self._run_on(session, inputs)
             trace = Path(session.end_profiling())
             del session
             layers = layers_of(self._path, Path(name) / "optimized.onnx", trace, runs)
@@ -174,7 +165,7 @@ class OrtEngine(Engine):
 def _write_graph(path: Path, settings: Any) -> None:
     settings.optimized_model_filepath = str(path)
     settings.add_session_config_entry("session.optimized_model_external_initializers_file_name", "weights")
-    # Packed weights would be in memory beside those that are written.
+    # Packed weights would be in memory together with those that are written.
     settings.add_session_config_entry("session.disable_prepacking", "1")
 
 
@@ -184,7 +175,7 @@ def _write_profile(path: Path, settings: Any) -> None:
 
 
 class OnnxRuntime(Backend):
-    """The backend."""
+    """An engine is the graph and its weights; the session is optimized for the machine that loads it."""
 
     name = "onnxruntime"
     input_format = "onnx"
@@ -192,44 +183,43 @@ class OnnxRuntime(Backend):
     options = OrtOptions
 
     def unavailable(self) -> Unavailable | None:
-        """Missing only where it was uninstalled."""
+        """Whether the package is installed."""
         if not env.importable("onnxruntime"):
             return Unavailable("onnxruntime is not installed", "pip install onnxruntime")
         return None
 
     def sizes_key(self, spec: ComponentSpec, profiles: Sequence[ShapeProfile]) -> str:
         """A graph with dynamic axes takes any size: ranges beyond those of the build need no other engine."""
-        return profile_selection.of_graph(spec, profiles)
+        return profile_selection.graph_sizes_key(spec, profiles)
 
     def version(self) -> str:
         """Version of ONNX Runtime, CPU or GPU build."""
         return env.version("onnxruntime") or env.version("onnxruntime-gpu") or "unknown"
 
-    def device(self, options: Mapping[str, Any]) -> str:
+    def device(self, options: OrtOptions) -> str:
         """The CPU's or the GPU's name, by the first provider."""
-        provider = OrtOptions.model_validate(dict(options)).providers[0]
-        if provider == "CPUExecutionProvider":
+        if options.providers[0] == "CPUExecutionProvider":
             return env.cpu_name()
-        return env.gpus()[0].name if env.gpus() else provider
+        gpu = self.gpu(options)
+        return options.providers[0] if gpu is None else gpu[0]
 
-    def gpu(self, options: Mapping[str, Any]) -> tuple[str, str] | None:
+    def gpu(self, options: OrtOptions) -> tuple[str, str] | None:
         """The first that NVML lists, unless the first provider is the CPU."""
-        first = OrtOptions.model_validate(dict(options)).providers[0]
-        if first == "CPUExecutionProvider" or not env.gpus():
+        if options.providers[0] == "CPUExecutionProvider" or not env.gpus():
             return None
         return env.gpus()[0].name, env.gpus()[0].sm
 
-    def passes_for(self, options: Mapping[str, Any]) -> tuple[str, ...]:
+    def passes_for(self, options: OrtOptions) -> tuple[str, ...]:
         """All, but attention stays written out for a provider that fuses it itself, such as TensorRT's."""
-        fuses = FUSING.issuperset(OrtOptions.model_validate(dict(options)).providers)
+        fuses = FUSING.issuperset(options.providers)
         return tuple(p for p in self.passes if fuses or p != FUSION)
 
-    def check_options(self, options: Mapping[str, Any]) -> dict[str, Any]:
+    def check_options(self, options: Mapping[str, Any]) -> OrtOptions:
         """Validate; BackendUnavailable when a provider is not in the installed build."""
         import onnxruntime as ort
 
-        checked = super().check_options(options)
-        for provider in checked["providers"]:
+        checked: OrtOptions = super().check_options(options)
+        for provider in checked.providers:
             if provider not in ort.get_available_providers():
                 raise BackendUnavailable(
                     f"this build of ONNX Runtime has no {provider}",
@@ -240,8 +230,8 @@ class OnnxRuntime(Backend):
                 )
         return checked
 
-    def build(self, source: Source, options: Mapping[str, Any], folder: Path) -> None:
-        """Move graph and weights in; the runtime optimizes for the machine it is loaded on."""
+    def build(self, source: Source, options: OrtOptions, folder: Path) -> None:
+        """Move graph and weights into the folder."""
         if source.onnx is None:
             raise EngineError(f"{source.spec.name} was not exported", expected="an ONNX file")
         shutil.move(source.onnx, folder / MODEL)

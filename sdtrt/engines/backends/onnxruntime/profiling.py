@@ -1,9 +1,9 @@
 """ONNX Runtime's optimized graph and its profile, read into layers that name the ONNX nodes they implement.
 
-The runtime fuses and renames nodes but keeps the names of most tensors. So a node of its graph implements what lies, in
-our graph, between its outputs and the tensors that other nodes of it compute. Tensors that it adds around blocked
-convolutions (`reorder_token_7`) stand for one of ours, found through the reorder nodes; a blocked node is named after
-our tensor (`conv2d_3_nchwc`).
+The runtime fuses and renames nodes but keeps the names of most tensors. So a node of the optimized graph implements the
+nodes of the exported graph between its outputs and the tensors that other optimized nodes compute. A tensor that the
+runtime adds around blocked convolutions (`reorder_token_7`) equals an exported one, found through the reorder nodes; a
+blocked node is named after the exported tensor (`conv2d_3_nchwc`).
 """
 
 from __future__ import annotations
@@ -25,75 +25,74 @@ _REORDER = {"ReorderInput", "ReorderOutput"}
 
 
 def layers_of(model: Path, optimized: Path, trace: Path, runs: int) -> tuple[Layer, ...]:
-    """One layer per node of the optimized graph, in order; the first of `runs` + 1 runs is a warm-up."""
+    """The layers, one per node of the optimized graph, in its order.
+
+    Args:
+        model: the exported ONNX file.
+        optimized: the graph that the runtime wrote.
+        trace: the JSON file of its profiler, of `runs` + 1 runs, the first a warm-up.
+        runs: timed runs.
+    """
     graph = onnx.load(optimized, load_external_data=False).graph
-    nodes, weights = list(graph.node), {t.name for t in graph.initializer}
-    ours = _Region(onnx.load(model, load_external_data=False).graph)
-    aliases = _aliases(nodes)
+    join = _Join(onnx.load(model, load_external_data=False).graph, graph)
     events = _events(trace)
-    real = {aliases.get(o, o) for node in nodes for o in node.output}
-    return tuple(_layer(node, ours, aliases, real, weights, events.get(node.name, []), runs) for node in nodes)
+    return tuple(join.layer(node, events.get(node.name, []), runs) for node in graph.node)
 
 
-class _Region:
-    """Our graph, asked for the nodes behind a tensor."""
+class _Join:
+    """Joins nodes of the optimized graph to those of the exported one."""
 
-    def __init__(self, graph: onnx.GraphProto) -> None:
-        self.producers = {name: node for node in graph.node for name in node.output}
-        self.names = {node.name for node in graph.node}
+    def __init__(self, exported: onnx.GraphProto, optimized: onnx.GraphProto) -> None:
+        self.producers = {name: node for node in exported.node for name in node.output}
+        self.names = {node.name for node in exported.node}
+        self.weights = {t.name for t in optimized.initializer}
+        self.aliases = _aliases(optimized.node)
+        self.computed = {self.aliases.get(o, o) for node in optimized.node for o in node.output}
 
-    def behind(self, outputs: Iterable[str], real: set[str]) -> list[onnx.NodeProto]:
-        """Nodes that compute `outputs`, back to the next `real` tensors: those that the runtime still computes."""
-        found: dict[str, onnx.NodeProto] = {}
+    def layer(self, node: onnx.NodeProto, events: list[dict[str, Any]], runs: int) -> Layer:
+        """The layer of an optimized node, with its kernel events of all runs."""
+        outputs = [self.aliases.get(o, o) for o in node.output]
+        inputs = {self.aliases.get(i, i) for i in node.input}
+        # A layer that only changes the layout implements no node; it belongs to the module whose tensor it moves.
+        nodes = [] if node.op_type in _REORDER else self._nodes_of(outputs)
+        owner = next((self.producers[t].name for t in (*outputs, *inputs) if t in self.producers), None)
+        if owner is None and node.name in self.names:
+            owner = node.name
+        arguments = events[-1]["args"] if events else {}
+        tensors = _tensors(node.input, arguments, "input_type_shape")
+        return Layer(
+            name=node.name,
+            kind=node_kind(owner or "", node.op_type),
+            op=node.op_type,
+            kernel=arguments.get("provider"),
+            precision=_precision(arguments),
+            inputs=tuple(t for t in tensors if t.name not in self.weights),
+            outputs=_tensors(node.output, arguments, "output_type_shape"),
+            nodes=tuple(nodes),
+            module=None if owner is None else module_of(owner),
+            times_ms=tuple(e["dur"] / 1e3 for e in events[-runs:]) if len(events) >= runs else None,
+        )
+
+    def _nodes_of(self, outputs: Iterable[str]) -> list[str]:
+        """Exported nodes that compute `outputs` from the nearest tensors that the runtime still computes."""
+        nodes: dict[str, None] = {}
         stack = [self.producers[o] for o in outputs if o in self.producers]
         while stack:
             node = stack.pop()
-            found[node.name] = node
-            feeding = (self.producers[i] for i in node.input if i not in real and i in self.producers)
-            stack += [n for n in feeding if n.name not in found]
-        return list(found.values())
+            nodes[node.name] = None
+            feeding = (self.producers[i] for i in node.input if i not in self.computed and i in self.producers)
+            stack += [n for n in feeding if n.name not in nodes]
+        return list(nodes)
 
 
-def _aliases(nodes: list[onnx.NodeProto]) -> dict[str, str]:
-    """Our tensor for each of the runtime's own."""
+def _aliases(nodes: Iterable[onnx.NodeProto]) -> dict[str, str]:
+    """The exported tensor that equals each of the runtime's own."""
     aliases = {n.input[0]: n.output[0] for n in nodes if n.op_type == "ReorderOutput"}
     aliases |= {n.output[0]: n.input[0] for n in nodes if n.op_type == "ReorderInput"}
     for node in nodes:
         if node.name.endswith("_nchwc"):
             aliases.setdefault(node.output[0], node.name.removesuffix("_nchwc"))
     return aliases
-
-
-def _layer(
-    node: onnx.NodeProto,
-    ours: _Region,
-    aliases: dict[str, str],
-    real: set[str],
-    weights: set[str],
-    events: list[dict[str, Any]],
-    runs: int,
-) -> Layer:
-    outputs = [aliases.get(o, o) for o in node.output]
-    inputs = {aliases.get(i, i) for i in node.input}
-    # A layer that only changes the layout implements no node; it belongs to the module whose tensor it moves.
-    covered = [] if node.op_type in _REORDER else ours.behind(outputs, real)
-    owner = next((ours.producers[t].name for t in (*outputs, *inputs) if t in ours.producers), None)
-    if owner is None and node.name in ours.names:
-        owner = node.name
-    times = tuple(e["dur"] / 1e3 for e in events[-runs:]) if len(events) >= runs else None
-    arguments = events[-1]["args"] if events else {}
-    return Layer(
-        name=node.name,
-        kind=node_kind(owner or "", node.op_type),
-        op=node.op_type,
-        kernel=arguments.get("provider"),
-        precision=_precision(arguments),
-        inputs=tuple(t for t in _tensors(node.input, arguments, "input_type_shape") if t.name not in weights),
-        outputs=_tensors(node.output, arguments, "output_type_shape"),
-        nodes=tuple(n.name for n in covered),
-        module=None if owner is None else module_of(owner),
-        times_ms=times,
-    )
 
 
 def _events(trace: Path) -> dict[str, list[dict[str, Any]]]:
@@ -106,14 +105,14 @@ def _events(trace: Path) -> dict[str, list[dict[str, Any]]]:
 
 
 def _tensors(names: Iterable[str], arguments: dict[str, Any], key: str) -> tuple[TensorInfo, ...]:
-    """Tensors with the type and shape that the profiler saw; without them when it did not see one for each."""
-    named, seen = [n for n in names if n], arguments.get(key, [])
-    if len(seen) != len(named) or any(len(entry) != 1 for entry in seen):
+    """Tensors with the type and shape of the trace; without both unless the trace has one for each."""
+    named, entries = [n for n in names if n], arguments.get(key, [])
+    if len(entries) != len(named) or any(len(entry) != 1 for entry in entries):
         return tuple(TensorInfo(name=n) for n in named)
-    found = (next(iter(entry.items())) for entry in seen)
     return tuple(
         TensorInfo(name=n, shape=tuple(shape), dtype=_DTYPES.get(dtype, dtype))
-        for n, (dtype, shape) in zip(named, found, strict=True)
+        for n, entry in zip(named, entries, strict=True)
+        for dtype, shape in entry.items()
     )
 
 

@@ -1,7 +1,7 @@
-"""Other weights in an engine of ONNX Runtime: a new session, whose graph gets them in the place of those in the file.
+"""Other weights in an engine of ONNX Runtime: a new session, whose graph has them instead of those in the file.
 
-The runtime takes tensors in the place of external initializers before it optimizes the graph. Its `add_initializer`
-comes after that: what was folded into other constants by then would keep the old weights.
+The runtime replaces external initializers before it optimizes the graph. Its `add_initializer` comes after that:
+constants into which the old weights were folded would keep them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakMethod
 
 from sdtrt.engines.onnx_weights import OnnxWeights
-from sdtrt.engines.weights import check_fit
+from sdtrt.engines.weights import check_replacement
 from sdtrt.errors import EngineError
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ class Replaced:
     weights: Mapping[str, Tensor]
 
     def source(self, settings: Any) -> bytes:
-        """What a session is opened from; `settings` get the weights, which the session copies."""
+        """The serialized model of a session; `settings` get the weights, which the session copies."""
         import onnx
         import onnxruntime as ort
 
@@ -46,15 +46,15 @@ class Replaced:
 
 
 class OrtWeights(OnnxWeights):
-    """The weights of an engine; `reopen` opens its session anew, with others or, for None, those of the file.
+    """The weights of an engine; `reopen` opens its session again, with others or, for None, those of the file.
 
-    The engine is not held by that method of its own: dropping it frees it at once.
+    `reopen` is a method of the engine and weakly referenced, so that dropping the engine frees it at once.
     """
 
-    checked = False  # the runtime opens a model as it always does
+    checked = False  # the session opens as it does for the weights of the file
 
-    def __init__(self, path: Path, what: str, rebuild: str, reopen: Callable[[Replaced | None], None]) -> None:
-        super().__init__(path, what, rebuild)
+    def __init__(self, path: Path, component: str, rebuild: str, reopen: Callable[[Replaced | None], None]) -> None:
+        super().__init__(path, component, rebuild)
         self._method = WeakMethod(reopen)
 
     def _reopen(self, replaced: Replaced | None) -> None:
@@ -69,7 +69,7 @@ class OrtWeights(OnnxWeights):
         """
         base = self._initializers()
         for name, tensor in weights.items():
-            check_fit(self._what, name, tensor, base.get(name))
+            check_replacement(self._component, name, tensor, base.get(name))
         if not weights and not self._changed:
             return
         try:
@@ -78,7 +78,7 @@ class OrtWeights(OnnxWeights):
             self._changed = frozenset()
             self._reopen(None)
             raise EngineError(
-                f"the engine of {self._what} cannot be opened with other weights",
+                f"the engine of {self._component} cannot be opened with other weights",
                 slug="refit-failed",
                 received=exc.received,
                 expected="a session; the weights of the build are back in it",
@@ -88,7 +88,7 @@ class OrtWeights(OnnxWeights):
 
 
 def _externalize(tensor: Any) -> None:
-    """Mark a tensor of the model file as external, as only those can be replaced; nothing is read from there."""
+    """Mark a tensor of the model file as external, since only those can be replaced; its location is never read."""
     count = len(tensor.raw_data)
     tensor.ClearField("raw_data")
     tensor.data_location = tensor.EXTERNAL

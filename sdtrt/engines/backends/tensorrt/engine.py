@@ -16,7 +16,7 @@ import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sdtrt.engines.backends.tensorrt import cuda
 from sdtrt.engines.backends.tensorrt.building import isolated_build, timing_cache
@@ -54,7 +54,7 @@ class TrtEngine(Engine):
     """A session on the plan of one component."""
 
     def __init__(self, context: EngineContext, folder: Path, device: Device) -> None:
-        self.options = TrtOptions.model_validate(dict(context.options))
+        self.options: TrtOptions = context.options
         super().__init__(context, cuda.cuda.device(self.options.gpu))
         self.folder, self._gpu = folder, device
         self._weights: TrtWeights | None = None
@@ -146,13 +146,13 @@ class TensorRt(Backend):
 
         return str(trt.__version__)
 
-    def device(self, options: Mapping[str, Any]) -> str:
+    def device(self, options: TrtOptions) -> str:
         """Name and compute capability of the GPU."""
-        return str(_device(TrtOptions.model_validate(dict(options)).gpu))
+        return str(_device(options.gpu))
 
-    def gpu(self, options: Mapping[str, Any]) -> tuple[str, str] | None:
+    def gpu(self, options: TrtOptions) -> tuple[str, str] | None:
         """As CUDA describes it."""
-        found = cuda.cuda.describe(TrtOptions.model_validate(dict(options)).gpu)
+        found = cuda.cuda.describe(options.gpu)
         return None if found is None else (found.name, found.sm)
 
     def join(self, plan: Plan, priced: GraphCosts) -> Plan:
@@ -161,19 +161,18 @@ class TensorRt(Backend):
 
         return reader.join(plan, priced)
 
-    def build(self, source: Source, options: Mapping[str, Any], folder: Path) -> None:
+    def build(self, source: Source, options: TrtOptions, folder: Path) -> None:
         """Build the plan in a process of its own and write its record; BuildError says what TensorRT's log tells."""
         if source.onnx is None:
             raise EngineError(f"{source.spec.name} was not exported", expected="an ONNX file")
-        chosen = TrtOptions.model_validate(dict(options))
-        device, version = _device(chosen.gpu), self.version()
-        cache = timing_cache.path_of(chosen.timing_cache_folder, version, device.name, device.sm)
+        device, version = _device(options.gpu), self.version()
+        cache = timing_cache.path_of(options.timing_cache_folder, version, device.name, device.sm)
         job = Job(
             onnx=str(source.onnx),
             plan=str(folder / PLAN),
-            profiles=optimization_profiles.ranges(source.spec, source.profiles, chosen.guided_only),
-            options=chosen,
-            timing_cache=str(cache) if chosen.timing_cache else None,
+            profiles=optimization_profiles.ranges(source.spec, source.profiles, options.guided_only),
+            options=options,
+            timing_cache=str(cache) if options.timing_cache else None,
         )
         cuda.cuda.release_cached_memory()
         started = time.perf_counter()
@@ -184,21 +183,20 @@ class TensorRt(Backend):
             sm=device.sm,
             onnx_sha256=sha256(source.onnx),
             profiles=job.profiles,
-            version_compatible=chosen.version_compatible,
-            hardware_compatibility=chosen.hardware_compatibility,
-            refit=chosen.refit,
-            stripped=chosen.strip_plan,
+            version_compatible=options.version_compatible,
+            hardware_compatibility=options.hardware_compatibility,
+            refit=options.refit,
+            stripped=options.strip_plan,
             seconds=round(time.perf_counter() - started, 1),
             notes=tuple(notes),
         )
         write_text(folder / RECORD, record.model_dump_json(indent=1) + "\n")
-        if chosen.keep_onnx or chosen.strip_plan or chosen.refit != "none":
+        if options.keep_onnx or options.strip_plan or options.refit != "none":
             _keep_model(source.onnx, folder)
 
     def load(self, folder: Path, context: EngineContext) -> TrtEngine:
         """Check that the plan is of this TensorRT and GPU, and deserialize it."""
-        options = TrtOptions.model_validate(dict(context.options))
-        device = _device(options.gpu)
+        device = _device(context.options.gpu)
         try:
             record = read_record(folder, context.rebuild)
         except EngineError as exc:
@@ -236,16 +234,15 @@ def profile_plan_file(
 
 
 def trtexec(
-    spec: ComponentSpec, profiles: tuple[ShapeProfile, ...], options: Mapping[str, Any], runs: int, major: int
+    spec: ComponentSpec, profiles: tuple[ShapeProfile, ...], options: TrtOptions, runs: int, major: int
 ) -> tuple[str, str]:
     """The commands of trtexec `major` (10 or 11) that build and that time what `sdtrt build` would."""
-    chosen = TrtOptions.model_validate(dict(options))
-    wanted = optimization_profiles.ranges(spec, profiles, chosen.guided_only)
+    wanted = optimization_profiles.ranges(spec, profiles, options.guided_only)
     # What has one size in all profiles is a constant in the graph, and trtexec refuses a range for it.
     shapes = {n: {s for p in wanted for s in p[n]} for n in wanted[0]}
     varying = tuple({n: s for n, s in p.items() if len(shapes[n]) > 1} for p in wanted)
-    build = trtexec_command.build(spec.name, varying if varying[0] else (), chosen, major)
-    return build, trtexec_command.run(spec.name, varying if varying[0] else (), chosen, runs, major)
+    build = trtexec_command.build(spec.name, varying if varying[0] else (), options, major)
+    return build, trtexec_command.run(spec.name, varying if varying[0] else (), options, runs, major)
 
 
 def _open(path: Path, options: TrtOptions, device: torch.device, what: str, rebuild: str) -> Session:

@@ -69,7 +69,7 @@ class TrtWeights(OnnxWeights):
 
         prototype = refitter.get_weights_prototype(name)
         kind, size = prototype.dtype, prototype.size
-        dtype = torch_type(kind, name, self._what)
+        dtype = torch_type(kind, name, self._component)
         if tensor.numel() != size or tensor.dtype != dtype:
             received, expected = f"{name}: {tensor.numel()} of {tensor.dtype}", f"{size} of {dtype}"
             raise self._error(logged, "refit-weight", received, expected)
@@ -80,7 +80,7 @@ class TrtWeights(OnnxWeights):
         return ready
 
     def _error(self, logged: list[str], slug: str, received: str, expected: str) -> Exception:
-        what, rebuild = self._what, self._rebuild
+        what, rebuild = self._component, self._rebuild
         otherwise = EngineError(
             f"weights of {what} cannot be replaced in its engine",
             slug=slug,

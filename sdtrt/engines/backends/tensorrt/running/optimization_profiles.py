@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from sdtrt.engines.backends.tensorrt.running.plan_file import Shapes
 from sdtrt.errors import ShapeError
-from sdtrt.shapes.profile_selection import Ranges, concerning, nearest
+from sdtrt.shapes.profile_selection import Ranges, nearest, relevant_profiles
 from sdtrt.shapes.spec import ComponentSpec, Expr, ShapeProfile, TensorSpec
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def ranges(spec: ComponentSpec, profiles: Sequence[ShapeProfile], guided_only: bool) -> tuple[dict[str, Shapes], ...]:
     """(min, opt, max) shapes of every input with a symbolic size, one mapping per profile; equal ones only once."""
     symbolic = [t for t in spec.inputs if t.axes()]
-    made = [shapes(symbolic, profile, guided_only) for profile in concerning(spec, profiles)]
+    made = [shapes(symbolic, profile, guided_only) for profile in relevant_profiles(spec, profiles)]
     return tuple(found for index, found in enumerate(made) if found not in made[:index])
 
 
