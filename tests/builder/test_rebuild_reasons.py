@@ -7,7 +7,7 @@ import pytest
 
 import sdtrt
 from sdtrt import cli, engines
-from sdtrt.builder.rebuild_reasons import Difference
+from sdtrt.builder.key_comparison import Difference, differences
 from sdtrt.bundle.bundle import Bundle
 from sdtrt.config import LoraEntry
 from sdtrt.system import env
@@ -110,3 +110,8 @@ def test_a_damaged_component_is_named_and_a_build_makes_it_anew(bundle, models):
     manifest = bundle.manifest
     settings = {"backend": "fake", "profiles": manifest.profiles, "profile_runs": 2}
     sdtrt.build(models["sd1"], bundle.path, **settings).check_files("unet")
+
+
+def test_differences_name_the_fields():
+    built, asked = {"a": "1", "b": "2", "c": "3"}, {"a": "1", "b": "x", "d": "4"}
+    assert tuple(map(str, differences(built, asked))) == ("b: 2 -> x", "c: 3 -> (none)", "d: (none) -> 4")
