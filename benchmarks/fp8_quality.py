@@ -181,7 +181,7 @@ def ranks(device: str, images_made: int, steps: int) -> dict[str, Any]:
     pipe = images.pipeline(eager_pipe(device).unet)
     with activation_ranges.record_input_ranges(pipe.unet) as ranges, layer_sensitivity.record_calls(pipe.unet) as calls:
         images.make(pipe)
-    some = layer_sensitivity.spread(calls)
+    some = layer_sensitivity.select_calls(calls)
     pipe.unet.requires_grad_(False)
     started = time.perf_counter()
     estimated = layer_sensitivity.measure(pipe.unet, ranges, some)

@@ -102,7 +102,7 @@ def run(plan: BuildPlan, out: Path, progress: Progress = lambda label, done: Non
         for step in plan.steps:
             name, start = step.spec.name, done
             done += lengths[name]
-            report = progress_shares.part(progress, (start / total, done / total), f"{name}: ")
+            report = progress_shares.sub_progress(progress, (start / total, done / total), f"{name}: ")
             components[name] = _component(plan, step, stage, out, report, images)
         _copy_pipeline(plan, stage.path / PIPELINE)
         manifest = _manifest(plan, components)

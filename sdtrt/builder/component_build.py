@@ -171,7 +171,7 @@ class ComponentBuild:
         calibrated = self.quantization
         ranges = calibrated.layers if calibrated and calibrated.scheme in self.backend.native_precisions else {}
         profiles, options = self.plan.profiles, self.plan.options
-        source = Source(self.spec, self.module, profiles, onnx, self.timer.within("build"), ranges)
+        source = Source(self.spec, self.module, profiles, onnx, self.timer.stage_progress("build"), ranges)
         self.backend.build(source, options, self.folder)
         shutil.rmtree(self.folder / "work", ignore_errors=True)
         self._free_module()

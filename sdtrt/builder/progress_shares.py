@@ -40,15 +40,15 @@ class StageTimer:
         """Time a stage; yields the progress within it."""
         self._report(label, self._bounds[name][0])
         started = time.perf_counter()
-        yield self.within(name)
+        yield self.stage_progress(name)
         self.seconds[name] = round(time.perf_counter() - started, 3)
 
-    def within(self, name: str) -> Progress:
+    def stage_progress(self, name: str) -> Progress:
         """The progress within a stage, as a share of the component."""
-        return part(self._report, self._bounds[name])
+        return sub_progress(self._report, self._bounds[name])
 
 
-def part(progress: Progress, bounds: tuple[float, float], prefix: str = "") -> Progress:
+def sub_progress(progress: Progress, bounds: tuple[float, float], prefix: str = "") -> Progress:
     """The progress of a part that begins and ends at the shares `bounds` of the whole; `prefix` precedes its labels."""
     start, end = bounds
     return lambda label, share: progress(f"{prefix}{label}", start + (end - start) * share)

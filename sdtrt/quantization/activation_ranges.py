@@ -95,7 +95,7 @@ def measure_ranges(
     with layer_sensitivity.record_calls(pipe.unet) as calls:
         one_image.make(pipe)
     pipe.unet.requires_grad_(False).enable_gradient_checkpointing()  # a backward pass in little memory
-    return ranges, layer_sensitivity.measure(pipe.unet, ranges, layer_sensitivity.spread(calls))
+    return ranges, layer_sensitivity.measure(pipe.unet, ranges, layer_sensitivity.select_calls(calls))
 
 
 def worst_layers(errors: Mapping[str, float], limit: float | None) -> tuple[str, ...]:

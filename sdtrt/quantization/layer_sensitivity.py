@@ -37,7 +37,7 @@ def record_calls(module: nn.Module) -> Iterator[list[Call]]:
         handle.remove()
 
 
-def spread(calls: Sequence[Call], count: int = CALLS) -> list[Call]:
+def select_calls(calls: Sequence[Call], count: int = CALLS) -> list[Call]:
     """`count` of the calls, evenly spaced: the first, the last and some between."""
     steps = max(1, min(count, len(calls)) - 1)
     return [calls[i] for i in sorted({round(n * (len(calls) - 1) / steps) for n in range(steps + 1)})]

@@ -53,7 +53,7 @@ class GraphBackup:
         self._keep = {p.name for p in folder.iterdir()} - {"work"} | {BACKUP}
         self.path = _link_graph(source, folder / BACKUP)
 
-    def widened(self, nodes: fp32_search.Nodes, name: str) -> tuple[Path, manifest.Change]:
+    def write_widened(self, nodes: fp32_search.Nodes, name: str) -> tuple[Path, manifest.Change]:
         """Write the graph with `nodes` in float32 into the folder `name`; returns its path and what was changed."""
         path = _link_graph(self.path, self._folder / name)
         return path, widen_fp32.widen_file(path, lambda model: nodes)
@@ -102,7 +102,7 @@ def verify_or_widen(
     if not second.passed:
         engine.close()
         raise _differs(engine, second, region.notes)
-    graph, _ = backup.widened(region.nodes, f"{BACKUP}/widened")
+    graph, _ = backup.write_widened(region.nodes, f"{BACKUP}/widened")
     return VerifiedEngine(engine, second, (change.model_copy(update={"notes": region.notes}),), graph)
 
 
@@ -149,7 +149,7 @@ class _Attempts:
             self._last[1].close()
             self._last = None
         self._backup.remove_engine()
-        path, change = self._backup.widened(nodes, "work")
+        path, change = self._backup.write_widened(nodes, "work")
         self._last = nodes, self._make_engine(path), change
         return self._last[1:]
 

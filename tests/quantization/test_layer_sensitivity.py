@@ -102,7 +102,7 @@ def test_recorded_calls_are_copies_from_first_to_last():
         for _ in range(10):
             x += 1
             module(x)
-    chosen = [float(args[0]) for args, _ in layer_sensitivity.spread(calls)]
+    chosen = [float(args[0]) for args, _ in layer_sensitivity.select_calls(calls)]
     assert chosen == [1, 4, 7, 10]
-    assert [float(args[0]) for args, _ in layer_sensitivity.spread(calls[:2])] == [1, 2]
-    assert len(layer_sensitivity.spread(calls[:1])) == 1
+    assert [float(args[0]) for args, _ in layer_sensitivity.select_calls(calls[:2])] == [1, 2]
+    assert len(layer_sensitivity.select_calls(calls[:1])) == 1
