@@ -32,25 +32,25 @@ class StageTimer:
 
     def __init__(self, step: ComponentPlan, report: Progress) -> None:
         self.seconds: dict[str, float] = {}
-        self._bounds = stages(step)
+        self._shares = stages(step)
         self._report = report
 
     @contextmanager
     def stage(self, name: str, label: str) -> Iterator[Progress]:
         """Time a stage; yields the progress within it."""
-        self._report(label, self._bounds[name][0])
+        self._report(label, self._shares[name][0])
         started = time.perf_counter()
         yield self.stage_progress(name)
         self.seconds[name] = round(time.perf_counter() - started, 3)
 
     def stage_progress(self, name: str) -> Progress:
         """The progress within a stage, as a share of the component."""
-        return sub_progress(self._report, self._bounds[name])
+        return sub_progress(self._report, self._shares[name])
 
 
-def sub_progress(progress: Progress, bounds: tuple[float, float], prefix: str = "") -> Progress:
-    """The progress of a part that begins and ends at the shares `bounds` of the whole; `prefix` precedes its labels."""
-    start, end = bounds
+def sub_progress(progress: Progress, shares: tuple[float, float], prefix: str = "") -> Progress:
+    """The progress of a part that begins and ends at the `shares` of the whole; `prefix` precedes its labels."""
+    start, end = shares
     return lambda label, share: progress(f"{prefix}{label}", start + (end - start) * share)
 
 

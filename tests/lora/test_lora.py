@@ -192,7 +192,7 @@ def recipe(models, **settings):
 def test_the_key_of_what_a_lora_changes_has_its_digest_and_scale(models, files, tmp_path):
     plan = plan_build(recipe(models, lora=[f"{files['unet']}:0.5"]), tmp_path / "out")
     keys = {step.spec.name: step.key.get("lora") for step in plan.steps}
-    digest = build.store.sha256(files["unet"])[:16]
+    digest = build.files.sha256(files["unet"])[:16]
     assert keys == {"text_encoder": None, "unet": f"{digest} x 0.5", "vae_decoder": None, "vae_encoder": None}
 
 

@@ -14,7 +14,8 @@ from sdtrt import config, engines
 from sdtrt.builder import build, planning
 from sdtrt.errors import BackendUnavailable, BuildError, ConfigError
 from sdtrt.export import quantized_layers
-from sdtrt.quantization import modelopt
+from sdtrt.quantization import activation_ranges, modelopt
+from sdtrt.quantization.method import method_of
 from sdtrt.system import env
 
 KEPT = config.Calibration().exclude
@@ -99,6 +100,19 @@ def test_fp8_needs_an_opset_that_has_it(with_ranges, models, tmp_path):
     with pytest.raises(ConfigError) as caught:
         build.build(models["sd1"], tmp_path / "out", precision="fp8", opset=18)
     assert caught.value.slug == "config-opset"
+
+
+@pytest.mark.parametrize(
+    ("backend", "precision", "method"),
+    [
+        ("tensorrt", "fp16", None),
+        ("tensorrt", "int8", modelopt),
+        ("inductor", "fp8", activation_ranges),
+        ("inductor", "int8", modelopt),
+    ],
+)
+def test_a_backend_that_quantizes_by_itself_needs_ranges_only(backend, precision, method):
+    assert method_of(config.load(model="m", precision=precision), engines.load(backend)) is method
 
 
 def test_quantized_layers_and_refits_exclude_each_other():
