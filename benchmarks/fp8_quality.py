@@ -174,14 +174,14 @@ def ranks(device: str, images_made: int, steps: int) -> dict[str, Any]:
     from scipy.stats import spearmanr
 
     from sdtrt.quantization import activation_ranges
-    from sdtrt.quantization.calibration_images import make_images, pipeline
+    from sdtrt.quantization.calibration_images import CalibrationImages
 
-    pipe = pipeline(eager_pipe(device).unet.float(), tiny_model.MODEL)
     calibration = Calibration(prompts=_calibration_prompts(), images=images_made, steps=steps)
-    sizes = {"B": 1, "H": 128, "W": 128}
-    with activation_ranges.watching(pipe.unet) as ranges, layer_sensitivity.recording(pipe.unet) as calls:
-        make_images(pipe, calibration, sizes, lambda label, share: None)
-    some = layer_sensitivity.spread(calls)
+    images = CalibrationImages(calibration, tiny_model.MODEL, {"B": 1, "H": 128, "W": 128})
+    pipe = images.pipeline(eager_pipe(device).unet)
+    with activation_ranges.record_input_ranges(pipe.unet) as ranges, layer_sensitivity.record_calls(pipe.unet) as calls:
+        images.make(pipe)
+    some = layer_sensitivity.select_calls(calls)
     pipe.unet.requires_grad_(False)
     started = time.perf_counter()
     estimated = layer_sensitivity.measure(pipe.unet, ranges, some)
@@ -193,7 +193,7 @@ def ranks(device: str, images_made: int, steps: int) -> dict[str, Any]:
         for name, amax in ranges.items():
 
             def hook(layer: Any, inputs: Any, made: Any, amax: float = amax) -> Any:
-                return made + layer_sensitivity.error(layer, inputs[0], made, amax)
+                return made + layer_sensitivity.rounding_error(layer, inputs[0], made, amax)
 
             handle = layers[name].register_forward_hook(hook)
             wrong = torch.cat([pipe.unet(*a, **k)[0].double() for a, k in some])

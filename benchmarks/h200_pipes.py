@@ -137,14 +137,14 @@ def loop_ranges(module: nn.Module, spec: ComponentSpec, profile: ShapeProfile, s
     """Largest input magnitude of each linear layer over a denoising loop with guidance, from noise to latent."""
     from diffusers import EulerDiscreteScheduler
 
-    from sdtrt.quantization.activation_ranges import watching
+    from sdtrt.quantization.activation_ranges import record_input_ranges
 
     scheduler = EulerDiscreteScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
     scheduler.set_timesteps(steps, device=DEVICE)
     bucket = buckets.of(spec, (profile,), (2,))[0]
     inputs = {n: t.to(DEVICE) for n, t in buckets.example(spec, bucket).items()}
     latents = inputs["sample"][:1].float() * scheduler.init_noise_sigma
-    with torch.no_grad(), watching(module) as ranges:
+    with torch.no_grad(), record_input_ranges(module) as ranges:
         for t in scheduler.timesteps:
             inputs["sample"] = scheduler.scale_model_input(latents, t).half().repeat(2, 1, 1, 1)
             inputs["timestep"] = t.float().repeat(2)

@@ -1,1 +1,1 @@
-"""sdtrt.build: what to do, doing it, and how long and how much memory it takes."""
+"""Builds: the plan, its execution, the reasons for a rebuild, and estimates of time and memory."""

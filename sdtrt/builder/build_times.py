@@ -1,6 +1,6 @@
-"""How long builds took on this machine, so that the next one can be foreseen: one small file in the user's cache.
+"""Build times on this machine, from which the next ones are estimated: one small file in the user's cache.
 
-A build that could not be written down, or a file that cannot be read, only means that nothing is known.
+A file that cannot be read or written is no error: the times are unknown then.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from sdtrt.system.json_records import Record, read
 
 FORMAT_VERSION = 1
 KEPT = 300
-# Entries of one kind that are looked at: the newest know best what is cached.
+# An estimate uses this many of the newest entries: they reflect best what is cached.
 RECENT = 3
-# Share by which the weights of two components may differ to take alike long, per byte.
+# Two components take equally long per byte when their weights differ by at most this share.
 NEAR = 0.25
 _LOCK_S = 10.0
 
 
 class HistoryError(SdtrtError):
-    """The file cannot be read: never shown to anybody."""
+    """The file cannot be read; `load` handles it."""
 
     slug = "history"
 
 
 class Entry(Record):
-    """One component that was built. `machine` is processor, cores and device; `seconds` are by stage."""
+    """One built component. `machine` is processor, cores and device; `seconds` are by stage."""
 
     machine: str
     backend: str
@@ -52,39 +52,37 @@ class History(Record):
     format: int = FORMAT_VERSION
     entries: tuple[Entry, ...] = ()
 
-    def expect(self, asked: Entry) -> dict[str, float] | None:
-        """Seconds by stage for a component like `asked`, or None when nothing like it was built here.
+    def expect(self, planned: Entry) -> dict[str, float] | None:
+        """Expected seconds by stage of a planned component, or None when no similar one was built here.
 
-        Of the same machine, backend, component and precision, and of nearly the same weights; those with the same
-        profiles go before others. Times are medians of the newest, in proportion to the weights.
+        Similar components have the same machine, backend, component and precision, and nearly the same weights; those
+        with the same profiles are preferred. Times are medians of the newest, in proportion to the weights.
         """
-        alike = [e for e in self.entries if _kind(e) == _kind(asked) and _near(e.weight_bytes, asked.weight_bytes)]
-        same = [e for e in alike if e.profiles == asked.profiles]
-        found = (same or alike)[-RECENT:]
-        if not found:
+        similar = [e for e in self.entries if _similar(e, planned)]
+        newest = ([e for e in similar if e.profiles == planned.profiles] or similar)[-RECENT:]
+        if not newest:
             return None
-        stages = list(dict.fromkeys(stage for e in found for stage in e.seconds))
-        return {
-            stage: median(
-                e.seconds[stage] * asked.weight_bytes / max(e.weight_bytes, 1) for e in found if stage in e.seconds
-            )
-            for stage in stages
-        }
+        by_stage: dict[str, list[float]] = {}
+        for entry in newest:
+            for stage, seconds in entry.seconds.items():
+                scaled_s = seconds * planned.weight_bytes / max(entry.weight_bytes, 1)
+                by_stage.setdefault(stage, []).append(scaled_s)
+        return {stage: median(times_s) for stage, times_s in by_stage.items()}
 
 
 def machine(device: str) -> str:
-    """What build times depend on here; `device` is the backend's."""
+    """The machine as the entries name it; `device` is that of the backend."""
     facts = env.describe()
     return f"{facts['cpu']}, {facts['cores']} cores, {device}"
 
 
 def path() -> Path:
-    """The file."""
+    """The file of the build times."""
     return env.cache_folder() / "builds.json"
 
 
 def load() -> History:
-    """What is known; nothing, when there is no file or it cannot be read."""
+    """The build times; empty when there is no file or it cannot be read."""
     try:
         return read(path(), History, FORMAT_VERSION, HistoryError, "delete it")
     except HistoryError:
@@ -92,19 +90,16 @@ def load() -> History:
 
 
 def add(entry: Entry) -> None:
-    """Write down one more component; builds that run at the same time wait for each other."""
+    """Append an entry; builds that run at the same time wait for each other."""
     file = path()
     entry = entry.model_copy(update={"created": datetime.now(timezone.utc).isoformat(timespec="seconds")})
-    with suppress(OSError, Timeout):  # a build is not less good for it
+    with suppress(OSError, Timeout):  # the build succeeds without it
         file.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(file.with_name(f".{file.name}.lock"), timeout=_LOCK_S):
             entries = (*load().entries, entry)[-KEPT:]
             write_text(file, History(entries=entries).model_dump_json(indent=1) + "\n")
 
 
-def _kind(entry: Entry) -> tuple[str, ...]:
-    return entry.machine, entry.backend, entry.component, entry.precision
-
-
-def _near(one: int, other: int) -> bool:
-    return abs(one - other) <= NEAR * max(one, other)
+def _similar(one: Entry, other: Entry) -> bool:
+    alike = all(getattr(one, f) == getattr(other, f) for f in ("machine", "backend", "component", "precision"))
+    return alike and abs(one.weight_bytes - other.weight_bytes) <= NEAR * max(one.weight_bytes, other.weight_bytes)

@@ -1,4 +1,4 @@
-"""How much memory a component takes: activations by its graph, the rest by its engine, and the build's own peak."""
+"""An estimate of the memory of a component: the activations of its ONNX graph, by profile."""
 
 from __future__ import annotations
 
@@ -17,29 +17,34 @@ if TYPE_CHECKING:
 
 
 def of_graph(
-    onnx: Path | None, spec: ComponentSpec, profiles: Sequence[ShapeProfile], best: GraphCosts | None = None
+    onnx: Path | None, spec: ComponentSpec, profiles: Sequence[ShapeProfile], first_costs: GraphCosts | None = None
 ) -> tuple[ProfileMemory, ...]:
-    """Activations at the best and the largest size of every profile; None where there is no graph, or it does not tell.
+    """Peak bytes of activations at the best and the largest size of every profile.
 
-    `best` is the graph's cost at the best size of the first profile, where that was counted already.
+    They are None without a graph, and for sizes that the graph does not take.
+
+    Args:
+        onnx: the graph.
+        spec: the component.
+        profiles: the sizes.
+        first_costs: the graph's costs at the best size of the first profile, where they are counted already.
     """
-    found = []
+    memory = []
     for profile in profiles:
-        at_opt = costs.peak_bytes(best) if best is not None else _activations(onnx, spec, profile, "opt")
+        at_opt = costs.peak_bytes(first_costs) if first_costs else _activations(onnx, spec, profile, "opt")
         one_size = profile.sizes("opt") == profile.sizes("max")
         at_max = at_opt if one_size else _activations(onnx, spec, profile, "max")
-        found.append(ProfileMemory(profile=str(profile), activation_opt_bytes=at_opt, activation_max_bytes=at_max))
-        best = None
-    return tuple(found)
+        memory.append(ProfileMemory(profile=str(profile), activation_opt_bytes=at_opt, activation_max_bytes=at_max))
+        first_costs = None
+    return tuple(memory)
 
 
 def expected(spec: ComponentSpec, profiles: Sequence[ShapeProfile], bundle: Bundle | None) -> tuple[ProfileMemory, ...]:
-    """What a build would find: as the bundle that is there says it, or its graph, or else not known."""
+    """The memory of a component before a build: from the record of the bundle, or from its graph, or else unknown."""
     built = bundle.manifest.components.get(spec.name) if bundle else None
     if bundle is None or built is None:
         return of_graph(None, spec, profiles)
-    wanted = [str(profile) for profile in profiles]
-    if built.memory is not None and [m.profile for m in built.memory.profiles] == wanted:
+    if built.memory is not None and [m.profile for m in built.memory.profiles] == [str(p) for p in profiles]:
         return built.memory.profiles
     return of_graph(next(bundle.folder(spec.name).glob("*.onnx"), None), spec, profiles)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Annotated, Any
 
@@ -129,11 +128,3 @@ class Manifest(Record):
     def shape_profiles(self) -> tuple[ShapeProfile, ...]:
         """The profiles, parsed."""
         return tuple(ShapeProfile.parse(p) for p in self.profiles)
-
-
-def differences(built: Mapping[str, str], asked: Mapping[str, str]) -> tuple[str, ...]:
-    """Fields in which two keys differ, as "precision: fp32 -> fp16"."""
-    fields = list(dict.fromkeys([*built, *asked]))
-    return tuple(
-        f"{f}: {built.get(f, '(none)')} -> {asked.get(f, '(none)')}" for f in fields if built.get(f) != asked.get(f)
-    )

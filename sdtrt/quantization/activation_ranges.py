@@ -1,20 +1,17 @@
-"""Ranges for a backend that rounds to FP8 by itself: the largest input of every layer, watched while images are made.
+"""Activation ranges for a backend that quantizes to FP8 by itself: the largest input of every layer in real images.
 
-Layers that hurt most can stay in half precision: how far each one alone puts the U-Net's output off is measured at
-some steps of one more image (`layer_sensitivity`), and the worst are left out until all others together put it off by
-no more than the calibration's `max_error`.
+The most sensitive layers can stay in half precision: `layer_sensitivity` measures the error of the U-Net's output
+when one layer alone is quantized, at some steps of one more image, and the worst layers are left out until the error
+of all others together is at most the calibration's `max_error`.
 """
 
 from __future__ import annotations
 
-import copy
-import hashlib
-import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sdtrt import engines, lora
@@ -22,6 +19,7 @@ from sdtrt.bundle.manifest import Quantization
 from sdtrt.config import BuildConfig
 from sdtrt.errors import ConfigError
 from sdtrt.quantization import calibration_images, layer_sensitivity
+from sdtrt.quantization.calibration_images import CalibrationImages
 from sdtrt.system import env
 
 if TYPE_CHECKING:
@@ -30,12 +28,12 @@ if TYPE_CHECKING:
 SCHEME = "fp8"
 
 
-def check(config: BuildConfig, gpu: tuple[str, str] | None) -> None:
-    """BackendUnavailable on a GPU without fp8, ConfigError for a calibration that only ModelOpt knows."""
+def check(config: BuildConfig, backend: engines.Backend, gpu: tuple[str, str] | None = None) -> None:
+    """Raise BackendUnavailable on a GPU without fp8, ConfigError for a calibration that only ModelOpt has."""
     calibration_images.check_fp8(gpu)
     if config.calibration.algorithm != "max":
         raise ConfigError(
-            f"{config.backend} quantizes without smoothquant",
+            f"{backend.name} quantizes without smoothquant",
             slug="config-calibration",
             received=f"algorithm: {config.calibration.algorithm}",
             expected="algorithm: max",
@@ -43,83 +41,75 @@ def check(config: BuildConfig, gpu: tuple[str, str] | None) -> None:
 
 
 def key(config: BuildConfig, loras: Sequence[lora.BakedLora] = ()) -> str:
-    """What a quantized engine depends on, for its key."""
+    """What a quantized engine depends on: the field "quantization" of its key."""
     return f"sdtrt, {calibration_images.key(config, loras)}"
 
 
-def quantize(
-    module: nn.Module,
-    config: BuildConfig,
-    folder: Path,
-    sizes: Mapping[str, int],
-    loras: Sequence[lora.BakedLora] = (),
-    report: Callable[[str, float], None] = lambda label, share: None,
-) -> Quantization:
-    """Ranges of the layers of the U-Net in `module.inner`, which stays as it is; its record is for the manifest."""
+def quantize(module: nn.Module, config: BuildConfig, images: CalibrationImages) -> Quantization:
+    """Measure the activation ranges of the U-Net in `module.inner`, which stays as it is.
+
+    Raises BuildError when a range is not a positive number.
+    """
     inner: Any = module.inner
-    found, errors = ranges_of(inner, config, folder, sizes, loras, report)
-    kept = worst(errors, config.calibration.max_error)
-    layers = {name: amax for name, amax in found.items() if name not in kept}
+    ranges, errors = measure_ranges(inner, config, images)
+    kept = worst_layers(errors, images.settings.max_error)
+    layers = {name: amax for name, amax in ranges.items() if name not in kept}
     return Quantization(
         scheme=SCHEME,
         by=f"sdtrt {env.version('sdtrt')}",
-        calibration=config.calibration.model_dump(mode="json"),
+        calibration=images.settings.model_dump(mode="json"),
         layers=layers,
-        digest=hashlib.sha256(json.dumps(layers, sort_keys=True).encode()).hexdigest(),
+        digest=calibration_images.json_digest(layers),
         errors=errors,
         kept=kept,
     )
 
 
-def ranges_of(
-    unet: nn.Module,
-    config: BuildConfig,
-    folder: Path,
-    sizes: Mapping[str, int],
-    loras: Sequence[lora.BakedLora] = (),
-    report: Callable[[str, float], None] = lambda label, share: None,
+def measure_ranges(
+    unet: nn.Module, config: BuildConfig, images: CalibrationImages
 ) -> tuple[dict[str, float], dict[str, float]]:
-    """(largest input magnitude, relative error of the U-Net's output when the layer alone is rounded), by layer.
+    """(largest input magnitude, relative error of the U-Net's output when the layer alone is quantized), by layer.
 
-    They come from images of a copy of `unet` in float32. Layers that the calibration keeps are left out, and so are
-    those that the backend does not round; errors are measured only where the calibration limits them. Raises BuildError
-    when a range is not a positive number.
+    Layers that the calibration excludes and layers that the backend does not quantize are left out. Errors are measured
+    only where the calibration limits them. Raises BuildError when a range is not a positive number.
     """
-    calibration, backend = config.calibration, engines.load(config.backend)
-    pipe = calibration_images.pipeline(copy.deepcopy(unet).float(), folder, loras)
-    with watching(pipe.unet) as ranges:
-        calibration_images.make_images(pipe, calibration, sizes, report)
+    settings, backend = images.settings, engines.load(config.backend)
+    pipe = images.pipeline(unet)
+    with record_input_ranges(pipe.unet) as all_ranges:
+        images.make(pipe)
     layers, options = dict(pipe.unet.named_modules()), backend.check_options(config.options)
-    found = {
-        name: value
-        for name, value in ranges.items()
-        if not any(word in name for word in calibration.exclude) and backend.quantizes_layer(layers[name], options)
+    ranges = {
+        name: amax
+        for name, amax in all_ranges.items()
+        if not any(word in name for word in settings.exclude) and backend.quantizes_layer(layers[name], options)
     }
-    for name, value in found.items():
-        calibration_images.check_range(name, value)
-    if calibration.max_error is None:
-        return found, {}
-    once = calibration.model_copy(update={"images": 1})
-    with layer_sensitivity.recording(pipe.unet) as calls:
-        calibration_images.make_images(
-            pipe, once, sizes, lambda label, share: report("measuring errors of layers", 1.0)
-        )
+    for name, amax in ranges.items():
+        calibration_images.check_range(name, amax)
+    if settings.max_error is None:
+        return ranges, {}
+    one_image = replace(
+        images,
+        settings=settings.model_copy(update={"images": 1}),
+        report=lambda label, share: images.report("measuring errors of layers", 1.0),
+    )
+    with layer_sensitivity.record_calls(pipe.unet) as calls:
+        one_image.make(pipe)
     pipe.unet.requires_grad_(False).enable_gradient_checkpointing()  # a backward pass in little memory
-    return found, layer_sensitivity.measure(pipe.unet, found, layer_sensitivity.spread(calls))
+    return ranges, layer_sensitivity.measure(pipe.unet, ranges, layer_sensitivity.select_calls(calls))
 
 
-def worst(errors: Mapping[str, float], limit: float | None) -> tuple[str, ...]:
-    """The layers to keep, the worst first: as few as leave at most an error of `limit`."""
+def worst_layers(errors: Mapping[str, float], limit: float | None) -> tuple[str, ...]:
+    """The layers to keep in half precision, the worst first: as few as leave an error of at most `limit`."""
     kept: list[str] = []
-    rest = sorted(errors, key=lambda name: (-errors[name], name))
-    while limit is not None and rest and math.hypot(*(errors[name] for name in rest)) > limit:
-        kept.append(rest.pop(0))
+    quantized = sorted(errors, key=lambda name: (-errors[name], name))
+    while limit is not None and quantized and math.hypot(*(errors[name] for name in quantized)) > limit:
+        kept.append(quantized.pop(0))
     return tuple(kept)
 
 
 @contextmanager
-def watching(module: nn.Module) -> Iterator[dict[str, float]]:
-    """Afterwards the dict has, by layer, the largest magnitude that a linear or convolutional layer was given."""
+def record_input_ranges(module: nn.Module) -> Iterator[dict[str, float]]:
+    """The largest input magnitude of every linear and convolutional layer; the dict is filled when the block ends."""
     import torch
     from torch import nn
 
@@ -127,8 +117,8 @@ def watching(module: nn.Module) -> Iterator[dict[str, float]]:
     ranges: dict[str, float] = {}
 
     def hook(layer: nn.Module, inputs: tuple[Tensor, ...], name: str) -> None:
-        seen = inputs[0].detach().abs().amax().float()
-        largest[name] = torch.maximum(largest[name], seen) if name in largest else seen
+        amax = inputs[0].detach().abs().amax().float()
+        largest[name] = torch.maximum(largest[name], amax) if name in largest else amax
 
     layers = {n.removeprefix("inner."): m for n, m in module.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)}
     handles = [layer.register_forward_pre_hook(partial(hook, name=name)) for name, layer in layers.items()]
@@ -137,4 +127,4 @@ def watching(module: nn.Module) -> Iterator[dict[str, float]]:
     finally:
         for handle in handles:
             handle.remove()
-    ranges |= {name: float(value) for name, value in largest.items()}
+    ranges |= {name: float(amax) for name, amax in largest.items()}

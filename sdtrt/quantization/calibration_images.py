@@ -1,10 +1,12 @@
-"""What every way of quantizing needs: images made with the checkpoint's own pipeline, and a GPU that has the type."""
+"""Calibration images, made by the checkpoint's own pipeline; and checks of the GPU and of ranges for both methods."""
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,13 +19,67 @@ from sdtrt.system import env
 if TYPE_CHECKING:
     from torch import nn
 
-COMPONENTS = ("unet",)
+
+@dataclass(frozen=True)
+class CalibrationImages:
+    """The images that calibrate a U-Net.
+
+    Attributes:
+        settings: number of images, prompts and denoising steps.
+        folder: the checkpoint, in diffusers' layout.
+        sizes: sizes of the images by symbol, "H" and "W" in pixels.
+        loras: LoRAs that are in the U-Net already; text encoders get them too, as in the engines.
+        report: receives a label and the share of the images that is done, 0 to 1.
+    """
+
+    settings: Calibration
+    folder: Path
+    sizes: Mapping[str, int]
+    loras: Sequence[lora.BakedLora] = ()
+    report: Callable[[str, float], None] = lambda label, share: None
+
+    def pipeline(self, unet: nn.Module) -> Any:
+        """The checkpoint's pipeline around a float32 copy of `unet`, on a GPU where there is one."""
+        import torch
+
+        copied = copy.deepcopy(unet).float()
+        pipe = eager_pipeline.eager(self.folder, unet=copied, **self._text_encoders())
+        pipe.to("cuda" if torch.cuda.is_available() else "cpu")
+        return pipe
+
+    def make(self, pipe: Any) -> None:
+        """Make the latents of all images, from the prompts in turn and seeds from 0 on."""
+        import torch
+
+        settings = self.settings
+        for number in range(settings.images):
+            self.report(f"calibrating, image {number + 1} of {settings.images}", number / settings.images)
+            pipe(
+                settings.prompts[number % len(settings.prompts)],
+                height=self.sizes["H"],
+                width=self.sizes["W"],
+                num_inference_steps=settings.steps,
+                generator=torch.Generator().manual_seed(number),
+                output_type="latent",
+                **tasks.sample_call(pipe, self.sizes),
+            )
+
+    def _text_encoders(self) -> dict[str, Any]:
+        """The text encoders that a LoRA changes, with it fused in."""
+        family = models.family_of(self.folder)
+        specs, encoders = family.components(self.folder, "fp32"), {}
+        for name in family.text_encoders:
+            if name in specs and any(name in entry.parts for entry in self.loras):
+                module: Any = specs[name].load(self.folder)
+                lora.bake(module, specs[name], self.loras, self.folder)
+                encoders[name] = module.inner
+        return encoders
 
 
 def check_fp8(gpu: tuple[str, str] | None) -> None:
-    """BackendUnavailable when the GPU, a name and a compute capability such as "8.9", does not compute in fp8.
+    """Raise BackendUnavailable when the GPU, a name and a compute capability such as "8.9", does not compute in fp8.
 
-    All GPUs that TensorRT runs on multiply int8.
+    int8 needs no check: all GPUs that TensorRT runs on have it.
     """
     if gpu is not None and tuple(int(part) for part in gpu[1].split(".")) < env.LEAST_SM_FP8:
         raise BackendUnavailable(
@@ -36,63 +92,24 @@ def check_fp8(gpu: tuple[str, str] | None) -> None:
 
 
 def key(config: BuildConfig, loras: Sequence[lora.BakedLora] = ()) -> str:
-    """What ranges depend on beside the U-Net itself: settings, and LoRAs of the text encoders that calibrate it."""
-    settings = json.dumps(config.calibration.model_dump(mode="json"), sort_keys=True)
-    digest = hashlib.sha256(settings.encode()).hexdigest()[:16]
+    """What ranges depend on besides the U-Net: the settings, and LoRAs of the text encoders that calibrate it."""
+    digest = json_digest(config.calibration.model_dump(mode="json"))[:16]
     encoders = [str(entry) for entry in loras if any(part.startswith("text_encoder") for part in entry.parts)]
     return ", ".join([f"calibration {digest}", *encoders])
 
 
-def pipeline(unet: nn.Module, folder: Path, loras: Sequence[lora.BakedLora] = ()) -> Any:
-    """The checkpoint's pipeline around `unet`, on a GPU where there is one.
-
-    Text encoders that one of `loras` changes have it in them, as they will when the engines run.
-    """
-    import torch
-
-    pipe = eager_pipeline.eager(folder, unet=unet, **_text_encoders(folder, loras))
-    pipe.to("cuda" if torch.cuda.is_available() else "cpu")
-    return pipe
-
-
-def make_images(
-    pipe: Any, calibration: Calibration, sizes: Mapping[str, int], report: Callable[[str, float], None]
-) -> None:
-    """As many latents as the calibration asks for, from its prompts in turn and seeds from 0 on."""
-    import torch
-
-    for number in range(calibration.images):
-        report(f"calibrating, image {number + 1} of {calibration.images}", number / calibration.images)
-        pipe(
-            calibration.prompts[number % len(calibration.prompts)],
-            height=sizes["H"],
-            width=sizes["W"],
-            num_inference_steps=calibration.steps,
-            generator=torch.Generator().manual_seed(number),
-            output_type="latent",
-            **tasks.sample_call(pipe, sizes),
-        )
+def json_digest(value: Any) -> str:
+    """sha256 of a value as JSON."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def check_range(name: str, amax: float) -> None:
-    """BuildError when a layer's largest input is not a positive number."""
+    """Raise BuildError when the largest input of a layer is not a positive number."""
     if not 0 < amax < float("inf"):
         raise BuildError(
             f"the range of {name} is not a number",
             slug="calibration-range",
             received=amax,
             expected="a positive finite number",
-            hint="calibrate on other prompts, or name the layer under calibration: keep",
+            hint="calibrate on other prompts, or name the layer under calibration: exclude",
         )
-
-
-def _text_encoders(folder: Path, loras: Sequence[lora.BakedLora]) -> dict[str, Any]:
-    """Those that a LoRA changes, with it fused in."""
-    family = models.family_of(folder)
-    specs, found = family.components(folder, "fp32"), {}
-    for name in family.text_encoders:
-        if name in specs and any(name in entry.parts for entry in loras):
-            module: Any = specs[name].load(folder)
-            lora.bake(module, specs[name], loras, folder)
-            found[name] = module.inner
-    return found

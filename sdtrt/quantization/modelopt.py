@@ -1,28 +1,26 @@
-"""Quantizing the U-Net after training: NVIDIA ModelOpt measures, `quantized_layers` writes the ranges into the layers.
+"""Post-training quantization of the U-Net: NVIDIA ModelOpt calibrates, `quantized_layers` inserts the ranges.
 
-The checkpoint's own pipeline makes a few images while ModelOpt watches the inputs of all layers that will be
+The checkpoint's own pipeline makes a few images while ModelOpt records the inputs of all layers that will be
 quantized. It works on a copy: the module that is exported only gets the ranges, so that its parameters keep their names
 and no code of ModelOpt is traced. Linear layers are quantized, for int8 convolutions too; attention itself (two
-products and a softmax) stays in half precision with nothing in between, which is the form that TensorRT fuses.
+matmuls and a softmax) stays in half precision with nothing in between, which is the form that TensorRT fuses.
 """
 
 from __future__ import annotations
 
-import copy
-import hashlib
 import io
-import json
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sdtrt import lora
 from sdtrt.bundle.manifest import Quantization
 from sdtrt.config import BuildConfig, Calibration
+from sdtrt.engines import Backend
 from sdtrt.errors import BackendUnavailable, ConfigError
 from sdtrt.quantization import calibration_images
+from sdtrt.quantization.calibration_images import CalibrationImages
 from sdtrt.system import env
 
 if TYPE_CHECKING:
@@ -39,15 +37,15 @@ _BITS = {"int8": 8, "fp8": (4, 3)}
 _KINDS = {"int8": ("nn.Linear", "nn.Conv2d"), "fp8": ("nn.Linear",)}
 
 
-def check(config: BuildConfig, input_format: str, opset: int, gpu: tuple[str, str] | None = None) -> None:
-    """Whether a quantized build can begin; `gpu` is the name and compute capability of what it will run on, if known.
+def check(config: BuildConfig, backend: Backend, gpu: tuple[str, str] | None = None) -> None:
+    """Raise BackendUnavailable without ModelOpt or on a GPU without the type, ConfigError for an unsuitable recipe.
 
-    Raises BackendUnavailable without ModelOpt or on a GPU that lacks the type, ConfigError for a backend, an option or
-    an opset that does not suit it.
+    `gpu` is the name and the compute capability of the GPU, where it is known.
     """
-    if input_format != "onnx":
+    opset = config.opset or backend.opset
+    if backend.input_format != "onnx":
         raise ConfigError(
-            f"the backend {config.backend} cannot run quantized layers",
+            f"the backend {backend.name} cannot run quantized layers",
             slug="config-precision",
             received=f"precision: {config.precision}",
             expected="fp32 or fp16, or a backend that is built from ONNX",
@@ -80,99 +78,75 @@ def check(config: BuildConfig, input_format: str, opset: int, gpu: tuple[str, st
 
 
 def key(config: BuildConfig, loras: Sequence[lora.BakedLora] = ()) -> str:
-    """What a quantized engine depends on, for its key."""
+    """What a quantized engine depends on: the field "quantization" of its key."""
     return f"{PACKAGE} {env.version(PACKAGE)}, {calibration_images.key(config, loras)}"
 
 
-def quantize(
-    module: nn.Module,
-    config: BuildConfig,
-    folder: Path,
-    sizes: Mapping[str, int],
-    loras: Sequence[lora.BakedLora] = (),
-    report: Callable[[str, float], None] = lambda label, share: None,
-) -> Quantization:
-    """Calibrate the U-Net in `module.inner` with the checkpoint in `folder` and make its layers quantized ones.
+def quantize(module: nn.Module, config: BuildConfig, images: CalibrationImages) -> Quantization:
+    """Calibrate the U-Net in `module.inner` and replace its layers by quantized ones.
 
-    `sizes` are those of the images that are made for it; `loras` are in the U-Net already, and are put into the text
-    encoders. Raises BuildError when a range is not a number.
+    Raises BuildError when a range is not a positive number.
     """
     from sdtrt.export import quantized_layers
 
     unet: Any = module.inner
-    scales = calibrate(unet, config.precision, config.calibration, folder, sizes, loras, report)
+    scales = calibrate(unet, config.precision, images)
     quantized_layers.insert(unet, scales, config.precision)
     return Quantization(
         scheme=config.precision,
         by=f"{PACKAGE} {env.version(PACKAGE)}",
-        calibration=config.calibration.model_dump(mode="json"),
-        layers={name: found.input_amax for name, found in scales.items()},
+        calibration=images.settings.model_dump(mode="json"),
+        layers={name: layer.input_amax for name, layer in scales.items()},
         digest=digest(scales),
     )
 
 
 def digest(scales: Mapping[str, Scales]) -> str:
-    """sha256 of all that calibration found."""
-    text = json.dumps({n: [s.input_amax, s.smooth] for n, s in scales.items()}, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
+    """sha256 of all ranges and smoothing factors."""
+    return calibration_images.json_digest({n: [s.input_amax, s.smooth] for n, s in scales.items()})
 
 
 def recipe(scheme: str, calibration: Calibration) -> dict[str, Any]:
-    """ModelOpt's configuration: nothing, then weights and inputs by kind of layer, then without what is kept."""
+    """ModelOpt's configuration: all quantizers off, then on by kind of layer, then off for excluded layers."""
     bits, rows = _BITS[scheme], 0 if scheme == "int8" else None
-    wanted = [
+    enabled = [
         {"quantizer_name": f"*{operand}_quantizer", "parent_class": kind, "cfg": {"num_bits": bits, "axis": axis}}
         for kind in _KINDS[scheme]
         for operand, axis in (("weight", rows), ("input", None))
     ]
-    kept = [{"quantizer_name": f"*{name}*", "enable": False} for name in calibration.exclude]
+    excluded = [{"quantizer_name": f"*{name}*", "enable": False} for name in calibration.exclude]
     method = {"method": "smoothquant", "alpha": _ALPHA} if calibration.algorithm == "smoothquant" else "max"
-    return {"quant_cfg": [{"quantizer_name": "*", "enable": False}, *wanted, *kept], "algorithm": method}
+    return {"quant_cfg": [{"quantizer_name": "*", "enable": False}, *enabled, *excluded], "algorithm": method}
 
 
-def calibrate(
-    unet: nn.Module,
-    scheme: str,
-    calibration: Calibration,
-    folder: Path,
-    sizes: Mapping[str, int],
-    loras: Sequence[lora.BakedLora] = (),
-    report: Callable[[str, float], None] = lambda label, share: None,
-) -> dict[str, Scales]:
-    """Ranges by layer name, measured while the pipeline in `folder` makes images with a copy of `unet`.
-
-    Text encoders that one of `loras` changes have it in them, as they will when the engines run.
-    """
+def calibrate(unet: nn.Module, scheme: str, images: CalibrationImages) -> dict[str, Scales]:
+    """Measure the ranges of layers for `scheme`, "int8" or "fp8", while images are made with a copy of the U-Net."""
     with _quiet():
         import modelopt.torch.quantization as mtq
 
-        pipe = calibration_images.pipeline(copy.deepcopy(unet).float(), folder, loras)
-
-        def make_images(_: nn.Module) -> None:
-            calibration_images.make_images(pipe, calibration, sizes, report)
-
-        mtq.quantize(pipe.unet, recipe(scheme, calibration), make_images)
+        pipe = images.pipeline(unet)
+        mtq.quantize(pipe.unet, recipe(scheme, images.settings), lambda _: images.make(pipe))
     return read(pipe.unet)
 
 
 def read(unet: nn.Module) -> dict[str, Scales]:
-    """What ModelOpt's quantizers of inputs have found, by the name of their layer."""
+    """The ranges of ModelOpt's input quantizers, by layer."""
     from sdtrt.export.quantized_layers import Scales
 
-    found = {}
+    scales = {}
     for name, layer in unet.named_modules():
         quantizer: Any = getattr(layer, "input_quantizer", None)
         if quantizer is None or not quantizer.is_enabled or quantizer.amax is None:
-            continue  # one that no image has reached has no range, and stays as it is
+            continue  # a layer that no image reaches has no range and is not quantized
         amax, smooth = float(quantizer.amax), quantizer.pre_quant_scale
         calibration_images.check_range(name, amax)
-        found[name] = Scales(amax, None if smooth is None else tuple(smooth.flatten().tolist()))
-    return found
+        scales[name] = Scales(amax, None if smooth is None else tuple(smooth.flatten().tolist()))
+    return scales
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """ModelOpt warns of versions that it was not tested with and prints what it inserts."""
+    """Silence ModelOpt: it warns of versions that it was not tested with and prints what it inserts."""
     with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         yield

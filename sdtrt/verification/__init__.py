@@ -1,1 +1,1 @@
-"""Engines against eager PyTorch, and the search for layers that must compute in float32."""
+"""Checks of engines against eager PyTorch, and the search for nodes that must compute in float32."""

@@ -1,4 +1,4 @@
-"""What one run of an eager module takes, and what a larger one would: an estimate before memory or time is spent."""
+"""Time and memory of one run of an eager module, and an estimate of both for a larger size."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-class Effort:
+class EagerCost:
     """Seconds and bytes of the latest run.
 
-    The bytes are those of all results of all layers, and of all attention scores, which an engine may write out: more
-    than are alive at once.
+    The bytes are those of the outputs of all layers and of all attention scores, which an engine may write to memory:
+    more than are alive at once.
     """
 
     def __init__(self) -> None:
         self.sizes: dict[str, int] = {}
         self.seconds = 0.0
-        self.bytes = 0
+        self.output_bytes = 0
 
     @contextmanager
     def measuring(self, module: nn.Module, sizes: Mapping[str, int]) -> Iterator[None]:
-        """Time what runs meanwhile, and add up what the layers of `module` put out."""
-        made = 0
+        """Time the body of the `with` statement, and add up the outputs of the layers of `module` in it."""
+        output_bytes = 0
 
-        def count(layer: nn.Module, given: tuple[Any, ...], result: Any) -> None:
-            nonlocal made
+        def count(layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+            nonlocal output_bytes
             if heads := getattr(layer, "heads", 0):
-                batch, tokens = _tokens(result)
-                made += batch * int(heads) * tokens**2 * 4
-            elif hasattr(result, "nbytes"):
-                made += result.nbytes
+                batch, tokens = _tokens(output)
+                output_bytes += batch * int(heads) * tokens**2 * 4
+            elif hasattr(output, "nbytes"):
+                output_bytes += output.nbytes
 
         layers = [m for m in module.modules() if hasattr(m, "heads") or not list(m.children())]
         hooks = [m.register_forward_hook(count) for m in layers]
@@ -50,7 +50,7 @@ class Effort:
         seconds = time.perf_counter() - started
         # The first run of a size also warms up what the next ones use.
         self.seconds = min(self.seconds, seconds) if self.sizes == sizes else seconds
-        self.sizes, self.bytes = dict(sizes), made
+        self.sizes, self.output_bytes = dict(sizes), output_bytes
 
     def too_large(self, sizes: Mapping[str, int], limit_s: float) -> str | None:
         """Why a run at `sizes`, of the symbols measured, would take too long or too much memory, or None.
@@ -61,13 +61,13 @@ class Effort:
         growth = sizes["B"] / self.sizes["B"] * area**2
         if (seconds := self.seconds * growth) > limit_s:
             return f"it would take about {seconds:.2g} s"
-        free = env.free_memory_bytes()
-        if free is not None and self.bytes * growth > free:
-            return f"it would take up to {self.bytes * growth / 1e9:.1f} GB of memory, {free / 1e9:.1f} are free"
+        needed, free = self.output_bytes * growth, env.free_memory_bytes()
+        if free is not None and needed > free:
+            return f"it would take up to {needed / 1e9:.1f} GB of memory, {free / 1e9:.1f} are free"
         return None
 
 
-def _tokens(result: Any) -> tuple[int, int]:
-    """Batch and tokens of an attention's result: (B, T, C), or (B, C, H, W) in a VAE."""
-    shape = tuple(result.shape)
+def _tokens(output: Any) -> tuple[int, int]:
+    """Batch and tokens of an attention's output: (B, T, C), or (B, C, H, W) in a VAE."""
+    shape = tuple(output.shape)
     return shape[0], shape[1] if len(shape) == 3 else math.prod(shape[2:])

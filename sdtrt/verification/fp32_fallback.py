@@ -1,6 +1,6 @@
-"""A component that fails the gate in half precision is built again, with the parts in float32 that it needs.
+"""The fallback to float32: a half precision engine that fails the component check is built again, wider in parts.
 
-The graph is kept back beside the engine until the gate has passed, so nothing is exported twice.
+The graph is linked next to the engine until the check has passed, so nothing is exported twice.
 """
 
 from __future__ import annotations
@@ -16,115 +16,127 @@ from sdtrt.bundle import manifest
 from sdtrt.errors import BuildError, EngineError, VerifyError
 from sdtrt.export import onnx_export
 from sdtrt.graph import widen_fp32
-from sdtrt.shapes.spec import ComponentSpec
 from sdtrt.system import files
 from sdtrt.verification import component_check, fp32_search
+from sdtrt.verification.component_check import ComponentReport
 from sdtrt.verification.reference_outputs import ReferenceOutput, ReferenceOutputs
 
 if TYPE_CHECKING:
     from sdtrt.engines import Engine
 
-Make = Callable[[Path], "Engine"]
+MakeEngine = Callable[[Path], "Engine"]
 Report = Callable[[str, float], None]
-SPARE = "spare"
-# The search judges by the smallest sizes that failed, or by images; the gate then judges by all.
+BACKUP = "backup"
+# The search compares at the smallest sizes that failed, or at images; the final check compares at all points.
 _POINTS = 3
+_SHOWN_MODULES = 2
 
 
 @dataclass(frozen=True)
 class VerifiedEngine:
-    """An engine that passed the gate; with `changes` and the graph when parts of it stay in float32."""
+    """An engine that passed the component check; `changes` and the graph are set when parts of it stay in float32."""
 
     engine: Engine
-    verdict: component_check.ComponentReport
+    report: ComponentReport
     changes: tuple[manifest.Change, ...] = ()
     onnx: Path | None = None
 
 
 class GraphBackup:
-    """A graph kept back below `folder` while a backend takes its file; the weights are linked, not copied.
+    """A copy of the graph below `folder`, from before the backend moves the file; weights are linked, not copied.
 
-    What lies in `folder` by then is left alone by all that follows.
+    Files that are in `folder` when the backup is made stay there when an engine is removed.
     """
 
     def __init__(self, source: Path, folder: Path) -> None:
         self._folder = folder
-        self._kept = {p.name for p in folder.iterdir()} - {"work"} | {SPARE}
-        self._path = _linked(source, folder / SPARE)
+        self._keep = {p.name for p in folder.iterdir()} - {"work"} | {BACKUP}
+        self.path = _link_graph(source, folder / BACKUP)
 
-    @property
-    def path(self) -> Path:
-        """The ONNX file."""
-        return self._path
-
-    def widened(self, nodes: fp32_search.Nodes, name: str) -> tuple[Path, manifest.Change]:
-        """Write the graph with `nodes` in float32 into the folder `name`, and say what was changed."""
-        path = _linked(self._path, self._folder / name)
+    def write_widened(self, nodes: fp32_search.Nodes, name: str) -> tuple[Path, manifest.Change]:
+        """Write the graph with `nodes` in float32 into the folder `name`; returns its path and what was changed."""
+        path = _link_graph(self.path, self._folder / name)
         return path, widen_fp32.widen_file(path, lambda model: nodes)
 
-    def clear(self) -> None:
-        """Remove the engine that was built from it."""
+    def remove_engine(self) -> None:
+        """Remove the engine that was built from the graph."""
         for path in self._folder.iterdir():
-            if path.name not in self._kept:
+            if path.name not in self._keep:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-def checked(
-    engine: Engine, answers: ReferenceOutputs, limit: float, spare: GraphBackup | None, make: Make, report: Report
+def verify_or_widen(
+    engine: Engine,
+    references: ReferenceOutputs,
+    limit: float,
+    backup: GraphBackup | None,
+    make_engine: MakeEngine,
+    report: Report,
 ) -> VerifiedEngine:
-    """Judge `engine` by eager's answers; one that fails is made anew with islands where its graph was kept.
+    """Check an engine against eager PyTorch; one that fails is built again with nodes in float32.
 
-    Raises VerifyError with what was tried when no engine is near enough to eager.
+    Args:
+        engine: the engine of the component; it is closed when it fails.
+        references: the outputs of eager PyTorch.
+        limit: largest relative error that passes.
+        backup: the engine's graph; None when the engine cannot be built again.
+        make_engine: builds and loads an engine from an ONNX file.
+        report: receives a label and the share done, 0 to 1.
+
+    Raises:
+        VerifyError: no engine is near enough to eager; the error lists what was tried.
     """
-    spec = engine.spec
-    verdict = component_check.judge(engine, answers, limit, report)
-    if verdict.passed:
-        return VerifiedEngine(engine, verdict)
+    first = component_check.check_component(engine, references, limit, report)
+    if first.passed:
+        return VerifiedEngine(engine, first)
     engine.close()
-    if spare is None:
-        raise failed(spec, verdict, ())
-    tries = _Attempts(spare, make, verdict.failing[:_POINTS], report)
-    inputs = [answer.point.inputs(spec, answer.seed) for answer in tries.failing]
-    finding = fp32_search.search(spare.path, inputs, tries.error, verdict.error, limit)
-    if not finding.nodes:
-        raise failed(spec, verdict, finding.notes)
-    engine, change = tries.engine(finding.nodes)
-    again = component_check.judge(engine, answers, limit, report)
-    if not again.passed:
+    if backup is None:
+        raise _differs(engine, first, ())
+    attempts = _Attempts(backup, make_engine, first.failing[:_POINTS], report)
+    inputs = [reference.point.inputs(engine.spec, reference.seed) for reference in attempts.failing]
+    region = fp32_search.search(backup.path, inputs, attempts.error, first.error, limit)
+    if not region.nodes:
+        raise _differs(engine, first, region.notes)
+    engine, change = attempts.engine(region.nodes)
+    second = component_check.check_component(engine, references, limit, report)
+    if not second.passed:
         engine.close()
-        raise failed(spec, again, finding.notes)
-    graph, _ = spare.widened(finding.nodes, f"{SPARE}/widened")
-    return VerifiedEngine(engine, again, (change.model_copy(update={"notes": finding.notes}),), graph)
+        raise _differs(engine, second, region.notes)
+    graph, _ = backup.write_widened(region.nodes, f"{BACKUP}/widened")
+    return VerifiedEngine(engine, second, (change.model_copy(update={"notes": region.notes}),), graph)
 
 
-def failed(spec: ComponentSpec, verdict: component_check.ComponentReport, tried: Sequence[str]) -> VerifyError:
-    """The error of a component that is too far from eager, with what was tried against it."""
+def _differs(engine: Engine, report: ComponentReport, tried: Sequence[str]) -> VerifyError:
     return VerifyError(
-        f"the engine of {spec.name} differs from eager PyTorch",
+        f"the engine of {engine.spec.name} differs from eager PyTorch",
         slug="verify-component",
-        received="; ".join((str(verdict), *tried)),
-        expected=f"relative error of at most {verdict.limit:g}",
+        received="; ".join((str(report), *tried)),
+        expected=f"relative error of at most {report.limit:g}",
         hint="build with --precision fp32, or with fewer passes, and report what helped",
     )
 
 
 class _Attempts:
-    """Engines with different islands; the last one stays open, since it is often the one that is kept."""
+    """Engines with different nodes in float32; the last one stays open, since it is often the one that is kept."""
 
-    def __init__(self, spare: GraphBackup, make: Make, failing: Sequence[ReferenceOutput], report: Report) -> None:
-        self._spare, self._make, self._report = spare, make, report
+    def __init__(
+        self, backup: GraphBackup, make_engine: MakeEngine, failing: Sequence[ReferenceOutput], report: Report
+    ) -> None:
+        self._backup, self._make_engine, self._report = backup, make_engine, report
         self.failing = failing
         self._count = 0
         self._last: tuple[fp32_search.Nodes, Engine, manifest.Change] | None = None
 
     def error(self, nodes: fp32_search.Nodes) -> float:
-        """Worst error at the points that failed; infinite when there is no engine."""
+        """Worst error at the points that failed; infinite when the engine cannot be built or run."""
         self._count += 1
-        where = fp32_search.shown(fp32_search.modules(nodes), 2)
+        modules = fp32_search.modules(nodes)
+        more = f" and {len(modules) - _SHOWN_MODULES} more" if len(modules) > _SHOWN_MODULES else ""
+        where = ", ".join(modules[:_SHOWN_MODULES]) + more
         self._report(f"differs from eager, try {self._count} in float32: {where}", 0.5)
         try:
             engine, _ = self.engine(nodes)
-            errors = [component_check.error(engine, answer) for answer in self.failing]
+            errors = [component_check.relative_error(engine, reference) for reference in self.failing]
         except (BuildError, EngineError):
             return math.inf
         return max((e for e in errors if e is not None), default=math.inf)
@@ -136,13 +148,13 @@ class _Attempts:
         if self._last is not None:
             self._last[1].close()
             self._last = None
-        self._spare.clear()
-        path, change = self._spare.widened(nodes, "work")
-        self._last = nodes, self._make(path), change
+        self._backup.remove_engine()
+        path, change = self._backup.write_widened(nodes, "work")
+        self._last = nodes, self._make_engine(path), change
         return self._last[1:]
 
 
-def _linked(path: Path, folder: Path) -> Path:
+def _link_graph(path: Path, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     for name in (path.name, onnx_export.WEIGHTS):
         if (source := path.with_name(name)).exists():

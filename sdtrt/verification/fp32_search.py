@@ -1,9 +1,9 @@
-"""Which nodes of a half precision graph must compute in float32 so that its engine is right.
+"""The search for the nodes of a half precision graph that must compute in float32 for a correct engine.
 
-The graph is first run in float32 with ONNX Runtime on the CPU, and every tensor tells its largest magnitude: what half
-precision cannot hold names its nodes. Where nothing overflows, or that was not enough, kinds of layers are tried
-(attention, norms, in the end everything), and of what helps the half that is not needed is dropped, again and again.
-Every try is an engine of the backend that is being built, compared with eager PyTorch.
+ONNX Runtime first runs the graph in float32 on the CPU and measures the largest magnitude of every tensor: nodes whose
+tensors exceed half precision are tried first. Where nothing overflows, or that was not enough, kinds of layers are
+tried: attention, norms, in the end everything. Bisection then drops the modules that are not needed. Every try is an
+engine of the backend that is being built, compared with eager PyTorch.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from sdtrt.graph import widen_fp32
 if TYPE_CHECKING:
     from torch import Tensor
 
-# The largest number of half precision; what comes near it at the build's inputs is over it with another prompt.
+# The largest number of half precision; a tensor near it at the build's inputs exceeds it with another prompt.
 LARGEST = 65504.0
 HEADROOM = 4.0
-# An engine of TensorRT takes minutes: the search then ends with the best that it has.
+# A TensorRT engine takes minutes to build: when tries or time are spent, the search returns the best that it has.
 TRIES, SEARCH_S = 24, 1800.0
 _NORMS = {"GroupNormalization", "InstanceNormalization", "LayerNormalization", "RMSNormalization"}
 
@@ -45,7 +45,7 @@ class Fp32Region:
 
 @dataclass
 class _Search:
-    """Counts the tries and keeps what was told of them."""
+    """The errors of all tries, and notes on the tries that were not enough."""
 
     trial: Trial
     limit: float
@@ -59,71 +59,82 @@ class _Search:
             self.errors[nodes] = self.trial(nodes)
         return self.errors[nodes] <= self.limit
 
-    def more(self) -> bool:
+    def may_continue(self) -> bool:
         return len(self.errors) < TRIES and time.monotonic() - self.started < SEARCH_S
 
-    def found(self, nodes: Nodes, how: str) -> Fp32Region:
+    def note_failure(self, subject: str, nodes: Nodes) -> None:
+        self.notes.append(f"{subject} was not enough: error {_figure(self.errors[nodes])}")
+
+    def region(self, nodes: Nodes, method: str) -> Fp32Region:
         after = self.errors.get(nodes, self.before)
-        told = f"in float32: {', '.join(modules(nodes))}" if nodes else "no part in float32 helped"
+        result = f"in float32: {', '.join(modules(nodes))}" if nodes else "no part in float32 helped"
         figures = f"error {_figure(self.before)} before, {_figure(after)} after"
-        return Fp32Region(nodes, self.before, after, (told, f"{how}; {figures}", *self.notes))
+        return Fp32Region(nodes, self.before, after, (result, f"{method}; {figures}", *self.notes))
 
 
 def search(path: Path, inputs: Sequence[Mapping[str, Tensor]], trial: Trial, before: float, limit: float) -> Fp32Region:
-    """Find nodes of the graph at `path` with which `trial`, an engine's error, is within `limit`.
+    """Find nodes that must compute in float32 for an engine to be within `limit` of eager PyTorch.
 
-    `inputs` are those at which the engine was wrong by `before`. The finding has no nodes when nothing helped.
+    Args:
+        path: the half precision ONNX graph.
+        inputs: inputs by name at which the engine failed.
+        trial: builds an engine with the given nodes in float32; returns its relative error.
+        before: relative error of the engine without nodes in float32.
+        limit: largest relative error that passes.
+
+    Returns:
+        The region; it has no nodes when nothing helped.
     """
     model = onnx.load(path, load_external_data=False)
     run = _Search(trial, limit, before)
-    ranges = magnitudes(path, inputs)
-    overflowing = [t for t, largest in ranges.items() if LARGEST < largest < math.inf]
+    magnitudes_by_tensor = magnitudes(path, inputs)
+    overflowing = {t: m for t, m in magnitudes_by_tensor.items() if LARGEST < m < math.inf}
     if overflowing:
-        near = {t for t, largest in ranges.items() if LARGEST / HEADROOM < largest < math.inf}
+        near = {t for t, m in magnitudes_by_tensor.items() if LARGEST / HEADROOM < m < math.inf}
         nodes = frozenset(n.name for n in model.graph.node if near & {*n.input, *n.output})
-        first = next(n.name for n in model.graph.node if set(overflowing) & set(n.output))
-        top = max(ranges[t] for t in overflowing)
+        first = next(n.name for n in model.graph.node if overflowing.keys() & set(n.output))
+        top = max(overflowing.values())
         run.notes.append(f"{len(overflowing)} tensors exceed {LARGEST:.0f} in float32, up to {top:.3g}; first: {first}")
         if run.passes(nodes):
-            return run.found(nodes, "what overflows in half precision")
-        run.notes.append(f"widening what overflows was not enough: error {_figure(run.errors[nodes])}")
-    for how, nodes in _kinds(model).items():
+            return run.region(nodes, "what overflows in half precision")
+        run.note_failure("widening what overflows", nodes)
+    for kind, nodes in _nodes_by_kind(model).items():
         if run.passes(nodes):
-            return run.found(smallest(nodes, run.passes, run.more), f"{how}, narrowed down by bisection")
-        run.notes.append(f"{how} in float32 was not enough: error {_figure(run.errors[nodes])}")
-    return run.found(frozenset(), f"{len(run.errors)} engines tried")
+            return run.region(smallest(nodes, run.passes, run.may_continue), f"{kind}, narrowed down by bisection")
+        run.note_failure(f"{kind} in float32", nodes)
+    return run.region(frozenset(), f"{len(run.errors)} engines tried")
 
 
-def smallest(nodes: Nodes, passes: Callable[[Nodes], bool], more: Callable[[], bool]) -> Nodes:
-    """Drop modules that are not needed: halves first, then quarters, to single modules, while `more` allows tries.
+def smallest(nodes: Nodes, passes: Callable[[Nodes], bool], may_continue: Callable[[], bool]) -> Nodes:
+    """Drop modules that are not needed: halves first, then quarters, to single modules, while `may_continue`.
 
-    Modules that stand together are dropped together, so k culprits among n modules take about 2 k log2(n / k) tries.
+    Modules that are neighbors are dropped together, so k culprits among n modules take about 2 k log2(n / k) tries.
     """
     names = sorted(nodes)
-    kept = list(dict.fromkeys(map(widen_fp32.unit_of, names)))
+    kept = modules(nodes)
     size = -(-len(kept) // 2)
     while size and len(kept) > 1:
         index = 0
         while index < len(kept) and len(kept) > 1:
-            rest = kept[:index] + kept[index + size :]
-            if not more():
-                return _of(names, kept)
-            if rest and passes(_of(names, rest)):
-                kept = rest
+            smaller = kept[:index] + kept[index + size :]
+            if not may_continue():
+                return _nodes_of(names, kept)
+            if smaller and passes(_nodes_of(names, smaller)):
+                kept = smaller
             else:
                 index += size
         size = 0 if size == 1 else -(-size // 2)
-    return _of(names, kept)
+    return _nodes_of(names, kept)
 
 
 def magnitudes(path: Path, inputs: Sequence[Mapping[str, Tensor]]) -> dict[str, float]:
-    """Largest magnitude of every half precision result in the graph at `path`, when all is computed in float32."""
+    """Largest magnitude of every half precision tensor that the graph at `path` computes, with float32 arithmetic."""
     import onnxruntime as ort
 
     model = onnx.load(path, load_external_data=False)
-    made = {o for n in model.graph.node for o in n.output}
+    computed = {o for n in model.graph.node for o in n.output}
     tensors = widen_fp32.widen(model, {n.name for n in model.graph.node}).tensors
-    watched = [name for name in tensors if name in made]
+    watched = [name for name in tensors if name in computed]
     for name in watched:
         model.graph.node.append(onnx.helper.make_node("Abs", [tensors[name]], [f"{name}/abs"]))
         model.graph.node.append(onnx.helper.make_node("ReduceMax", [f"{name}/abs"], [f"{name}/max"], keepdims=0))
@@ -139,9 +150,9 @@ def magnitudes(path: Path, inputs: Sequence[Mapping[str, Tensor]]) -> dict[str, 
     largest = dict.fromkeys(watched, 0.0)
     try:
         session = ort.InferenceSession(str(file), settings, providers=["CPUExecutionProvider"])
-        for given in inputs:
-            found = session.run(None, {n: t.numpy() for n, t in given.items()})
-            largest = {n: max(largest[n], float(f)) for n, f in zip(watched, found, strict=True)}
+        for tensors_in in inputs:
+            values = session.run(None, {n: t.numpy() for n, t in tensors_in.items()})
+            largest = {n: max(largest[n], float(v)) for n, v in zip(watched, values, strict=True)}
     finally:
         file.unlink()
     return largest
@@ -152,24 +163,18 @@ def modules(nodes: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(widen_fp32.unit_of(name) for name in sorted(nodes)))
 
 
-def shown(names: Sequence[str], most: int = 8) -> str:
-    """The names, shortened where they are many."""
-    more = len(names) - most
-    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
-
-
-def _kinds(model: onnx.ModelProto) -> dict[str, Nodes]:
-    """What is tried in turn, each with more layers or others than the one before."""
+def _nodes_by_kind(model: onnx.ModelProto) -> dict[str, Nodes]:
+    """The nodes to try, kind after kind."""
     nodes = [n for n in model.graph.node if n.name]
     kinds = {
         "attention": frozenset(n.name for n in nodes if "/sdpa/" in n.name) | set(widen_fp32.score_nodes(model)),
         "norms": frozenset(n.name for n in nodes if n.op_type in _NORMS),
         "everything": frozenset(n.name for n in nodes),
     }
-    return {how: frozenset(names) for how, names in kinds.items() if names}
+    return {kind: names for kind, names in kinds.items() if names}
 
 
-def _of(names: Sequence[str], units: Sequence[str]) -> Nodes:
+def _nodes_of(names: Sequence[str], units: Sequence[str]) -> Nodes:
     chosen = set(units)
     return frozenset(n for n in names if widen_fp32.unit_of(n) in chosen)
 

@@ -1,4 +1,4 @@
-"""How alike two pictures are: PSNR, SSIM, and what makes one no picture at all."""
+"""PSNR and SSIM of two images, and faults that make an image worthless: NaN, Inf, a single color."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ if TYPE_CHECKING:
 # The window and the two constants of Wang et al., for values in 0..1.
 _SIDE, _SIGMA = 11, 1.5
 _C1, _C2 = 0.01**2, 0.03**2
-# A picture whose values vary by less than half a step of 8 bits is one color.
+# An image whose values vary by less than half a step of 8 bits is one color.
 LEAST_STD = 0.5 / 255
 
 
 @dataclass(frozen=True)
 class Likeness:
-    """One picture against its reference: figures, and faults that make the figures worthless."""
+    """One image against its reference: figures, and faults that make the figures worthless."""
 
     psnr_db: float
     ssim: float
@@ -53,7 +53,7 @@ def ssim(image: Any, reference: Any) -> float:
     The mean over all channels and all places of a Gaussian window of 11x11, sigma 1.5, of
     (2 mx my + C1)(2 cov + C2) / ((mx² + my² + C1)(vx + vy + C2)), C1 = 0.01², C2 = 0.03²: equation 13 of Wang, Bovik,
     Sheikh and Simoncelli, "Image quality assessment: from error visibility to structural similarity", IEEE
-    Transactions on Image Processing 13(4), 2004. A picture smaller than the window gets a window of its own size.
+    Transactions on Image Processing 13(4), 2004. The window of a smaller image has the image's size.
     """
     import torch
 

@@ -1,7 +1,7 @@
-"""Eager PyTorch as the reference: a checkpoint's stock pipeline, images made with it, and what its parts were given.
+"""Images of the checkpoint's own diffusers pipeline, and the inputs that its components had while it made them.
 
-Noise does not overflow where a prompt does. The inputs that U-Net, VAE decoder and text encoders get while an image is
-made are kept, so that an engine is compared at them too.
+Random noise does not overflow where a prompt does. The recorded inputs of text encoders, U-Net and VAE decoder make
+the component check compare an engine at real activations too.
 """
 
 from __future__ import annotations
@@ -21,48 +21,64 @@ from sdtrt.system import malloc
 if TYPE_CHECKING:
     from torch import Tensor
 
-# Images that are compared, each with a prompt of its own; one that takes long is the only one.
+# Images that are compared, each with a prompt of its own; when the first takes longer than this, it is the only one.
 SEEDS, REPEAT_S = 2, 30.0
 Tensors = dict[str, "Tensor"]
 
 
 @dataclass(frozen=True)
-class Reference:
-    """Images in 0..1, (1, H, W, 3) each, one per seed; and inputs by component and by when they were given."""
+class ReferenceImages:
+    """Images (1, H, W, 3) in 0..1 after `steps` steps, one per seed; inputs by component and pipeline call."""
 
     images: tuple[Any, ...]
     inputs: Mapping[str, Mapping[str, Tensors]]
+    steps: int
 
 
-def make(
+def compute(
     folder: Path,
     sizes: Mapping[str, int],
     steps: int,
     loras: Sequence[lora.BakedLora] = (),
     progress: Callable[[str], None] = lambda label: None,
-) -> Reference:
-    """Make the images of all seeds in `steps` steps with the checkpoint in `folder`."""
+) -> ReferenceImages:
+    """Make an image for every seed with eager PyTorch, and record the inputs of the first and the last calls.
+
+    Args:
+        folder: the checkpoint, in diffusers' layout.
+        sizes: "H" and "W" of the images in pixels, and the sizes of further symbols.
+        steps: denoising steps of each image.
+        loras: LoRAs that are fused into the pipeline.
+        progress: receives a label before each image.
+    """
     progress("loading eager")
     pipe = eager_pipeline.eager(folder, loras)
-    made: list[Any] = []
-    kept: dict[str, dict[str, Tensors]] = {}
+    images: list[Any] = []
+    inputs: dict[str, dict[str, Tensors]] = {}
     for seed in range(SEEDS):
         progress(f"eager, seed {seed}")
         started = time.perf_counter()
-        with _recording(pipe) as calls:
-            made.append(image(pipe, sizes, steps, seed))
-        for name, given in calls.items():
-            ends = {0: given[0], len(given) - 1: given[-1]}
-            kept.setdefault(name, {}).update({f"seed {seed}, call {n + 1}": t for n, t in ends.items()})
+        with _recorded_calls(pipe) as calls:
+            images.append(make_image(pipe, sizes, steps, seed))
+        for name, recorded in calls.items():
+            ends = {0: recorded[0], len(recorded) - 1: recorded[-1]}
+            inputs.setdefault(name, {}).update({f"seed {seed}, call {n + 1}": t for n, t in ends.items()})
         if time.perf_counter() - started > REPEAT_S:
             break
     del pipe
     malloc.give_back()
-    return Reference(tuple(made), kept)
+    return ReferenceImages(tuple(images), inputs, steps)
 
 
-def image(pipe: Any, sizes: Mapping[str, int], steps: int, seed: int) -> Any:
-    """An image (1, H, W, 3) in 0..1 with the prompt and the noise of `seed`."""
+def make_image(pipe: Any, sizes: Mapping[str, int], steps: int, seed: int) -> Any:
+    """Make an image (1, H, W, 3) in 0..1.
+
+    Args:
+        pipe: a diffusers pipeline.
+        sizes: "H" and "W" in pixels, and the sizes of further symbols.
+        steps: denoising steps.
+        seed: number of the prompt in `config.PROMPTS`, and seed of the noise.
+    """
     import torch
 
     pipe.set_progress_bar_config(disable=True)
@@ -72,16 +88,16 @@ def image(pipe: Any, sizes: Mapping[str, int], steps: int, seed: int) -> Any:
         width=sizes["W"],
         num_inference_steps=steps,
         generator=torch.Generator().manual_seed(seed),
-        latents=noise(pipe, sizes, seed),
+        latents=initial_latents(pipe, sizes, seed),
         output_type="np",
         **tasks.sample_call(pipe, sizes),
     ).images
 
 
-def noise(pipe: Any, sizes: Mapping[str, int], seed: int) -> Tensor:
-    """What an image begins with, (1, C, H/8, W/8), drawn in float32 for every pipeline.
+def initial_latents(pipe: Any, sizes: Mapping[str, int], seed: int) -> Tensor:
+    """The noise that denoising starts from, (1, C, H/8, W/8), drawn in float32 and then cast.
 
-    A pipeline in half precision draws in half precision, and nothing promises that a seed then gives the same numbers.
+    A pipeline in half precision draws its noise in half precision, and a seed need not give the same numbers there.
     """
     import torch
 
@@ -90,29 +106,29 @@ def noise(pipe: Any, sizes: Mapping[str, int], seed: int) -> Tensor:
 
 
 @contextmanager
-def _recording(pipe: Any) -> Iterator[dict[str, list[Tensors]]]:
-    """Collects what the parts of `pipe` are given meanwhile, under the names of their engines' inputs."""
+def _recorded_calls(pipe: Any) -> Iterator[dict[str, list[Tensors]]]:
+    """The tensors of every call of the components of `pipe`, under the names of their engines' inputs."""
     calls: dict[str, list[Tensors]] = {}
 
-    def record(name: str, module: Any) -> Callable[..., None]:
+    def recorder(name: str, module: Any) -> Callable[..., None]:
         signature = inspect.signature(module.forward)
 
-        def note(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            given = signature.bind(*args, **kwargs).arguments
-            given = {**given, **(given.get("added_cond_kwargs") or {})}
-            calls.setdefault(name, []).append({n: v.clone() for n, v in given.items() if hasattr(v, "clone")})
+        def record(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            arguments = signature.bind(*args, **kwargs).arguments
+            arguments = {**arguments, **(arguments.get("added_cond_kwargs") or {})}
+            calls.setdefault(name, []).append({n: v.clone() for n, v in arguments.items() if hasattr(v, "clone")})
 
-        return note
+        return record
 
     decode = pipe.vae.decode
 
-    def noted(z: Tensor, *args: Any, **kwargs: Any) -> Any:
+    def recorded_decode(z: Tensor, *args: Any, **kwargs: Any) -> Any:
         calls.setdefault("vae_decoder", []).append({"latent_sample": z.clone()})
         return decode(z, *args, **kwargs)
 
     parts = {n: m for n in ("text_encoder", "text_encoder_2", "unet") if (m := getattr(pipe, n, None)) is not None}
-    hooks = [m.register_forward_pre_hook(record(n, m), with_kwargs=True) for n, m in parts.items()]
-    pipe.vae.decode = noted
+    hooks = [m.register_forward_pre_hook(recorder(n, m), with_kwargs=True) for n, m in parts.items()]
+    pipe.vae.decode = recorded_decode
     try:
         yield calls
     finally:

@@ -1,14 +1,13 @@
-"""Engines against eager PyTorch: each component on the same inputs, and whole images from the same seeds."""
+"""`sdtrt verify`: every component of a bundle and whole images against eager PyTorch."""
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from sdtrt import config as configs
 from sdtrt import lora, models
@@ -20,20 +19,14 @@ from sdtrt.pipelines.load import LoadOptions, engines_of, load, load_engines, ti
 from sdtrt.plan.image_timing import ImageRun
 from sdtrt.system import malloc
 from sdtrt.verification import component_check, image_metrics, reference_images, reference_outputs
-from sdtrt.verification.image_metrics import psnr
-from sdtrt.verification.reference_images import Reference, image
-
-if TYPE_CHECKING:
-    pass
-
-__all__ = ["ImageCheck", "Row", "check_images", "psnr", "verify"]
+from sdtrt.verification.reference_images import ReferenceImages, make_image
 
 Progress = Callable[[str, float], None]
 
 
 @dataclass(frozen=True)
 class Row:
-    """One comparison: what was compared, the figure, its limit, and whether it holds; `note` says what else to know.
+    """One comparison: its subject, the figure, the limit, whether the figure is within it, and a note.
 
     The figure is NaN for what was left out.
     """
@@ -48,7 +41,7 @@ class Row:
 
 @dataclass(frozen=True)
 class ImageCheck:
-    """Images of the engines against those of eager, one per seed, and where the time of the first went."""
+    """Images of the engines against those of eager, one per seed; `run` has the times of the first."""
 
     steps: int
     images: tuple[image_metrics.Likeness, ...]
@@ -57,15 +50,15 @@ class ImageCheck:
 
     def rows(self) -> list[Row]:
         """PSNR and SSIM of every image."""
-        limits, found = LIMITS[self.precision], list[Row]()
+        limits, rows = LIMITS[self.precision], list[Row]()
         for seed, likeness in enumerate(self.images):
             what, note = f"image, {self.steps} steps, seed {seed}", "; ".join(likeness.faults)
-            values = (
+            for metric, value, limit in (
                 ("PSNR (dB)", likeness.psnr_db, limits.psnr_db),
                 ("SSIM", likeness.ssim, limits.ssim),
-            )
-            found += [Row(what, m, value, limit, value >= limit and not note, note) for m, value, limit in values]
-        return found
+            ):
+                rows.append(Row(what, metric, value, limit, value >= limit and not note, note))
+        return rows
 
     def figures(self) -> dict[str, float]:
         """The worst of all images, for the manifest."""
@@ -89,12 +82,19 @@ def verify(
 ) -> list[Row]:
     """Compare every component, at both ends and the best size of every profile, and images with eager PyTorch.
 
-    The largest sizes are left out where an estimate says that they take too long or too much memory; `full` compares
-    them all the same.
+    Args:
+        bundle: the bundle or its folder.
+        model: where the checkpoint is now, by default where the bundle was built from.
+        steps: denoising steps of the images.
+        full: compare the largest sizes even when an estimate says that they take too long or too much memory.
+        progress: receives a label and the share done, 0 to 1.
+        trust: as in `load`: allow engines that are native code from elsewhere.
 
-    `model` is where the checkpoint lies now, by default where it was built from. Raises VerifyError only when the
-    checkpoint is another one or gives NaN itself; rows that do not pass are for the caller to judge. `trust` is that of
-    `load`.
+    Returns:
+        A row per figure. Rows that do not pass raise nothing: the caller judges them.
+
+    Raises:
+        VerifyError: the checkpoint is another one, or gives NaN or Inf itself.
     """
     bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
     bundle.check_beside()
@@ -102,84 +102,85 @@ def verify(
     config = manifest.config
     folder = checkpoint.resolve(model or manifest.model, config.get("revision"), config.get("variant"))
     family = models.load(manifest.family)
-    oracle = family.components(folder, "fp32", checkpoint.controlnets(config.get("controlnet")))
-    loras = lora.baked([configs.LoraEntry.model_validate(e) for e in config.get("lora", ())], oracle, folder)
-    loaded = load_engines(bundle, LoadOptions(trust=trust, low_memory=True))
-    for engine in loaded.values():
-        engine.close()  # it is loaded again when eager has answered
+    specs = family.components(folder, "fp32", checkpoint.controlnets(config.get("controlnet")))
+    loras = lora.baked([configs.LoraEntry.model_validate(e) for e in config.get("lora", ())], specs, folder)
+    engines = load_engines(bundle, LoadOptions(trust=trust, low_memory=True))
+    for engine in engines.values():
+        engine.close()  # it is loaded again after eager has run
     progress("eager: making images", 0.0)
-    made = reference_images.make(folder, manifest.shape_profiles[0].sizes("opt"), steps, loras)
+    profiles, limit = manifest.shape_profiles, LIMITS[manifest.precision].error
+    reference = reference_images.compute(folder, profiles[0].sizes("opt"), steps, loras)
     rows: list[Row] = []
-    for index, (name, engine) in enumerate(loaded.items()):
+    for index, (name, engine) in enumerate(engines.items()):
         bundle.check_files(name)
-        _check_weights(bundle, name, oracle[name].weights(folder))
+        _check_weights(bundle, name, specs[name].weights(folder))
 
         def report(label: str, share: float, name: str = name, index: int = index) -> None:
-            progress(f"{name}: {label}", (index + share) / (len(loaded) + 1))
+            progress(f"{name}: {label}", (index + share) / (len(engines) + 1))
 
-        module = oracle[name].load(folder)
-        lora.bake(module, oracle[name], loras, folder)
-        given, profiles = made.inputs.get(name), manifest.shape_profiles
-        asked = reference_outputs.ask(module, engine.spec, profiles, full=full, given=given, report=report)
+        module = specs[name].load(folder)
+        lora.bake(module, specs[name], loras, folder)
+        recorded = reference.inputs.get(name)
+        outputs = reference_outputs.compute(
+            module, engine.spec, profiles, full=full, recorded_inputs=recorded, report=report
+        )
         del module
         malloc.give_back()
-        rows += _rows(name, component_check.judge(engine, asked, LIMITS[manifest.precision].error, report))
+        rows += _rows(name, component_check.check_component(engine, outputs, limit, report))
         engine.close()
-    progress("image: comparing", len(loaded) / (len(loaded) + 1))
-    rows += check_images(bundle, folder, steps, loras, made=made, trust=trust).rows()
+    progress("image: comparing", len(engines) / (len(engines) + 1))
+    rows += check_images(bundle, reference, trust=trust).rows()
     progress("done", 1.0)
     return rows
 
 
 def _check_weights(bundle: Bundle, name: str, weights: Path) -> None:
     """VerifyError unless the weights in this folder are those of the build."""
-    built, found = (
-        bundle.manifest.components[name].key["weights"],
-        checkpoint.weights_digest(weights.parent, weights.name),
-    )
-    if built != found:
+    built = bundle.manifest.components[name].key["weights"]
+    if (digest := checkpoint.weights_digest(weights.parent, weights.name)) != built:
         raise VerifyError(
             f"the weights of {name} are not those that the bundle was built from",
             slug="verify-other-weights",
-            received=f"{found} in {weights}",
+            received=f"{digest} in {weights}",
             expected=built,
             hint="name the right checkpoint with --model, or rebuild",
         )
 
 
-def _rows(name: str, verdict: component_check.ComponentReport) -> list[Row]:
-    limit = verdict.limit
-    rows = [Row(f"{name} at {p}", "relative error", e, limit, e <= limit) for p, e in verdict.figures.items()]
-    return rows + [Row(name, "relative error", math.nan, limit, True, note) for note in verdict.notes]
+def _rows(name: str, report: component_check.ComponentReport) -> list[Row]:
+    limit = report.limit
+    rows = [Row(f"{name} at {p}", "relative error", e, limit, e <= limit) for p, e in report.figures.items()]
+    return rows + [Row(name, "relative error", math.nan, limit, True, note) for note in report.notes]
 
 
 def check_images(
     bundle: Bundle,
-    folder: Path,
-    steps: int,
-    loras: Sequence[lora.BakedLora] = (),
+    reference: ReferenceImages,
     progress: Callable[[str], None] = lambda label: None,
-    made: Reference | None = None,
     trust: bool = False,
 ) -> ImageCheck:
-    """Make images of `steps` steps with the engines and compare them with eager's, at the first best size.
+    """Make images with the engines, at the best size of the first profile, and compare them with those of eager.
 
-    `made` is what eager made before, with the same sizes and steps. NaN in a latent is a fault of its image like any
-    other: the message of the pipeline stands with it.
+    NaN or Inf in a latent is a fault of its image, with the message of the pipeline.
+
+    Args:
+        bundle: the bundle; it may still be in its staging folder.
+        reference: images of eager at the same size.
+        progress: receives a label before each image.
+        trust: as in `load`: allow engines that are native code from elsewhere.
     """
-    sizes = bundle.manifest.shape_profiles[0].sizes("opt")
-    made = made or reference_images.make(folder, sizes, steps, loras, progress)
-    pipe, found, first = load(bundle, trust=trust), list[image_metrics.Likeness](), None
+    sizes, steps = bundle.manifest.shape_profiles[0].sizes("opt"), reference.steps
+    pipe, compared, first = load(bundle, trust=trust), list[image_metrics.Likeness](), None
     size = {"height": sizes["H"], "width": sizes["W"]}
-    for seed, expected in enumerate(made.images):
+    for seed, expected in enumerate(reference.images):
         progress(f"comparing with eager, seed {seed}")
         try:
-            got, run = timed(pipe, partial(image, pipe, sizes, steps, seed), steps=steps, images=1, **size)
+            image, run = timed(pipe, partial(make_image, pipe, sizes, steps, seed), steps=steps, images=1, **size)
         except NonFiniteError as exc:
-            found.append(image_metrics.Likeness(-math.inf, math.nan, math.nan, (exc.message,)))
+            compared.append(image_metrics.Likeness(-math.inf, math.nan, math.nan, (exc.message,)))
         else:
-            found.append(image_metrics.likeness(got, expected))
+            compared.append(image_metrics.likeness(image, expected))
             first = first or run
     for engine in engines_of(pipe).values():
         engine.close()
-    return ImageCheck(steps, tuple(found), bundle.manifest.precision, first)
+    return ImageCheck(steps, tuple(compared), bundle.manifest.precision, first)

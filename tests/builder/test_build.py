@@ -16,7 +16,7 @@ from locations import ROOT
 import sdtrt
 from sdtrt import config, engines
 from sdtrt.builder.build import run
-from sdtrt.builder.build_plan import forecast
+from sdtrt.builder.planning import plan_build
 from sdtrt.bundle.bundle import Bundle
 from sdtrt.bundle.staging import Staging
 from sdtrt.errors import BuildError, BundleError, ConfigError, ModelError, ShapeError, VerifyError
@@ -32,7 +32,7 @@ COMPONENTS = {"text_encoder", "unet", "vae_decoder", "vae_encoder"}
 def look(model, out, **settings):
     """{component: (action, reasons)} of a forecast."""
     recipe = config.load(model=str(model), **{"backend": "fake"} | settings)
-    return {s.spec.name: (s.action, s.reasons) for s in forecast(recipe, out).steps}
+    return {s.spec.name: (s.action, s.reasons) for s in plan_build(recipe, out).steps}
 
 
 @pytest.fixture
@@ -80,7 +80,7 @@ def test_only_what_depends_on_changed_weights_is_rebuilt(retrained, built):
 
 def test_force_builds_anew(models, built):
     recipe = config.load(model=str(models["sd1"]), backend="fake")
-    assert {s.action for s in forecast(recipe, built, force=True).steps} == {"build"}
+    assert {s.action for s in plan_build(recipe, built, force=True).steps} == {"build"}
 
 
 def test_one_component_can_be_built_alone_and_the_rest_is_kept(models, built, tmp_path):
@@ -242,14 +242,14 @@ def test_verify_passes_a_good_bundle_and_finds_other_weights(bundles, retrained)
     rows = sdtrt.verify(bundles("sd1"), steps=2)
     assert all(r.passed for r in rows)
     assert {r.what.split()[0] for r in rows} == COMPONENTS | {"image,"}
-    assert any("guidance off" in r.what for r in rows)  # the sizes of the build's own gate
+    assert any("guidance off" in r.what for r in rows)  # the sizes of the build's own check
     assert {f"unet at an image, seed {seed}, call 2" for seed in (0, 1)} <= {r.what for r in rows}
     with pytest.raises(VerifyError, match="not those"):
         sdtrt.verify(bundles("sd1"), model=str(retrained))
 
 
 def test_builder_run_is_what_a_forecast_says(models, tmp_path):
-    plan = forecast(config.load(model=str(models["sd1"]), backend="fake"), tmp_path / "b")
+    plan = plan_build(config.load(model=str(models["sd1"]), backend="fake"), tmp_path / "b")
     assert plan.new_bytes == sum(s.weight_bytes for s in plan.steps)
     assert set(run(plan, tmp_path / "b").manifest.components) == {s.spec.name for s in plan.steps}
 

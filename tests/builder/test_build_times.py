@@ -4,8 +4,8 @@ import pytest
 
 from sdtrt import config, engines
 from sdtrt.builder import build, build_times, progress_shares
-from sdtrt.builder.build_plan import forecast
 from sdtrt.builder.build_times import Entry
+from sdtrt.builder.planning import plan_build
 from sdtrt.cli.console import Countdown
 from sdtrt.system import env
 
@@ -23,7 +23,7 @@ def entry(seconds, **changes):
 
 def plan(models, tmp_path, **settings):
     recipe = config.load(model=str(models["sd2"]), **{"backend": "fake"} | settings)
-    return forecast(recipe, tmp_path / "bundle")
+    return plan_build(recipe, tmp_path / "bundle")
 
 
 def test_without_history_the_time_is_unknown(empty, models, tmp_path):
@@ -36,11 +36,11 @@ def test_without_history_the_time_is_unknown(empty, models, tmp_path):
 def test_a_build_is_foreseen_from_the_one_before(empty, models, tmp_path):
     first = plan(models, tmp_path)
     made = build.run(first, tmp_path / "bundle")
-    again = forecast(first.config, tmp_path / "bundle", force=True)
+    again = plan_build(first.config, tmp_path / "bundle", force=True)
     for step in again.steps:
         assert step.expected_s == pytest.approx(sum(made.manifest.components[step.spec.name].seconds.values()))
     assert again.expected_s == pytest.approx(sum(step.expected_s for step in again.steps))
-    assert forecast(first.config, tmp_path / "bundle").expected_s == 0, "nothing is to be done"
+    assert plan_build(first.config, tmp_path / "bundle").expected_s == 0, "nothing is to be done"
 
 
 @pytest.mark.parametrize(

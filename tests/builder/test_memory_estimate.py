@@ -12,9 +12,9 @@ from small_checkpoint import make
 import sdtrt
 from sdtrt import cli, config, engines
 from sdtrt import models as families
-from sdtrt.builder import build as builder
 from sdtrt.builder import memory_estimate
-from sdtrt.builder.build_plan import forecast
+from sdtrt.builder.component_build import ComponentBuild
+from sdtrt.builder.planning import plan_build
 from sdtrt.engines.backends.onnxruntime.engine import OrtEngine
 from sdtrt.export import onnx_export
 from sdtrt.shapes.spec import ShapeProfile
@@ -29,7 +29,7 @@ def specs_of(bundle):
 
 
 def test_without_a_graph_activations_are_unknown(models, tmp_path):
-    plan = forecast(config.load(model=str(models["sd2"]), backend="fake"), tmp_path / "bundle")
+    plan = plan_build(config.load(model=str(models["sd2"]), backend="fake"), tmp_path / "bundle")
     for step in plan.steps:
         (found,) = memory_estimate.expected(step.spec, plan.profiles, None)
         assert (found.activation_opt_bytes, found.activation_max_bytes, found.context_bytes) == (None, None, None)
@@ -67,10 +67,10 @@ def watched(small, tmp_path_factory):
 
     with pytest.MonkeyPatch.context() as patch:
         build, load = type(backend).build, type(backend).load
-        read, capture, judge = builder._module, onnx_export.capture, component_check.judge
+        read, capture, check = ComponentBuild.load, onnx_export.capture, component_check.check_component
 
-        def was_read(*arguments):
-            module = read(*arguments)
+        def was_read(self):
+            module = read(self)
             kept.extend(weakref.ref(p) for p in module.parameters())
             return module
 
@@ -88,7 +88,7 @@ def watched(small, tmp_path_factory):
 
         def judged(*arguments):
             note("compared")
-            return judge(*arguments)
+            return check(*arguments)
 
         def opened(self, *arguments, **named):
             session = open_session(self, *arguments, **named)
@@ -99,8 +99,8 @@ def watched(small, tmp_path_factory):
         open_session = OrtEngine._open
         patch.setattr(OrtEngine, "_open", opened)
 
-        patch.setattr(builder, "_module", was_read)
-        patch.setattr(component_check, "judge", judged)
+        patch.setattr(ComponentBuild, "load", was_read)
+        patch.setattr(component_check, "check_component", judged)
         patch.setattr(onnx_export, "capture", exported)
         patch.setattr(type(backend), "build", built)
         patch.setattr(type(backend), "load", loaded)
@@ -125,15 +125,15 @@ def test_the_checkpoints_weights_are_gone_when_the_engine_is_built(watched):
 
 def test_verify_has_the_checkpoint_and_the_engine_in_memory_in_turn(watched, monkeypatch):
     alive, kept, sessions = {}, [], weakref.WeakSet()
-    ask, judge, opened = reference_outputs.ask, component_check.judge, OrtEngine._open
+    compute, check, opened = reference_outputs.compute, component_check.check_component, OrtEngine._open
 
     def asked(module, *arguments, **named):
         kept.extend(weakref.ref(p) for p in module.parameters())
         alive["asked"] = len(sessions)
-        return ask(module, *arguments, **named)
+        return compute(module, *arguments, **named)
 
     def judged(engine, *arguments):
-        verdict = judge(engine, *arguments)
+        verdict = check(engine, *arguments)
         alive["compared"], alive["weights"] = len(sessions), sum(ref() is not None for ref in kept)
         return verdict
 
@@ -142,10 +142,10 @@ def test_verify_has_the_checkpoint_and_the_engine_in_memory_in_turn(watched, mon
         sessions.add(session)
         return session
 
-    monkeypatch.setattr(reference_outputs, "ask", asked)
-    monkeypatch.setattr(component_check, "judge", judged)
+    monkeypatch.setattr(reference_outputs, "compute", asked)
+    monkeypatch.setattr(component_check, "check_component", judged)
     monkeypatch.setattr(OrtEngine, "_open", open_session)
-    monkeypatch.setattr(reference_images, "make", lambda *arguments: reference_images.Reference((), {}))
+    monkeypatch.setattr(reference_images, "compute", lambda *arguments: reference_images.ReferenceImages((), {}, 1))
     monkeypatch.setattr(verify, "check_images", lambda *arguments, **named: verify.ImageCheck(1, (), "fp16", None))
     assert all(row.passed for row in sdtrt.verify(watched[0]))
     assert alive == {"asked": 0, "compared": 1, "weights": 0}

@@ -6,8 +6,9 @@ import shutil
 import pytest
 
 import sdtrt
-from sdtrt import cli, engines
-from sdtrt.builder.rebuild_reasons import Difference
+from sdtrt import cli, config, engines
+from sdtrt.builder.key_comparison import Difference, differences
+from sdtrt.builder.planning import plan_build
 from sdtrt.bundle.bundle import Bundle
 from sdtrt.config import LoraEntry
 from sdtrt.system import env
@@ -110,3 +111,18 @@ def test_a_damaged_component_is_named_and_a_build_makes_it_anew(bundle, models):
     manifest = bundle.manifest
     settings = {"backend": "fake", "profiles": manifest.profiles, "profile_runs": 2}
     sdtrt.build(models["sd1"], bundle.path, **settings).check_files("unet")
+
+
+def test_differences_name_the_fields():
+    built, asked = {"a": "1", "b": "2", "c": "3"}, {"a": "1", "b": "x", "d": "4"}
+    assert tuple(map(str, differences(built, asked))) == ("b: 2 -> x", "c: 3 -> (none)", "d: (none) -> 4")
+
+
+def test_a_dry_run_gives_the_reasons_of_why(bundle, models):
+    (bundle.path / "unet" / "engine.json").write_text("")
+    settings = {"backend": "fake", "profiles": bundle.manifest.profiles, "profile_runs": 2, "opset": 21}
+    planned = plan_build(config.load(model=str(models["sd1"]), **settings), bundle.path).steps
+    reasons = {r.component: r.texts() for r in sdtrt.why(bundle, **settings)}
+    assert {step.spec.name: step.reasons for step in planned} == reasons
+    assert reasons["vae_decoder"] == ("opset: 20 -> 21",)
+    assert [text.partition(":")[0] for text in reasons["unet"]] == ["unet/engine.json is damaged", "opset"]

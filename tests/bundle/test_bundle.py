@@ -8,7 +8,7 @@ import pytest
 
 from sdtrt.bundle import staging
 from sdtrt.bundle.bundle import Bundle
-from sdtrt.bundle.manifest import FORMAT_VERSION, MANIFEST, RECORD, Component, FileRecord, Manifest, differences
+from sdtrt.bundle.manifest import FORMAT_VERSION, MANIFEST, RECORD, Component, FileRecord, Manifest
 from sdtrt.bundle.staging import Staging
 from sdtrt.errors import BundleError
 from sdtrt.system.files import write_text
@@ -133,11 +133,6 @@ def test_changed_files_are_named(tmp_path):
         bundle.check_sizes("unet")
     with pytest.raises(BundleError, match="has no vae_decoder"):
         bundle.folder("vae_decoder")
-
-
-def test_differences_name_the_fields():
-    built, asked = {"a": "1", "b": "2", "c": "3"}, {"a": "1", "b": "x", "d": "4"}
-    assert differences(built, asked) == ("b: 2 -> x", "c: 3 -> (none)", "d: (none) -> 4")
 
 
 def test_adopted_components_keep_their_files(tmp_path):

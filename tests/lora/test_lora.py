@@ -7,7 +7,7 @@ from safetensors.torch import save_file
 
 from sdtrt import cli, config, lora, models
 from sdtrt.builder import build
-from sdtrt.builder.build_plan import forecast
+from sdtrt.builder.planning import plan_build
 from sdtrt.config import LoraEntry
 from sdtrt.errors import ConfigError, ModelError
 from sdtrt.pipelines import eager_pipeline
@@ -191,7 +191,7 @@ def recipe(models, **settings):
 
 
 def test_the_key_of_what_a_lora_changes_has_its_digest_and_scale(models, files, tmp_path):
-    plan = forecast(recipe(models, lora=[f"{files['unet']}:0.5"]), tmp_path / "out")
+    plan = plan_build(recipe(models, lora=[f"{files['unet']}:0.5"]), tmp_path / "out")
     keys = {step.spec.name: step.key.get("lora") for step in plan.steps}
     digest = sha256(files["unet"])[:16]
     assert keys == {"text_encoder": None, "unet": f"{digest} x 0.5", "vae_decoder": None, "vae_encoder": None}
@@ -213,7 +213,7 @@ def test_a_build_with_loras_is_checked_against_diffusers(baked, files):
 
 
 def test_another_scale_rebuilds_only_what_the_lora_changes(baked, models, files):
-    plan = forecast(recipe(models, lora=[f"{files['unet']}:0.7"]), baked.path)
+    plan = plan_build(recipe(models, lora=[f"{files['unet']}:0.7"]), baked.path)
     assert {s.spec.name: s.action for s in plan.steps} == {
         "text_encoder": "build",
         "unet": "build",

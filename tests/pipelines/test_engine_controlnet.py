@@ -14,7 +14,7 @@ from trt.bindings import NEWEST, Unreachable
 
 import sdtrt
 from sdtrt import cli
-from sdtrt.builder import build, build_plan
+from sdtrt.builder import build, planning
 from sdtrt.config import BuildConfig
 from sdtrt.errors import BundleError, ModelError, ShapeError, Unsupported
 from sdtrt.models import family_of
@@ -168,7 +168,7 @@ def test_accelerate_keeps_the_users_controlnet(small, stock, nets, bundles):
 def test_the_key_of_the_unet_says_that_it_is_another_graph(small, tmp_path):
     def keys(**settings):
         config = BuildConfig(model=str(small[0]), backend="fake", **settings)
-        return {s.spec.name: s.key for s in build_plan.forecast(config, tmp_path / "none").steps}
+        return {s.spec.name: s.key for s in planning.plan_build(config, tmp_path / "none").steps}
 
     plain, taking, built_in = keys(), keys(controlnet=[]), keys(controlnet=[str(small[1])])
     assert "variant" not in plain["unet"]
@@ -200,7 +200,7 @@ def test_what_is_not_a_controlnet_for_this_model_is_refused(small, models, tmp_p
     small_variants.controlnet(models["sd1"], other)
     for given, slug in ((small[0] / "unet", "controlnet-missing"), (other, "controlnet-other-model")):
         with pytest.raises(ModelError) as caught:
-            build_plan.forecast(
+            planning.plan_build(
                 BuildConfig(model=str(small[0]), backend="fake", controlnet=[str(given)]), tmp_path / "b"
             )
         assert caught.value.slug == slug

@@ -11,11 +11,12 @@ from torch import nn
 
 from sdtrt import config, engines
 from sdtrt.builder import build as builder
-from sdtrt.builder import build_plan
+from sdtrt.builder import planning
 from sdtrt.engines.backends.inductor.build import _added
 from sdtrt.engines.backends.inductor.passes import fp8
 from sdtrt.errors import BackendUnavailable, ConfigError, EngineError
 from sdtrt.quantization import activation_ranges
+from sdtrt.quantization.calibration_images import CalibrationImages
 
 PROFILE = "B=1:1:2,H=64,W=64"
 LIMIT = 0.02
@@ -43,7 +44,7 @@ def net():
 
 def test_the_range_is_the_largest_input_of_all_calls(net):
     small, large = torch.randn(1, 4, 5, 5), 3 * torch.randn(1, 4, 5, 5)
-    with activation_ranges.watching(net) as ranges:
+    with activation_ranges.record_input_ranges(net) as ranges:
         for x in (small, large, small):
             net(x)
     assert ranges["first"] == float(large.abs().max())
@@ -54,11 +55,11 @@ def test_the_range_is_the_largest_input_of_all_calls(net):
 
 def test_the_worst_layers_are_kept_until_the_rest_adds_up_to_little():
     errors = {"a": 0.1, "b": 0.4, "c": 0.2, "d": 0.4}
-    assert activation_ranges.worst(errors, None) == ()
-    assert activation_ranges.worst(errors, 0.7) == ()
-    assert activation_ranges.worst(errors, 0.5) == ("b",)
-    assert activation_ranges.worst(errors, 0.25) == ("b", "d")
-    assert activation_ranges.worst(errors, 0.01) == ("b", "d", "c", "a")
+    assert activation_ranges.worst_layers(errors, None) == ()
+    assert activation_ranges.worst_layers(errors, 0.7) == ()
+    assert activation_ranges.worst_layers(errors, 0.5) == ("b",)
+    assert activation_ranges.worst_layers(errors, 0.25) == ("b", "d")
+    assert activation_ranges.worst_layers(errors, 0.01) == ("b", "d", "c", "a")
 
 
 # ------------------------------------------------------------------------------------ what a build does with it
@@ -73,6 +74,10 @@ def asked(checkpoint, **settings):
     few = {"images": 1, "steps": 1, "max_error": LIMIT}
     chosen = {"backend": "inductor", "precision": "fp8", "components": ["unet"], "calibration": few} | settings
     return config.load(model=str(checkpoint), profiles=[PROFILE], profile_runs=1, **chosen)
+
+
+def images(chosen, checkpoint):
+    return CalibrationImages(chosen.calibration, checkpoint, {"H": 64, "W": 64})
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +102,7 @@ def test_the_backend_gets_the_ranges_and_the_manifest_has_all_figures(built):
     record = bundle.manifest.components["unet"].quantization
     assert record.by.startswith("sdtrt ")
     assert source.ranges == record.layers
-    assert record.kept == activation_ranges.worst(record.errors, LIMIT) != ()
+    assert record.kept == activation_ranges.worst_layers(record.errors, LIMIT) != ()
     assert record.errors.keys() == record.layers.keys() | set(record.kept)
     assert not record.layers.keys() & set(record.kept)
     assert 0 < math.hypot(*(record.errors[name] for name in record.layers)) <= LIMIT
@@ -123,7 +128,7 @@ def test_the_module_is_left_as_it_was(built, checkpoint):
 
 def test_ranges_do_not_change_from_build_to_build(built, checkpoint):
     source, chosen = built[1][0], asked(checkpoint, backend="fake")
-    again = activation_ranges.quantize(source.spec.load(checkpoint), chosen, checkpoint, {"H": 64, "W": 64})
+    again = activation_ranges.quantize(source.spec.load(checkpoint), chosen, images(chosen, checkpoint))
     assert again.digest == built[0].manifest.components["unet"].quantization.digest
 
 
@@ -131,7 +136,7 @@ def test_ranges_do_not_change_from_build_to_build(built, checkpoint):
 def test_a_gpu_without_fp8_is_refused_before_anything_is_made(checkpoint, tmp_path, monkeypatch, sm):
     monkeypatch.setattr(engines.load("inductor"), "gpu", lambda options: ("NVIDIA A100", sm))
     with pytest.raises(BackendUnavailable) as caught:
-        build_plan.forecast(asked(checkpoint), tmp_path / "out")
+        planning.plan_build(asked(checkpoint), tmp_path / "out")
     assert caught.value.slug == "fp8-gpu"
 
 
@@ -141,7 +146,7 @@ def test_a_gpu_without_fp8_is_refused_before_anything_is_made(checkpoint, tmp_pa
 )
 def test_what_only_modelopt_can_do_is_refused(checkpoint, tmp_path, settings, words):
     with pytest.raises(ConfigError, match=words):
-        build_plan.forecast(asked(checkpoint, **settings), tmp_path / "out")
+        planning.plan_build(asked(checkpoint, **settings), tmp_path / "out")
 
 
 @pytest.mark.parametrize(
@@ -173,7 +178,8 @@ def test_only_layers_that_are_rounded_are_measured_and_kept(monkeypatch, layer, 
 
 def test_ranges_are_those_of_layers_that_the_backend_rounds(checkpoint, built):
     unet = built[1][0].spec.load(checkpoint).inner
-    ranges, errors = activation_ranges.ranges_of(unet, asked(checkpoint), checkpoint, {"H": 64, "W": 64})
+    chosen = asked(checkpoint)
+    ranges, errors = activation_ranges.measure_ranges(unet, chosen, images(chosen, checkpoint))
     layers = dict(unet.named_modules())
     assert ranges.keys() == errors.keys()
     assert len(ranges) > 5

@@ -26,7 +26,9 @@ def true_error(module, calls, ranges, names):
     layers = dict(rounded.named_modules())
     for name in names:
         layers[name].register_forward_hook(
-            lambda layer, inputs, made, name=name: made + layer_sensitivity.error(layer, inputs[0], made, ranges[name])
+            lambda layer, inputs, made, name=name: (
+                made + layer_sensitivity.rounding_error(layer, inputs[0], made, ranges[name])
+            )
         )
     exact = outputs(module, calls)
     return float((outputs(rounded, calls) - exact).norm() / exact.norm())
@@ -51,7 +53,7 @@ def calls(unet):
 @pytest.fixture(scope="module")
 def measured(unet, calls):
     """(ranges, errors) of all layers."""
-    with activation_ranges.watching(unet) as ranges:
+    with activation_ranges.record_input_ranges(unet) as ranges:
         outputs(unet, calls)
     return ranges, layer_sensitivity.measure(unet, ranges, calls)
 
@@ -90,17 +92,17 @@ def test_the_error_of_a_layer_is_that_of_rounding_input_and_weight():
     weight = (layer.weight / unit).to(torch.float8_e4m3fn).float() * unit
     exact = layer(given)
     expected = nn.functional.linear(held, weight, layer.bias) - exact
-    assert torch.allclose(layer_sensitivity.error(layer, given, exact, 2.0), expected, atol=1e-5)
+    assert torch.allclose(layer_sensitivity.rounding_error(layer, given, exact, 2.0), expected, atol=1e-5)
     assert 0.01 < float(expected.norm() / exact.norm()) < 0.2
 
 
 def test_recorded_calls_are_copies_from_first_to_last():
     module, x = nn.Identity(), torch.zeros(1)
-    with layer_sensitivity.recording(module) as calls:
+    with layer_sensitivity.record_calls(module) as calls:
         for _ in range(10):
             x += 1
             module(x)
-    chosen = [float(args[0]) for args, _ in layer_sensitivity.spread(calls)]
+    chosen = [float(args[0]) for args, _ in layer_sensitivity.select_calls(calls)]
     assert chosen == [1, 4, 7, 10]
-    assert [float(args[0]) for args, _ in layer_sensitivity.spread(calls[:2])] == [1, 2]
-    assert len(layer_sensitivity.spread(calls[:1])) == 1
+    assert [float(args[0]) for args, _ in layer_sensitivity.select_calls(calls[:2])] == [1, 2]
+    assert len(layer_sensitivity.select_calls(calls[:1])) == 1

@@ -12,6 +12,7 @@ from sdtrt.export import quantized_layers
 from sdtrt.models import family_of
 from sdtrt.pipelines import eager_pipeline
 from sdtrt.quantization import modelopt
+from sdtrt.quantization.calibration_images import CalibrationImages
 
 pytest.importorskip("modelopt", reason="nvidia-modelopt is not installed")
 
@@ -38,7 +39,7 @@ def calibrate(folder, unet):
 
     def run(scheme, algorithm="max", loras=()):
         chosen = config.Calibration(prompts=[PROMPT], images=1, steps=1, algorithm=algorithm)
-        return modelopt.calibrate(unet, scheme, chosen, folder, {"H": 64, "W": 64}, loras)
+        return modelopt.calibrate(unet, scheme, CalibrationImages(chosen, folder, {"H": 64, "W": 64}, loras))
 
     return run
 

@@ -11,10 +11,11 @@ from torch import nn
 from trt import bindings, use
 
 from sdtrt import config, engines
-from sdtrt.builder import build, build_plan
+from sdtrt.builder import build, planning
 from sdtrt.errors import BackendUnavailable, BuildError, ConfigError
 from sdtrt.export import quantized_layers
-from sdtrt.quantization import modelopt
+from sdtrt.quantization import activation_ranges, modelopt
+from sdtrt.quantization.method import method_of
 from sdtrt.system import env
 
 KEPT = config.Calibration().exclude
@@ -101,10 +102,23 @@ def test_fp8_needs_an_opset_that_has_it(with_ranges, models, tmp_path):
     assert caught.value.slug == "config-opset"
 
 
+@pytest.mark.parametrize(
+    ("backend", "precision", "method"),
+    [
+        ("tensorrt", "fp16", None),
+        ("tensorrt", "int8", modelopt),
+        ("inductor", "fp8", activation_ranges),
+        ("inductor", "int8", modelopt),
+    ],
+)
+def test_a_backend_that_quantizes_by_itself_needs_ranges_only(backend, precision, method):
+    assert method_of(config.load(model="m", precision=precision), engines.load(backend)) is method
+
+
 def test_quantized_layers_and_refits_exclude_each_other():
     chosen = config.load(model="m", backend="tensorrt", precision="fp8", options={"refit": "all"})
     with pytest.raises(ConfigError) as caught:
-        modelopt.check(chosen, "onnx", 20)
+        modelopt.check(chosen, engines.load("tensorrt"))
     assert "lora:" in caught.value.hint
 
 
@@ -139,10 +153,10 @@ def test_the_recipe_names_kinds_of_layers_and_what_is_kept():
 def test_fp8_needs_a_gpu_that_has_it_where_it_is_known(with_ranges, precision, gpu, refused):
     chosen = config.load(model="m", backend="tensorrt", precision=precision)
     if not refused:
-        modelopt.check(chosen, "onnx", 20, gpu)
+        modelopt.check(chosen, engines.load("tensorrt"), gpu)
         return
     with pytest.raises(BackendUnavailable) as caught:
-        modelopt.check(chosen, "onnx", 20, gpu)
+        modelopt.check(chosen, engines.load("tensorrt"), gpu)
     assert caught.value.slug == "fp8-gpu"
     assert caught.value.received == f"{gpu[0]}, compute capability {gpu[1]}"
     assert "8.9" in caught.value.expected
@@ -157,10 +171,10 @@ def test_a_build_asks_the_gpu_that_tensorrt_will_run_on(
         with use.tensorrt(bindings.NEWEST, cache):
             plan = asked(checkpoint, backend="tensorrt", precision="fp8")
             if not refused:
-                assert build_plan.forecast(plan, tmp_path / "out").steps
+                assert planning.plan_build(plan, tmp_path / "out").steps
                 return
             with pytest.raises(BackendUnavailable, match=r"Double GPU, compute capability 8\.6"):
-                build_plan.forecast(plan, tmp_path / "out")
+                planning.plan_build(plan, tmp_path / "out")
     except bindings.Unreachable as exc:
         pytest.skip(str(exc))
 
@@ -184,10 +198,10 @@ def with_ranges():
     importable = env.importable
     monkeypatch.setattr(env, "importable", lambda module: module == "modelopt" or importable(module))
 
-    def calibrate(unet, scheme, calibration, folder, sizes, loras, report):
+    def calibrate(unet, scheme, images):
         kinds = (nn.Linear, nn.Conv2d) if scheme == "int8" else (nn.Linear,)
         names = [n for n, m in unet.named_modules() if isinstance(m, kinds)]
-        return {n: quantized_layers.Scales(4.0) for n in names if not any(k in n for k in calibration.exclude)}
+        return {n: quantized_layers.Scales(4.0) for n in names if not any(k in n for k in images.settings.exclude)}
 
     monkeypatch.setattr(modelopt, "calibrate", calibrate)
     yield
@@ -210,7 +224,7 @@ def built(with_ranges, checkpoint):
 
 
 def to_build(config, bundle):
-    return {s.spec.name: s.reasons[0] for s in build_plan.forecast(config, bundle.path).steps if s.action == "build"}
+    return {s.spec.name: s.reasons[0] for s in planning.plan_build(config, bundle.path).steps if s.action == "build"}
 
 
 def test_a_build_records_what_was_quantized(built):
@@ -226,14 +240,14 @@ def test_a_build_records_what_was_quantized(built):
 
 
 def test_all_but_the_unet_is_fp16(built, checkpoint):
-    every = build_plan.forecast(asked(checkpoint, components=None), built.path).steps
+    every = planning.plan_build(asked(checkpoint, components=None), built.path).steps
     keys = {s.spec.name: s.key for s in every}
     assert {n: k["precision"] for n, k in keys.items() if n != "unet"} == dict.fromkeys(
         ("text_encoder", "vae_decoder", "vae_encoder"), "fp16"
     )
     half = {
         s.spec.name: s.key
-        for s in build_plan.forecast(asked(checkpoint, precision="fp16", components=None), built.path).steps
+        for s in planning.plan_build(asked(checkpoint, precision="fp16", components=None), built.path).steps
     }
     assert {n for n in keys if keys[n] != half[n]} == {"unet"}
 

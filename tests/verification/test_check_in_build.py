@@ -103,7 +103,7 @@ def test_an_engine_that_nothing_helps_is_refused_with_what_was_tried(build, chec
 
 
 def test_each_image_is_judged_by_itself(bundles, models, monkeypatch):
-    bundle, made = bundles("sd1", "onnxruntime"), parity.image
+    bundle, made = bundles("sd1", "onnxruntime"), parity.make_image
 
     def spoil(pipe, sizes, steps, seed):
         image = made(pipe, sizes, steps, seed)
@@ -113,16 +113,16 @@ def test_each_image_is_judged_by_itself(bundles, models, monkeypatch):
             raise NonFiniteError("unet gave NaN or Inf at step 1")
         return np.zeros_like(image)
 
-    monkeypatch.setattr(parity, "image", spoil)
+    monkeypatch.setattr(parity, "make_image", spoil)
     monkeypatch.setattr(reference_images, "SEEDS", 3)
-    eager = reference_images.make(models["sd1"], bundle.manifest.shape_profiles[0].sizes("opt"), 3)
+    eager = reference_images.compute(models["sd1"], bundle.manifest.shape_profiles[0].sizes("opt"), 3)
     specs = families.load("sd").components(models["sd1"], "fp16")
     for name in ("text_encoder", "unet", "vae_decoder"):  # what engines of these are compared at
         calls = ("call 1", "call 3") if name == "unet" else ("call 1",)
         assert {f"seed 1, {call}" for call in calls} <= eager.inputs[name].keys()
         for inputs in eager.inputs[name].values():
             assert {t.name for t in specs[name].inputs} <= inputs.keys()
-    check = parity.check_images(bundle, models["sd1"], 3, made=eager)
+    check = parity.check_images(bundle, eager)
     assert [(r.what, r.metric, r.passed, r.note) for r in check.rows()] == [
         (f"image, 3 steps, seed {seed}", metric, passed, note)
         for seed, passed, note in (

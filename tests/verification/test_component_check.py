@@ -1,4 +1,4 @@
-"""The gate: at which sizes and inputs a component is compared, and what makes it fail."""
+"""The component check: at which sizes and inputs a component is compared, and what makes it fail."""
 
 import pytest
 import torch
@@ -58,8 +58,8 @@ def oracle():
     return Oracle().eval().requires_grad_(False)
 
 
-def judge(engine, oracle, **more):
-    return component_check.judge(engine, reference_outputs.ask(oracle, SPEC, PROFILES, **more), 1e-3)
+def check(engine, oracle, **more):
+    return component_check.check_component(engine, reference_outputs.compute(oracle, SPEC, PROFILES, **more), 1e-3)
 
 
 def test_both_ends_and_the_best_size_of_every_profile_each_once():
@@ -76,7 +76,7 @@ def test_both_ends_and_the_best_size_of_every_profile_each_once():
 
 def test_the_least_batch_of_a_unet_is_one_sample(oracle):
     engine = Engine(oracle)
-    assert judge(engine, oracle).passed
+    assert check(engine, oracle).passed
     assert engine.batches[:4] == [1, 1, 1, 2]
 
 
@@ -91,7 +91,7 @@ def test_the_least_batch_of_a_unet_is_one_sample(oracle):
 )
 @pytest.mark.parametrize("value", [0.1, float("nan"), float("inf")])
 def test_an_engine_that_is_wrong_at_one_size_fails(oracle, wrong, where, value):
-    found = judge(Engine(oracle, wrong, value), oracle)
+    found = check(Engine(oracle, wrong, value), oracle)
     assert not found.passed
     assert where in {answer.point.label for answer in found.failing}
     assert found.figures["B=1,H=64,W=64"] < 1e-6
@@ -101,7 +101,7 @@ def test_an_engine_that_is_wrong_at_one_size_fails(oracle, wrong, where, value):
 def test_an_engine_that_is_wrong_with_one_of_several_inputs_fails(oracle):
     point = reference_outputs.points(SPEC, PROFILES)[1]
     third = point.inputs(SPEC, 2)["sample"]
-    found = judge(Engine(oracle, lambda sample: torch.equal(sample, third), 1.0), oracle)
+    found = check(Engine(oracle, lambda sample: torch.equal(sample, third), 1.0), oracle)
     assert [answer[:2] for answer in found.failing] == [(point, 2)]
 
 
@@ -112,7 +112,7 @@ def test_an_engine_for_guidance_only_is_not_asked_for_less(oracle):
                 raise ShapeError("too few")
             return super().__call__(sample, timestep)
 
-    found = judge(Guided(oracle), oracle)
+    found = check(Guided(oracle), oracle)
     assert found.passed
     assert not any("guidance off" in name for name in found.figures)
 
@@ -120,14 +120,14 @@ def test_an_engine_for_guidance_only_is_not_asked_for_less(oracle):
 def test_a_checkpoint_that_is_broken_is_not_laid_on_the_engine(oracle):
     oracle.layer.bias[0] = float("nan")
     with pytest.raises(VerifyError) as caught:
-        judge(Engine(oracle), oracle)
+        check(Engine(oracle), oracle)
     assert caught.value.slug == "verify-eager"
 
 
 def test_inputs_of_a_real_image_are_compared_too(oracle):
     call = {"sample": torch.full((2, 4, 8, 8), 9.0), "timestep": torch.tensor(501), "encoder_hidden_states": None}
     engine = Engine(oracle, lambda sample: sample.max() > 8, float("inf"))
-    found = judge(engine, oracle, given={"seed 0, call 3": call, "seed 1": {"sample": call["sample"]}})
+    found = check(engine, oracle, recorded_inputs={"seed 0, call 3": call, "seed 1": {"sample": call["sample"]}})
     assert [answer.point.label for answer in found.failing] == ["an image, seed 0, call 3"]
     assert str(found) == "NaN or Inf at an image, seed 0, call 3"
 
@@ -137,34 +137,34 @@ def test_a_largest_size_that_would_take_too_much_is_left_out_with_a_note(oracle,
     if short == "time":
         monkeypatch.setattr(reference_outputs, "LARGEST_S", 0.0)
     monkeypatch.setattr(env, "free_memory_bytes", lambda: 1000 if short == "memory" else None)
-    found = judge(Engine(oracle), oracle)
+    found = check(Engine(oracle), oracle)
     assert list(found.figures)[-1] == "B=1,H=256,W=256"
     assert [note.partition(": it would take")[0] for note in found.notes] == [
         "not compared at B=2,H=128,W=64",
         "not compared at B=1,H=512,W=256",
     ]
     assert "GB of memory" in found.notes[0] if short == "memory" else " s" in found.notes[0]
-    assert len(judge(Engine(oracle), oracle, full=True).figures) == 6
+    assert len(check(Engine(oracle), oracle, full=True).figures) == 6
 
 
 def test_a_size_that_takes_long_is_compared_once_with_a_note(oracle, monkeypatch):
     monkeypatch.setattr(reference_outputs, "REPEAT_S", 0.0)
     engine = Engine(oracle)
-    found = judge(engine, oracle)
+    found = check(engine, oracle)
     assert len(engine.batches) == len(found.figures) == 6
     assert "compared at B=1,H=64,W=64 with 1 of 3 inputs" in "\n".join(found.notes)
 
 
 def test_attention_scores_count_as_memory():
-    from sdtrt.verification.eager_cost import Effort
+    from sdtrt.verification.eager_cost import EagerCost
 
     attention = nn.Identity()
     attention.heads = 8
-    effort = Effort()
-    with effort.measuring(attention, {"B": 1}):
+    cost = EagerCost()
+    with cost.measuring(attention, {"B": 1}):
         attention(torch.zeros(2, 100, 16))
         attention(torch.zeros(2, 16, 10, 10))
-    assert effort.bytes == 2 * (2 * 8 * 100 * 100 * 4)
+    assert cost.output_bytes == 2 * (2 * 8 * 100 * 100 * 4)
 
 
 def test_free_memory_is_less_than_there_is():

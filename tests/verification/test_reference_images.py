@@ -28,6 +28,6 @@ class Pipe:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_noise_is_drawn_in_float32(dtype):
     pipe = Pipe(dtype)
-    reference_images.image(pipe, {"B": 1, "H": 32, "W": 16}, 4, seed=7)
+    reference_images.make_image(pipe, {"B": 1, "H": 32, "W": 16}, 4, seed=7)
     drawn = torch.randn((1, 4, 4, 2), generator=torch.Generator().manual_seed(7))
     assert torch.equal(pipe.given["latents"], drawn.to(dtype))

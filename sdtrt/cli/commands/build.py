@@ -100,11 +100,11 @@ def run(
     with progress("build") as report:
         report("looking at the model", 0.0)
         from sdtrt.builder import build
-        from sdtrt.builder.build_plan import forecast
+        from sdtrt.builder.planning import plan_build
 
         hush()
-        plan = forecast(recipe, bundle, force)
-    show_forecast(plan)
+        plan = plan_build(recipe, bundle, force)
+    show_plan(plan)
     show_expected(plan, bundle)
     if dry_run:
         out.print("nothing was built")
@@ -148,7 +148,7 @@ def add_sizes(
         if not dry_run:
             made = add_profiles.run(plan, bundle, report)
     if dry_run:
-        show_forecast(plan)
+        show_plan(plan)
         out.print("nothing was built")
         return
     show_bundle(made)
@@ -173,7 +173,7 @@ def check_same(bundle: Path, target: Path | None) -> Path:
 def show_trtexec(recipe: BuildConfig) -> None:
     """The commands of trtexec 10 and 11 for every component; neither TensorRT nor a GPU is needed for that."""
     from sdtrt import engines
-    from sdtrt.builder.build_plan import resolve
+    from sdtrt.builder.planning import resolve
     from sdtrt.engines.backends.tensorrt import engine
 
     out.print(
@@ -191,7 +191,7 @@ def show_trtexec(recipe: BuildConfig) -> None:
                 out.print(command, markup=False, soft_wrap=True)
 
 
-def show_forecast(plan: BuildPlan) -> None:
+def show_plan(plan: BuildPlan) -> None:
     """What would be done, component by component."""
     grid = table("component", "action", "weights", "time", "why", numbers=("weights", "time"))
     for step in plan.steps:

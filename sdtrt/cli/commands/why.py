@@ -10,7 +10,7 @@ import typer
 from sdtrt.cli.console import hush, out, progress, table
 
 if TYPE_CHECKING:
-    from sdtrt.builder.rebuild_reasons import Reasons
+    from sdtrt.builder.key_comparison import Reasons
 
 EXAMPLES = "Example: [bold]sdtrt why bundle --precision fp16[/]; without options, the bundle's own recipe."
 

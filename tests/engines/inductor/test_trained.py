@@ -37,7 +37,7 @@ def test_attention_in_fp8_is_less_off_than_layers_are():
         "timestep": torch.tensor([500.0, 500.0]),
         "encoder_hidden_states": torch.randn(2, 77, unet.config.cross_attention_dim),
     }
-    with torch.no_grad(), activation_ranges.watching(unet) as ranges:
+    with torch.no_grad(), activation_ranges.record_input_ranges(unet) as ranges:
         truth = unet(**inputs, return_dict=False)[0]
     half = {n: t.half() if t.dim() > 1 else t for n, t in inputs.items()}
     module = Flat(copy.deepcopy(unet)).half().to(memory_format=torch.channels_last)
