@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
+from inspect import getdoc
 
 import pandas as pd
 
@@ -43,21 +44,23 @@ class Finding:
 
 @dataclass(frozen=True)
 class Rule:
-    """One rule with the parts of its docstring. One of a later turn sees which layers earlier ones named."""
+    """One rule with its docstring and the three parts of it. Rules of a lower order run first."""
 
     name: str
     title: str
+    explanation: str
     finds: str
     costs: str
     advice: str
-    turn: int
+    order: int
     find: Callable[[View], Iterator[Found]]
 
 
 @cache
 def rules() -> tuple[Rule, ...]:
     """All rules, in the order in which they run."""
-    return tuple(sorted(map(_rule, registry.names(RULES)), key=lambda rule: (rule.turn, rule.name)))
+    found = [rule for name in registry.names(RULES) for rule in _rules_of(name)]
+    return tuple(sorted(found, key=lambda rule: (rule.order, rule.name)))
 
 
 def findings(
@@ -74,12 +77,20 @@ def findings(
     return tuple(sorted(found, key=_dearest_first))
 
 
-def _rule(name: str) -> Rule:
+def _rules_of(name: str) -> list[Rule]:
+    """The rules of one file: those that its TITLES name, else the file itself as one."""
     module = registry.load(RULES, name)
-    texts = (module.__doc__ or "").partition("What it finds:")[2]
-    finds, costs, advice = re.split(r"Why it costs:|What to do:", texts)
-    finds, costs, advice = (_sentences(text) for text in (finds, costs, advice))
-    return Rule(name, module.TITLE, finds, costs, advice, getattr(module, "TURN", 0), module.find)
+    if not hasattr(module, "TITLES"):
+        return [_rule(name, module.TITLE, module, module.find)]
+    functions = ((function, title, getattr(module, function)) for function, title in module.TITLES.items())
+    return [_rule(function, title, find, find) for function, title, find in functions]
+
+
+def _rule(name: str, title: str, documented: object, find: Callable[[View], Iterator[Found]]) -> Rule:
+    explanation = getdoc(documented) or ""
+    parts = re.split(r"What it finds:|Why it costs:|What to do:", explanation)[1:]
+    finds, costs, advice = map(_sentences, parts)
+    return Rule(name, title, explanation, finds, costs, advice, getattr(documented, "ORDER", 0), find)
 
 
 def _sentences(text: str) -> str:

@@ -17,6 +17,7 @@ from markupsafe import Markup
 
 from sdtrt import registry
 from sdtrt.analysis.colors import KIND_COLORS, STAGE_COLORS, precision_color
+from sdtrt.analysis.findings import rules
 from sdtrt.analysis.graph.data import graph_data
 from sdtrt.analysis.image_budget import REST
 from sdtrt.analysis.report.layer_data import cut, indices_of, layer_details, layer_table
@@ -25,7 +26,7 @@ from sdtrt.analysis.report.template import asset, digest
 from sdtrt.analysis.session import Analysis
 from sdtrt.analysis.summary import megabytes, number
 
-PLOTS, RULES = "sdtrt.analysis.plots", "sdtrt.analysis.rules"
+PLOTS = "sdtrt.analysis.plots"
 SECTIONS = ("Time", "Roofline", "Memory", "Precision")
 STYLES = ("style.css", "parts.css", "graph.css")
 # In the order in which they need each other.
@@ -126,12 +127,11 @@ def _figures(plots: Mapping[str, ModuleType], whole: Analysis, engines: list[Ana
 
 def _findings(analysis: Analysis) -> list[dict[str, Any]]:
     """Findings with the numbers of their layers in the table and what the rule says of itself."""
-    places, known = indices_of(analysis.frame), registry.names(RULES)
+    places, explanations = indices_of(analysis.frame), {rule.name: rule.explanation for rule in rules()}
     found = []
     for finding in analysis.findings:
         indices = [i for name in dict.fromkeys(finding.layers) for i in places.get((finding.component, name), ())]
-        rule = registry.load(RULES, finding.rule).__doc__ if finding.rule in known else None
-        found.append({"finding": finding, "indices": indices, "rule": rule})
+        found.append({"finding": finding, "indices": indices, "rule": explanations.get(finding.rule)})
     return found
 
 

@@ -19,7 +19,7 @@ from sdtrt.analysis.device_peaks import MATRIX_KINDS
 from sdtrt.analysis.rule_support.view import Found, View, counted, short, total
 
 TITLE = "Slow kernels"
-TURN = 2
+ORDER = 2
 COMPUTES = MATRIX_KINDS | {"norm", "pointwise"}
 LEAST_SHARE = 0.01
 MOST_EFFICIENCY = 0.5

@@ -21,7 +21,7 @@ from sdtrt.analysis.rule_support.moves import sort_of
 from sdtrt.analysis.rule_support.view import Found, Part, View, counted, names, total
 
 TITLE = "Tiny kernels"
-TURN = 1
+ORDER = 1
 TINY_MS = 0.005
 LEAST = 20
 LEAST_SHARE = 0.05
