@@ -19,7 +19,7 @@ import pandas as pd
 from sdtrt import registry
 from sdtrt.analysis.device_peaks import DevicePeaks
 from sdtrt.analysis.image_budget import Budget
-from sdtrt.analysis.rule_support.view import Found, Severity, View
+from sdtrt.analysis.rule_support.view import Diagnostic, Severity, View
 from sdtrt.plan.layers import Plan
 
 RULES = "sdtrt.analysis.rules"
@@ -53,7 +53,7 @@ class Rule:
     costs: str
     advice: str
     order: int
-    find: Callable[[View], Iterator[Found]]
+    find: Callable[[View], Iterator[Diagnostic]]
 
 
 @cache
@@ -73,8 +73,8 @@ def findings(
     """
     views = list(_views(plans, frame, budget, peaks_of))
     whole_ms = sum((view.layers_ms or 0) * budget.per_image(view.plan.component) for view in views)
-    found = [finding for view in views for finding in _of_engine(view, budget, whole_ms)]
-    return tuple(sorted(found, key=_dearest_first))
+    found = [finding for view in views for finding in _findings_of(view, budget, whole_ms)]
+    return tuple(sorted(found, key=_by_cost))
 
 
 def _rules_of(name: str) -> list[Rule]:
@@ -86,7 +86,7 @@ def _rules_of(name: str) -> list[Rule]:
     return [_rule(function, title, find, find) for function, title, find in functions]
 
 
-def _rule(name: str, title: str, documented: object, find: Callable[[View], Iterator[Found]]) -> Rule:
+def _rule(name: str, title: str, documented: object, find: Callable[[View], Iterator[Diagnostic]]) -> Rule:
     explanation = getdoc(documented) or ""
     parts = re.split(r"What it finds:|Why it costs:|What to do:", explanation)[1:]
     finds, costs, advice = map(_sentences, parts)
@@ -110,11 +110,11 @@ def _views(
         yield View(plan, rows, peaks_of(plan), None if budget.assumed and calls == 1 else calls)
 
 
-def _of_engine(view: View, budget: Budget, whole_ms: float) -> Iterator[Finding]:
+def _findings_of(view: View, budget: Budget, whole_ms: float) -> Iterator[Finding]:
     component = view.plan.component
     for rule in rules():
         for found in rule.find(view):
-            view.named.update(found.layers)
+            view.reported.update(found.layers)
             per_image = None if found.cost_ms is None else found.cost_ms * budget.per_image(component)
             yield Finding(
                 rule=rule.name,
@@ -134,7 +134,7 @@ def _severity(cost_ms: float | None, whole_ms: float) -> Severity:
     return "high" if pct >= HIGH_PCT else "medium" if pct >= MEDIUM_PCT else "low"
 
 
-def _dearest_first(finding: Finding) -> tuple[float, float, str, str]:
+def _by_cost(finding: Finding) -> tuple[float, float, str, str]:
     costs = (finding.cost_per_image_ms, finding.cost_ms)
     image, run = (float("inf") if cost is None else -cost for cost in costs)
     return image, run, finding.component, finding.rule

@@ -64,7 +64,7 @@ def graph_costs(path: Path, shapes: Mapping[str, tuple[int, ...]], *, strict: bo
     weights = {t.name for t in model.graph.initializer}
     sources = {name: frozenset({name}) for name in weights}
     attention = attention_nodes(model.graph)
-    claimed: set[str] = set()
+    counted_weights: set[str] = set()
     nodes: dict[str, NodeCost] = {}
     for node in model.graph.node:
         if not node.name or node.name in nodes:
@@ -75,8 +75,8 @@ def graph_costs(path: Path, shapes: Mapping[str, tuple[int, ...]], *, strict: bo
             found = frozenset().union(*feeding) if node.input else frozenset(node.output)
             sources |= dict.fromkeys(node.output, found)
         free = is_view(node.op_type) or (bool(outputs) and all(f.constant or f.value is not None for f in outputs))
-        paid = frozenset() if free else frozenset().union(*feeding) - claimed
-        claimed |= paid
+        paid = frozenset() if free else frozenset().union(*feeding) - counted_weights
+        counted_weights |= paid
         nodes[node.name] = NodeCost(
             name=node.name,
             op=node.op_type,

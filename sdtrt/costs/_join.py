@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 def join(plan: Plan, costs: GraphCosts) -> Plan:
     """`plan` with FLOPs, bytes, weights, modules and resolved shapes; totals are those of the ONNX graph."""
-    payers = payers_of(plan.layers, costs.nodes)
-    layers = tuple(_priced(index, layer, costs, payers) for index, layer in enumerate(plan.layers))
+    owners = layers_of_nodes(plan.layers, costs.nodes)
+    layers = tuple(_with_costs(index, layer, costs, owners) for index, layer in enumerate(plan.layers))
     flops = [c.flops for c in costs.nodes.values()]
     known = [f for f in flops if f is not None]
     return plan.model_copy(
@@ -42,7 +42,7 @@ def join(plan: Plan, costs: GraphCosts) -> Plan:
     )
 
 
-def payers_of(layers: Sequence[Layer], nodes: Mapping[str, NodeCost]) -> dict[str, list[int]]:
+def layers_of_nodes(layers: Sequence[Layer], nodes: Mapping[str, NodeCost]) -> dict[str, list[int]]:
     """Indices of the layers that pay for each node: those of its own kind among all that name it, else all of them."""
     naming: dict[str, list[int]] = defaultdict(list)
     for index, layer in enumerate(layers):
@@ -52,7 +52,7 @@ def payers_of(layers: Sequence[Layer], nodes: Mapping[str, NodeCost]) -> dict[st
     return {n: [i for i in found if layers[i].kind == nodes[n].kind] or found for n, found in naming.items()}
 
 
-def _priced(index: int, layer: Layer, costs: GraphCosts, payers: dict[str, list[int]]) -> Layer:
+def _with_costs(index: int, layer: Layer, costs: GraphCosts, owners: dict[str, list[int]]) -> Layer:
     inputs = tuple(_resolved(t, costs) for t in layer.inputs)
     outputs = tuple(_resolved(t, costs) for t in layer.outputs)
     layer = layer.model_copy(update={"inputs": inputs, "outputs": outputs})
@@ -60,8 +60,8 @@ def _priced(index: int, layer: Layer, costs: GraphCosts, payers: dict[str, list[
     if not named:
         # A copy or a change of layout reads and writes its own tensors and no weights.
         return layer.model_copy(update={"bytes_moved": layer.io_bytes if layer.weight_bytes in (0, None) else None})
-    weights = sum(_share(c.weight_bytes, payers[c.name], index) for c in named)
-    flops = [None if c.flops is None else _share(c.flops, payers[c.name], index) for c in named]
+    weights = sum(_share(c.weight_bytes, owners[c.name], index) for c in named)
+    flops = [None if c.flops is None else _share(c.flops, owners[c.name], index) for c in named]
     moved = _moved(layer, named, costs)
     heaviest = _heaviest([c for c in named if c.op == layer.op] or named)
     return layer.model_copy(
@@ -82,12 +82,12 @@ def _moved(layer: Layer, named: list[NodeCost], costs: GraphCosts) -> int | None
     return layer.io_bytes if layer.io_bytes is not None else _border_bytes([c.name for c in named], costs)
 
 
-def _share(whole: int, payers: list[int], index: int) -> int:
+def _share(whole: int, owners: list[int], index: int) -> int:
     """The layer's part of an integer; the first payer takes what does not divide."""
-    if index not in payers:
+    if index not in owners:
         return 0
-    part = whole // len(payers)
-    return part + whole - part * len(payers) if index == payers[0] else part
+    part = whole // len(owners)
+    return part + whole - part * len(owners) if index == owners[0] else part
 
 
 def _kind(layer: Layer, named: Iterable[NodeCost]) -> Kind:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from sdtrt.analysis.rule_support.view import Found, View, counted, names, total
+from sdtrt.analysis.rule_support.view import Diagnostic, View, names_by_time, pluralize, sum_known
 from sdtrt.plan.layers import NodeCost
 
 TITLES = {
@@ -16,7 +16,7 @@ PROMPT_MODULES = r"\battn2\.(processor\.)?(to_k|to_v)(_ip)?\b"
 TIME_MODULES = r"(?:^|\.)(time_proj|time_embedding|add_time_proj|add_embedding|time_emb_proj)\b"
 
 
-def constant_cross_attention(view: View) -> Iterator[Found]:
+def constant_cross_attention(view: View) -> Iterator[Diagnostic]:
     """Keys and values of the cross-attention, computed in every step.
 
     What it finds: the layers of `attn2.to_k` and `attn2.to_v`. They depend on the prompt alone, which is the same in
@@ -30,7 +30,7 @@ def constant_cross_attention(view: View) -> Iterator[Found]:
     yield from _repeated(view, PROMPT_MODULES, "the same prompt")
 
 
-def time_embedding(view: View) -> Iterator[Found]:
+def time_embedding(view: View) -> Iterator[Diagnostic]:
     """The time embedding, computed in every step.
 
     What it finds: the layers of the time embedding (and SDXL's added embedding) and of each ResNet block's projection
@@ -46,17 +46,17 @@ def time_embedding(view: View) -> Iterator[Found]:
     yield from _repeated(view, TIME_MODULES, "a time step known beforehand")
 
 
-def _repeated(view: View, modules: str, input_name: str) -> Iterator[Found]:
+def _repeated(view: View, modules: str, input_name: str) -> Iterator[Diagnostic]:
     """One finding for the layers of these modules, at the cost of all runs but an image's first."""
 
     def wanted(node: NodeCost) -> bool:
         return re.search(modules, node.module) is not None
 
-    found = [part for part in view.parts if part.runs and part.share(wanted) > 0]
-    if not found or not view.repeated:
+    found = [entry for entry in view.layers if entry.runs and entry.work_share(wanted) > 0]
+    if not found or not view.repeated_share:
         return
-    taken = total(part.ms(wanted) for part in found)
-    cost = None if taken is None else taken * view.repeated
+    taken = sum_known(entry.work_ms(wanted) for entry in found)
+    cost = None if taken is None else taken * view.repeated_share
     runs = "every run" if view.calls is None else f"{view.calls - 1} of {view.calls} runs"
-    text = f"{counted(len(found), 'layer')} for {input_name}, repeated in {runs}{view.pct(cost)}"
-    yield Found(text, names(found), cost)
+    text = f"{pluralize(found, 'layer')} for {input_name}, repeated in {runs}{view.percent(cost)}"
+    yield Diagnostic(text, names_by_time(found), cost)

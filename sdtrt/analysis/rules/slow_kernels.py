@@ -1,4 +1,4 @@
-"""Dear layers far from what the device can do.
+"""Expensive layers far from what the device can do.
 
 What it finds: computing layers that take more than twice the time of a perfect kernel, where that wastes 1 % of the
 engine's time or more; the ten that waste most. Layers that another rule explains are left out.
@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from sdtrt.analysis.device_peaks import MATRIX_KINDS
-from sdtrt.analysis.rule_support.view import Found, View, counted, short, total
+from sdtrt.analysis.rule_support.view import Diagnostic, View, pluralize, shorten, sum_known
 
 TITLE = "Slow kernels"
 ORDER = 2
@@ -26,18 +26,18 @@ MOST_EFFICIENCY = 0.5
 SHOWN = 10
 
 
-def find(view: View) -> Iterator[Found]:
-    """The dearest as one finding."""
+def find(view: View) -> Iterator[Diagnostic]:
+    """The most expensive layers as one finding."""
     least = LEAST_SHARE * (view.layers_ms or 0)
     wasteful = [
-        part
-        for part in view.parts
-        if part.layer.kind in COMPUTES and part.layer.name not in view.named
-        if (part.headroom_ms or 0) > max(least, MOST_EFFICIENCY * (part.time_ms or 0))
+        entry
+        for entry in view.layers
+        if entry.layer.kind in COMPUTES and entry.layer.name not in view.reported
+        if (entry.headroom_ms or 0) > max(least, MOST_EFFICIENCY * (entry.time_ms or 0))
     ]
-    worst = sorted(wasteful, key=lambda part: -(part.headroom_ms or 0))[:SHOWN]
+    worst = sorted(wasteful, key=lambda entry: -(entry.headroom_ms or 0))[:SHOWN]
     if worst:
-        cost, first = total(part.headroom_ms for part in worst), worst[0]
-        times = f"{short(first.layer.name)} takes {first.time_ms:.4g} ms, ideal is {first.ideal_ms:.4g} ms"
-        text = f"{counted(len(worst), 'layer')} at more than twice the ideal time{view.pct(cost)}: {times}"
-        yield Found(text, tuple(part.layer.name for part in worst), cost)
+        cost, first = sum_known(entry.headroom_ms for entry in worst), worst[0]
+        times = f"{shorten(first.layer.name)} takes {first.time_ms:.4g} ms, ideal is {first.ideal_ms:.4g} ms"
+        text = f"{pluralize(worst, 'layer')} at more than twice the ideal time{view.percent(cost)}: {times}"
+        yield Diagnostic(text, tuple(entry.layer.name for entry in worst), cost)
