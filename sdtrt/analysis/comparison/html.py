@@ -6,17 +6,14 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from jinja2 import Environment, StrictUndefined
-
 from sdtrt.analysis.comparison.compare import Comparison, Group, PlanDiff, Row
 from sdtrt.analysis.comparison.gate import Check
 from sdtrt.analysis.comparison.text import arrow, changed, describe, figures, missing, totals_of
-from sdtrt.analysis.report.template import asset, digest
+from sdtrt.analysis.report.template import template
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-TEMPLATE = "compare.html.jinja"
 TOP_MODULES = 20
 MAX_GROUPS = 2000
 # Apart from each other for every kind of color vision.
@@ -30,9 +27,8 @@ def render_comparison(comparisons: Sequence[Comparison], checks: Sequence[Check]
     engines = [(c, e) for c in comparisons for e in c.engines]
     groups = [(c, e, g) for c, e in engines for g in e.groups]
     groups.sort(key=lambda entry: -abs(entry[2].delta_ms or 0))
-    page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    page.filters.update(digest=digest, figures=figures, arrow=arrow, describe=describe, plain=_plain)
-    return page.from_string(asset(TEMPLATE)).render(
+    page = template("compare.html.jinja", figures=figures, arrow=arrow, describe=describe, plain=_plain)
+    return page.render(
         comparisons=comparisons,
         checks=sorted(checks, key=lambda c: ("slower", "not compared", "ok").index(c.status)),
         engines=[(c, e, totals_of(e), changed(e, TOP_MODULES)[0]) for c, e in engines],

@@ -26,10 +26,7 @@ def comparison_to_json(comparisons: Sequence[Comparison], checks: Sequence[Check
         "format": JSON_VERSION,
         "comparisons": [
             {
-                "baseline": c.baseline,
-                "candidate": c.candidate,
-                "removed": c.removed,
-                "added": c.added,
+                **_fields(c, "baseline", "candidate", "removed", "added"),
                 "engines": [_engine(engine) for engine in c.engines],
             }
             for c in comparisons
@@ -174,13 +171,16 @@ def _engine(engine: PlanDiff) -> dict[str, Any]:
     }
 
 
+def _fields(value: object, *names: str) -> dict[str, Any]:
+    return {name: getattr(value, name) for name in names}
+
+
 def _times(change: Change) -> dict[str, float | None]:
-    names = ("before_ms", "after_ms", "delta_ms", "change_pct", "speedup")
-    return {name: getattr(change, name) for name in names}
+    return _fields(change, "before_ms", "after_ms", "delta_ms", "change_pct", "speedup")
 
 
 def _module(row: Row) -> dict[str, Any]:
-    return {"name": row.name, **_times(row), "layers_before": row.layers_before, "layers_after": row.layers_after}
+    return {"name": row.name, **_times(row), **_fields(row, "layers_before", "layers_after")}
 
 
 def _members(group: Group) -> dict[str, Any]:
@@ -189,8 +189,7 @@ def _members(group: Group) -> dict[str, Any]:
         "module": group.module,
         "kind": group.main.kind,
         **_times(group),
-        "precision_changed": group.precision_changed,
-        "kernel_changed": group.kernel_changed,
+        **_fields(group, "precision_changed", "kernel_changed"),
         "before": [_layer(layer) for layer in group.before],
         "after": [_layer(layer) for layer in group.after],
         "nodes": group.nodes,
@@ -198,24 +197,13 @@ def _members(group: Group) -> dict[str, Any]:
 
 
 def _layer(layer: Layer) -> dict[str, Any]:
-    return {
-        "name": layer.name,
-        "kind": layer.kind,
-        "precision": layer.precision,
-        "kernel": layer.kernel,
-        "time_ms": layer.time_ms,
-    }
+    return _fields(layer, "name", "kind", "precision", "kernel", "time_ms")
 
 
 def _check(check: Check) -> dict[str, Any]:
-    sides = (check.before, check.after)
     return {
-        "candidate": check.candidate,
-        "component": check.component,
-        "what": check.what,
-        "status": check.status,
-        "before_ms": sides[0] and sides[0].ms,
-        "after_ms": sides[1] and sides[1].ms,
-        "allowed_ms": check.allowed_ms,
-        "noise_ms": check.noise_ms,
+        **_fields(check, "candidate", "component", "what", "status"),
+        "before_ms": check.before and check.before.ms,
+        "after_ms": check.after and check.after.ms,
+        **_fields(check, "allowed_ms", "noise_ms"),
     }

@@ -21,6 +21,7 @@ from sdtrt.analysis.graph.select import around, by_module, subgraph
 from sdtrt.analysis.graph.style import LatencyType, layer_type_formatter, precision_formatter
 from sdtrt.errors import SdtrtError
 from sdtrt.plan.layers import Layer, Plan, TensorInfo
+from sdtrt.system.files import write_bytes
 
 if TYPE_CHECKING:
     import graphviz
@@ -112,10 +113,7 @@ def render_dot(graph: graphviz.Digraph, name: str | Path, fmt: Format = "svg", t
     path = Path(name)
     path = path if path.suffix == f".{fmt}" else path.with_name(f"{path.name}.{fmt}")
     data = graph.source.encode()
-    data = data if fmt == "dot" else _dot(data, fmt, timeout_s)
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_bytes(data)
-    temporary.replace(path)
+    write_bytes(path, data if fmt == "dot" else _dot(data, fmt, timeout_s))
     return path
 
 

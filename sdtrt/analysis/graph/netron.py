@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from sdtrt.analysis.graph.edges import Edge, bindings, edges, one_writer_each
 from sdtrt.analysis.graph.style import clean
 from sdtrt.plan.layers import Layer, Plan, TensorInfo
+from sdtrt.system.files import write_bytes
 
 if TYPE_CHECKING:
     import onnx
@@ -66,11 +67,8 @@ def to_onnx(plan: Plan) -> onnx.ModelProto:
 
 def save_onnx(plan: Plan, path: str | Path) -> Path:
     """Write `to_onnx(plan)` to `path`, which is returned."""
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_bytes(to_onnx(plan).SerializeToString())
-    temporary.replace(path)
-    return path
+    write_bytes(Path(path), to_onnx(plan).SerializeToString())
+    return Path(path)
 
 
 def _sorted(plan: Plan) -> tuple[list[Layer], set[str]]:

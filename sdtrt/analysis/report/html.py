@@ -12,7 +12,6 @@ from types import ModuleType
 from typing import Any
 
 import pandas as pd
-from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
 from sdtrt import registry
@@ -22,7 +21,7 @@ from sdtrt.analysis.graph.data import graph_data
 from sdtrt.analysis.image_budget import REST
 from sdtrt.analysis.report.layer_data import cut, indices_of, layer_details, layer_table
 from sdtrt.analysis.report.overview import coverage, devices, tiles
-from sdtrt.analysis.report.template import asset, digest
+from sdtrt.analysis.report.template import asset, template
 from sdtrt.analysis.session import Analysis
 from sdtrt.analysis.summary import megabytes, number
 
@@ -42,11 +41,8 @@ def render(analysis: Analysis) -> str:
     plots = {name: registry.load(PLOTS, name) for name in registry.names(PLOTS)}
     engines = [Analysis((plan,), analysis.manifest, analysis.run, analysis.peaks) for plan in analysis.plans]
     figures = _figures(plots, analysis, engines)
-    page = Environment(
-        loader=FunctionLoader(asset), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    page.filters.update(number=number, megabytes=megabytes, say=_say, digest=digest, json=_json, cut=cut)
-    return page.get_template("page.html.jinja").render(
+    page = template("page.html.jinja", number=number, megabytes=megabytes, say=_say, json=_json, cut=cut)
+    return page.render(
         analysis=analysis,
         who=_title(analysis),
         tiles=tiles(analysis),

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cache
 from pathlib import Path
-from types import ModuleType
 from typing import Any, TypeAlias
 
 from sdtrt import readers
@@ -41,7 +39,7 @@ def read_plan(
     graph = parse(Path(source)) if isinstance(source, str | Path) else Document(Path("layers"), source)
     files = [parse(Path(file)) for file in metadata if file and Path(file).exists()]
     documents = [graph, *([parse(Path(profile))] if profile else []), *files]
-    reader = next((reader for reader in _readers() if reader.sniff(graph)), None)
+    reader = readers.format_of(graph)
     if reader is None:
         raise PlanError(
             "this is no layer report of an engine",
@@ -49,13 +47,9 @@ def read_plan(
             received=graph.path,
             expected="a graph.json of trtexec --exportLayerInfo, a plan.json or a profile of ONNX Runtime",
         )
-    plan: Plan = reader.read(documents, component or name_of(source).partition(".")[0] or "engine", profile_id)
+    name = component or name_of(source).partition(".")[0] or "engine"
+    plan: Plan = readers.load(reader).read(documents, name, profile_id)
     return plan if onnx is None else join_onnx(plan, Path(onnx), shapes)
-
-
-@cache
-def _readers() -> tuple[ModuleType, ...]:
-    return tuple(map(readers.load, readers.names()))
 
 
 def _of_component(plans: Sequence[Plan], source: object, component: str | None) -> Plan:

@@ -80,9 +80,7 @@ def plotly_bar2(
         fig.add_trace(_bar(table, name, values_col, names_col, orientation, color, colormap, showlegend))
     if use_slider:
         fig.update_xaxes(rangeslider_visible=True)
-    if do_show:
-        show(fig)
-    return fig
+    return show(fig, do_show)
 
 
 def _bar(
@@ -154,6 +152,4 @@ def plotly_hist(
         fig.add_histogram(x=rows[values_col], name=escaped(key), nbinsx=bins, marker=marker, bingroup=1)
     axes = {"xaxis_title": title_text(xaxis_title), "yaxis_title": "count"}
     trex_base_layout(fig).update_layout(title_text=title_text(title), barmode="stack", bargap=0.05, **axes)
-    if do_show:
-        show(fig)
-    return fig
+    return show(fig, do_show)

@@ -29,9 +29,7 @@ def plotly_pie(
 
     fig = go.Figure(_pie(df, title, values, names, colormap))
     fig.update_layout(title={"text": title_text(title), "x": 0.5})
-    if do_show:
-        show(fig)
-    return fig
+    return show(fig, do_show)
 
 
 def plotly_pie2(
@@ -52,9 +50,7 @@ def plotly_pie2(
         pie = _pie(df, name, values, names, colormap)
         fig.add_trace(pie.update(hole=0.4), index // columns + 1, index % columns + 1)
     fig.update_layout(title={"text": title_text(title), "x": 0.5})
-    if do_show:
-        show(fig)
-    return fig
+    return show(fig, do_show)
 
 
 def _pie(df: pd.DataFrame, title: str, values: str, names: str, colormap: Colormap | None) -> go.Pie:

@@ -78,8 +78,7 @@ def stacked_bars(
     fig.update_layout(title={"text": title_text(title), "x": 0.5}, barmode="stack", showlegend=colormap is not None)
     fig.update_layout(uniformtext={"minsize": 8, "mode": "hide"})
     fig.update_layout(xaxis_title=escaped(xaxis_title or names_col), yaxis_title=escaped(yaxis_title or values_col))
-    if do_show and not given:
-        show(fig)
+    show(fig, do_show and not given)
     if display_tbl:
         stacked_tabular(bar_names, df_list, names_col, values_col, empty_symbol)
     return fig
