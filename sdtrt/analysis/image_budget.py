@@ -13,6 +13,7 @@ from statistics import median
 
 from sdtrt.plan.image_timing import ImageRun
 from sdtrt.plan.layers import Plan
+from sdtrt.plan.sums import sum_complete, sum_known
 
 # diffusers' default for Stable Diffusion.
 ASSUMED_STEPS = 50
@@ -62,8 +63,8 @@ class Budget:
         """The wall time, else the sum of the stages; None when the time of a stage that runs is not known."""
         if self.wall_ms is not None:
             return self.wall_ms
-        known = [row.total_ms for row in self.rows if row.calls]
-        return _sum(known)
+        totals = [row.total_ms for row in self.rows if row.calls]
+        return sum_complete(totals) if totals else None
 
     @property
     def total_of(self) -> str:
@@ -110,7 +111,7 @@ def _assumed(plans: Sequence[Plan]) -> Budget:
         note = note if calls else "not called for text to image"
         total = 0.0 if not calls else None if known is None else known * calls
         rows.append(BudgetRow(plan.component, calls, known, total, None, note, profiled, layers))
-    whole = _sum([row.total_ms for row in rows])
+    whole = sum_complete(row.total_ms for row in rows)
     steps = ASSUMED_STEPS if pipeline else 1
     return Budget(_shared(rows, whole), None, steps, assumed=True, whole="image" if pipeline else "run")
 
@@ -150,10 +151,4 @@ def _profiled(plan: Plan) -> float | None:
 
 
 def _layers(plan: Plan) -> float | None:
-    times = [ms for layer in plan.layers if (ms := layer.time_ms) is not None]
-    return sum(times) if times else None
-
-
-def _sum(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) if known and len(known) == len(values) else None
+    return sum_known(layer.time_ms for layer in plan.layers)

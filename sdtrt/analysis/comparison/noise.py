@@ -13,6 +13,7 @@ from math import hypot, sqrt
 from statistics import NormalDist, fmean, median
 
 from sdtrt.plan.layers import Layer
+from sdtrt.plan.sums import sum_known
 
 MIN_RUNS = 3
 SIGMA_PER_MAD = 1.4826
@@ -45,8 +46,7 @@ def estimate(times_ms: Sequence[float]) -> Estimate:
 
 def layers_ms(layers: Sequence[Layer]) -> float | None:
     """Sum of the known times: 0 for no layers, None when none was timed."""
-    known = [ms for x in layers if (ms := x.time_ms) is not None]
-    return sum(known) if known or not layers else None
+    return sum_known(x.time_ms for x in layers) if layers else 0
 
 
 def layers_estimate(layers: Sequence[Layer]) -> Estimate | None:

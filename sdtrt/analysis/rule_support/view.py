@@ -15,6 +15,7 @@ import pandas as pd
 from sdtrt.analysis.device_peaks import MATRIX_KINDS, DevicePeaks
 from sdtrt.costs import layers_of_nodes
 from sdtrt.plan.layers import DTYPE_BITS, Layer, NodeCost, Plan
+from sdtrt.plan.sums import sum_known
 
 Severity = Literal["high", "medium", "low"]
 # Backends and devices whose layers are GPU kernels.
@@ -164,12 +165,6 @@ class View:
                 shares[index].append((self.nodes[name], len(owners)))
         for index, layer in enumerate(self.plan.layers):
             yield tuple(shares[index]) or ((_as_node(layer), 1),)
-
-
-def sum_known(values: Iterable[float | None]) -> float | None:
-    """Sum of what is known; None when nothing is."""
-    known = [value for value in values if value is not None]
-    return sum(known) if known else None
 
 
 def time_of(layers: Iterable[LayerView]) -> float | None:

@@ -19,7 +19,8 @@ from collections.abc import Iterator
 
 from sdtrt.analysis.device_peaks import MATRIX_KINDS
 from sdtrt.analysis.rule_support.kernels import uses_tensor_cores
-from sdtrt.analysis.rule_support.view import Diagnostic, LayerView, View, names_by_time, pluralize, sum_known, time_of
+from sdtrt.analysis.rule_support.view import Diagnostic, LayerView, View, names_by_time, pluralize, time_of
+from sdtrt.plan.sums import sum_known
 
 TITLE = "float32 islands"
 COMPUTES = MATRIX_KINDS | {"norm", "pointwise"}

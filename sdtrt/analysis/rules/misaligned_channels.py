@@ -17,8 +17,9 @@ import re
 from collections.abc import Iterator
 
 from sdtrt.analysis.rule_support.kernels import uses_tensor_cores
-from sdtrt.analysis.rule_support.view import Diagnostic, LayerView, View, names_by_time, pluralize, shorten, sum_known
+from sdtrt.analysis.rule_support.view import Diagnostic, LayerView, View, names_by_time, pluralize, shorten
 from sdtrt.plan.layers import DTYPE_BITS
+from sdtrt.plan.sums import sum_known
 
 TITLE = "Channels not aligned for tensor cores"
 UNIT_BITS = 128

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from sdtrt.analysis.rule_support.view import Diagnostic, View, names_by_time, pluralize, sum_known
+from sdtrt.analysis.rule_support.view import Diagnostic, View, names_by_time, pluralize
 from sdtrt.plan.layers import NodeCost
+from sdtrt.plan.sums import sum_known
 
 TITLES = {
     "constant_cross_attention": "Cross-attention keys and values computed in every step",

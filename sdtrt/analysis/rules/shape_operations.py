@@ -16,7 +16,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from sdtrt.analysis.rule_support.moving_layers import is_shape_arithmetic, moving_layers
-from sdtrt.analysis.rule_support.view import Diagnostic, View, names_by_time, pluralize, sum_known
+from sdtrt.analysis.rule_support.view import Diagnostic, View, names_by_time, pluralize
+from sdtrt.plan.sums import sum_known
 
 TITLE = "Shape operations on the path"
 PROFILER_MS = {"onnxruntime": 0.005}

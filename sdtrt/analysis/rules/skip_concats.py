@@ -15,7 +15,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from sdtrt.analysis.rule_support.moving_layers import moving_layers, report_time
-from sdtrt.analysis.rule_support.view import Diagnostic, View, sum_known
+from sdtrt.analysis.rule_support.view import Diagnostic, View
+from sdtrt.plan.sums import sum_known
 
 TITLE = "Copies of skip connections"
 

@@ -16,7 +16,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from sdtrt.analysis.device_peaks import MATRIX_KINDS
-from sdtrt.analysis.rule_support.view import Diagnostic, View, pluralize, shorten, sum_known
+from sdtrt.analysis.rule_support.view import Diagnostic, View, pluralize, shorten
+from sdtrt.plan.sums import sum_known
 
 TITLE = "Slow kernels"
 ORDER = 2

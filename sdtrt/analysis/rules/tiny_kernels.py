@@ -18,7 +18,8 @@ from collections.abc import Iterator
 
 from sdtrt.analysis.device_peaks import GPU_LAUNCH_US
 from sdtrt.analysis.rule_support.moving_layers import move_kind
-from sdtrt.analysis.rule_support.view import Diagnostic, LayerView, View, names_by_time, pluralize, sum_known, time_of
+from sdtrt.analysis.rule_support.view import Diagnostic, LayerView, View, names_by_time, pluralize, time_of
+from sdtrt.plan.sums import sum_known
 
 TITLE = "Tiny kernels"
 ORDER = 1

@@ -19,8 +19,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from sdtrt.analysis.rule_support.kernels import is_fused_attention
-from sdtrt.analysis.rule_support.view import Diagnostic, LayerView, View, names_by_time, shorten, sum_known
+from sdtrt.analysis.rule_support.view import Diagnostic, LayerView, View, names_by_time, shorten
 from sdtrt.plan.layers import NodeCost
+from sdtrt.plan.sums import sum_known
 
 TITLE = "Attention that was not fused"
 PRODUCTS = frozenset({"MatMul", "FusedMatMul", "Gemm"})

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from sdtrt.analysis.rule_support.kernels import uses_tensor_cores
-from sdtrt.analysis.rule_support.view import Diagnostic, LayerView, View, names_by_time, pluralize, shorten, sum_known
+from sdtrt.analysis.rule_support.view import Diagnostic, LayerView, View, names_by_time, pluralize, shorten
 from sdtrt.plan.layers import base_type
+from sdtrt.plan.sums import sum_known
 
 TITLES = {
     "conv_without_tensor_cores": "Convolutions without tensor cores",

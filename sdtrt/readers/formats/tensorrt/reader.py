@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from sdtrt.errors import PlanError
 from sdtrt.plan.layers import Layer, Plan
+from sdtrt.plan.sums import sum_complete
 from sdtrt.readers.documents import Document, LeftOut
 from sdtrt.readers.formats.tensorrt import bindings, kinds, timings, work
 from sdtrt.readers.formats.tensorrt.blocks import blocks
@@ -98,8 +99,6 @@ def read(documents: Sequence[Document], component: str, profile: int = 0) -> Pla
         layers, more = _timed(layers, times[0], found, profile)
         notes += more
     bound = bindings.read(graph.data, layers, profile, left)
-    weights = [x.weight_bytes for x in layers if x.op != timings.UNMATCHED]
-    known = [w for w in weights if w is not None]
     walls = [timings.run_times(d.data, left) for d in _of(documents, "timing")]
     return Plan(
         component=component,
@@ -113,7 +112,7 @@ def read(documents: Sequence[Document], component: str, profile: int = 0) -> Pla
         outputs=bound.outputs,
         runs=times[0].runs if times else None,
         wall_times_ms=walls[0] if walls else gpu_ms(metadata),
-        total_weight_bytes=sum(known) if len(known) == len(weights) else None,
+        total_weight_bytes=sum_complete(x.weight_bytes for x in layers if x.op != timings.UNMATCHED),
         metadata=metadata,
         notes=(*(n for d in documents for n in d.notes), *notes, *left.notes()),
     )

@@ -13,6 +13,7 @@ from math import prod
 from typing import Any
 
 from sdtrt.plan.layers import DTYPE_BITS, Kind, TensorInfo
+from sdtrt.plan.sums import sum_complete
 from sdtrt.readers.documents import LeftOut
 from sdtrt.readers.formats.tensorrt.tensors import dtype_of, tensor_of
 
@@ -25,16 +26,13 @@ def weight_bytes(raw: dict[str, Any], kind: Kind, left: LeftOut) -> int | None:
     """Bytes of a layer's weights, or None when it does not tell."""
     named = [raw[key] for key in _WEIGHTS if key in raw]
     if named:
-        sizes = [_bytes(entry) for entry in named]
-        known = [s for s in sizes if s is not None]
-        if len(known) < len(sizes):
+        size = sum_complete(map(_bytes, named))
+        if size is None:
             left.add("Weights without a known Type and Count", raw.get("Name"))
-            return None
-        return sum(known)
+        return size
     if isinstance(raw.get("Constants"), list) and raw["Constants"]:
         constants = [tensor_of(entry, left, raw.get("Name")) for entry in raw["Constants"]]
-        found = [None if t is None else t.nbytes for t in constants]
-        return sum(n for n in found if n is not None) if None not in found else None
+        return sum_complete(None if t is None else t.nbytes for t in constants)
     layer_type = str(raw.get("ParameterType", raw.get("LayerType"))).lower()
     moves_only = kind in ("reformat", "copy", "shape", "attention")
     return 0 if moves_only or any(part in layer_type for part in _WITHOUT) else None
@@ -74,6 +72,5 @@ def bytes_moved(
     """Bytes across the layer's border; what computes shapes, or nothing, moves none."""
     if kind == "shape":
         return 0
-    sizes = [t.nbytes for t in {t.name: t for t in (*inputs, *outputs)}.values()]
-    known = [s for s in sizes if s is not None]
-    return sum(known) + weights if sizes and weights is not None and len(known) == len(sizes) else None
+    tensors = {t.name: t.nbytes for t in (*inputs, *outputs)}
+    return sum_complete((weights, *tensors.values())) if tensors else None
