@@ -1,9 +1,9 @@
-"""Findings: what the rules of `sdtrt.analysis.rules` have to say about the engines, the dearest first.
+"""Findings: what the rules of `sdtrt.analysis.rules` report about the engines, the most expensive first.
 
-A rule finds a cost in one run of an engine. Here it becomes milliseconds of an image, by the calls of the engine and
+A rule gives a cost in one run of an engine. Here it becomes milliseconds of an image, by the calls of the engine and
 the time that they took in the image, and a severity by its share of the time of all engines in an image: high from 5 %,
-medium from 1 %, low below and where the cost is not known, unless the rule says otherwise. Findings may name the same
-layer for different reasons, so their costs do not add up.
+medium from 1 %, low below and where the cost is unknown, unless the rule sets one. Findings may name the same layer
+for different reasons, so their costs do not add up.
 """
 
 from __future__ import annotations
@@ -66,10 +66,13 @@ def rules() -> tuple[Rule, ...]:
 def findings(
     plans: Sequence[Plan], frame: pd.DataFrame, budget: Budget, peaks_of: Callable[[Plan], DevicePeaks | None]
 ) -> tuple[Finding, ...]:
-    """What all rules find in all plans, by cost of an image; what has no known cost is last.
+    """The findings of all rules in all plans, by cost of an image; those of unknown cost are last.
 
-    `frame` is the layer table of the plans, `budget` says how often and how long they run, `peaks_of` what a plan's
-    device can do. `Analysis.findings` has them all.
+    Args:
+        plans: the engines.
+        frame: the layer table of all plans.
+        budget: calls and time of each engine in an image.
+        peaks_of: gives the peak rates of a plan's device; None if unknown.
     """
     views = list(_views(plans, frame, budget, peaks_of))
     whole_ms = sum((view.layers_ms or 0) * budget.per_image(view.plan.component) for view in views)

@@ -27,20 +27,20 @@ MAX_PAIRS = 100_000_000
 def align(a: Plan, b: Plan) -> list[Match]:
     """Every layer of `a` and of `b` in exactly one match, in the order of `a`; what only `b` has stands last."""
     shared = {n for layer in a.layers for n in layer.nodes} & {n for layer in b.layers for n in layer.nodes}
-    found = _by_nodes(a, b, shared) if shared else _by_sequence(a.layers, b.layers)
+    matched = _by_nodes(a, b, shared) if shared else _by_sequence(a.layers, b.layers)
     steps: tuple[tuple[By, Callable[[Layer], Hashable]], ...] = (
         ("name", lambda x: (x.name, x.module)),
         ("module", lambda x: (x.module, x.kind) if x.module else None),
     )
     for by, key in steps if shared else ():
-        found += _by_key(a.layers, b.layers, *_left(a, b, found), key, by)
-    left_a, left_b = _left(a, b, found)
-    found += [((i,), (), "nothing") for i in left_a] + [((), (j,), "nothing") for j in left_b]
-    return sorted(found, key=lambda m: (not m[0], m[0] or m[1]))
+        matched += _by_key(a.layers, b.layers, *_left(a, b, matched), key, by)
+    left_a, left_b = _left(a, b, matched)
+    matched += [((i,), (), "nothing") for i in left_a] + [((), (j,), "nothing") for j in left_b]
+    return sorted(matched, key=lambda m: (not m[0], m[0] or m[1]))
 
 
-def _left(a: Plan, b: Plan, found: Sequence[Match]) -> tuple[list[int], list[int]]:
-    used_a, used_b = ({i for match in found for i in match[side]} for side in (0, 1))
+def _left(a: Plan, b: Plan, matched: Sequence[Match]) -> tuple[list[int], list[int]]:
+    used_a, used_b = ({i for match in matched for i in match[side]} for side in (0, 1))
     return (
         [i for i in range(len(a.layers)) if i not in used_a],
         [j for j in range(len(b.layers)) if j not in used_b],
@@ -123,13 +123,13 @@ def _by_key(
         for index in indices:
             keyed[key(layers[index])][side].append(index)
     keyed.pop(None, None)
-    found: list[Match] = []
+    matched: list[Match] = []
     for left, right in keyed.values():
         if len(left) == len(right):
-            found += [((i,), (j,), by) for i, j in zip(left, right, strict=True)]
+            matched += [((i,), (j,), by) for i, j in zip(left, right, strict=True)]
         elif left and right:
-            found.append((tuple(left), tuple(right), by))
-    return found
+            matched.append((tuple(left), tuple(right), by))
+    return matched
 
 
 def _by_sequence(a: Sequence[Layer], b: Sequence[Layer]) -> list[Match]:

@@ -73,7 +73,15 @@ def gate(
     depth: int = MODULE_DEPTH,
     sigmas: float = SIGMAS,
 ) -> tuple[Check, ...]:
-    """A check of each engine's time and, where asked, of each of its modules or groups of layers."""
+    """Checks of each engine's time and of the parts of it that `by` names.
+
+    Args:
+        comparisons: the baseline with each candidate.
+        max_regression_pct: slowdown that is allowed, in percent of the baseline's time.
+        by: "total" for the engine alone, "module" or "layer" for each of these as well.
+        depth: steps of a module path, for modules.
+        sigmas: standard errors that a slowdown must exceed.
+    """
     checks = []
     for comparison in comparisons:
         for engine in comparison.engines:

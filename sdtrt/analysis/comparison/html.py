@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sdtrt.analysis.comparison.compare import Comparison, Group, PlanDiff, Row
 from sdtrt.analysis.comparison.gate import Check
-from sdtrt.analysis.comparison.text import arrow, changed, describe, figures, missing, totals_of
+from sdtrt.analysis.comparison.text import arrow, describe, figures, largest_changes, totals_of, unpaired_engines
 from sdtrt.analysis.report.template import template
 
 if TYPE_CHECKING:
@@ -31,12 +31,12 @@ def render_comparison(comparisons: Sequence[Comparison], checks: Sequence[Check]
     return page.render(
         comparisons=comparisons,
         checks=sorted(checks, key=lambda c: ("slower", "not compared", "ok").index(c.status)),
-        engines=[(c, e, totals_of(e), changed(e, TOP_MODULES)[0]) for c, e in engines],
+        engines=[(c, e, totals_of(e), largest_changes(e, TOP_MODULES)[0]) for c, e in engines],
         charts={f"modules-{i}": json.loads(_modules(e).to_json()) for i, (_, e) in enumerate(engines)},
         kinds=[e.kinds for _, e in engines],
         groups=[(c, e, _traits(g), g) for c, e, g in groups[:MAX_GROUPS]],
         total=len(groups),
-        missing=[(c, side, names) for c in comparisons for side, names in missing(c)],
+        missing=[(c, side, names) for c in comparisons for side, names in unpaired_engines(c)],
         plotly_js=get_plotlyjs(),
     )
 
@@ -47,7 +47,7 @@ def _modules(engine: PlanDiff) -> go.Figure:
 
     from sdtrt.analysis.plot_support.layout import finish, label, name_bars
 
-    rows = changed(engine, TOP_MODULES)[1]
+    rows = largest_changes(engine, TOP_MODULES)[1]
     figure = go.Figure()
     for name, color, sign in (("slower", SLOWER, 1), ("faster", FASTER, -1)):
         shown = [(place, row) for place, row in enumerate(rows) if (row.delta_ms or 0) * sign > 0]

@@ -75,8 +75,13 @@ def change_error_ms(a: Estimate, b: Estimate) -> float | None:
 def threshold(sigmas: float, a: Estimate, b: Estimate, tests: int = 1) -> float:
     """Standard errors that a change must exceed, so that noise alone is as rare as a normal variable beyond `sigmas`.
 
-    It grows when many `tests` are made at once, so that noise alone fails no more than `FAMILY_RISK` of such sets, and
-    as the errors stand on fewer runs (the expansion of Student's t in Abramowitz and Stegun, 26.7.5).
+    The fewer runs there are, the larger it is (the expansion of Student's t in Abramowitz and Stegun, 26.7.5).
+
+    Args:
+        sigmas: the limit for a single test of many runs.
+        a: the baseline's time.
+        b: the candidate's time.
+        tests: tests that are made at once; noise alone fails no more than `FAMILY_RISK` of such sets.
     """
     normal = NormalDist()
     z = -normal.inv_cdf(max(min(normal.cdf(-sigmas), FAMILY_RISK / max(tests, 1)), 1e-300))

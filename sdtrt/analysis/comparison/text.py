@@ -47,7 +47,9 @@ def comparison_to_markdown(comparisons: Sequence[Comparison], checks: Sequence[C
         )
         for engine in comparison.engines:
             sections += _changes(engine)
-        sections += [f"Only in the {side}: {', '.join(map(markdown, names))}." for side, names in missing(comparison)]
+        sections += [
+            f"Only in the {side}: {', '.join(map(markdown, names))}." for side, names in unpaired_engines(comparison)
+        ]
     return "\n\n".join(sections) + "\n"
 
 
@@ -57,7 +59,7 @@ def totals_of(engine: PlanDiff) -> list[tuple[str, Change]]:
     return [*wall, ("layers", engine.layers)]
 
 
-def changed(engine: PlanDiff, top: int) -> tuple[str, list[Row]]:
+def largest_changes(engine: PlanDiff, top: int) -> tuple[str, list[Row]]:
     """What changed most and what it is: modules, or layers of an engine in which no module is known."""
     rows = engine.modules(MODULE_DEPTH)
     if all(row.name == NO_MODULE for row in rows):
@@ -67,7 +69,7 @@ def changed(engine: PlanDiff, top: int) -> tuple[str, list[Row]]:
     return "module", [row for row in rows[:top] if row.delta_ms]
 
 
-def missing(comparison: Comparison) -> list[tuple[str, tuple[str, ...]]]:
+def unpaired_engines(comparison: Comparison) -> list[tuple[str, tuple[str, ...]]]:
     """Engines without a counterpart, by the side that has them."""
     sides = (("baseline", comparison.removed), ("candidate", comparison.added))
     return [(side, names) for side, names in sides if names]
@@ -120,43 +122,43 @@ def _changes(engine: PlanDiff) -> Iterable[str]:
         yield f"Not alike in {markdown(engine.component)}: {markdown(difference)}"
     if engine.layers.delta_ms is None:
         yield f"{markdown(engine.component)}: the layers were not timed on both sides."
-    what, rows = changed(engine, TOP_MODULES)
+    noun, rows = largest_changes(engine, TOP_MODULES)
     if rows:
-        yield f"### {markdown(engine.component)}: {what}s that changed most"
-        yield markdown_table((what, "layers", *NUMBERS), [_row(row) for row in rows], NUMBERS)
+        yield f"### {markdown(engine.component)}: {noun}s that changed most"
+        yield markdown_table((noun, "layers", *NUMBERS), [_row(row) for row in rows], NUMBERS)
     lists = (
         ("fused or split", [g for g in engine.groups if g.before and g.after and len(g.before) != len(g.after)]),
         ("precision changed", [g for g in engine.groups if g.precision_changed]),
         ("kernel changed", [g for g in engine.groups if g.kernel_changed]),
         ("without a match", list(engine.unmatched)),
     )
-    lines = [_line(what, groups) for what, groups in lists if groups]
+    lines = [_line(noun, groups) for noun, groups in lists if groups]
     if lines:
         yield "\n".join(lines)
 
 
 def _row(row: Row) -> tuple[str, ...]:
     layers = str(row.layers_before) if row.layers_before == row.layers_after else None
-    return (_short(row.name), layers or f"{row.layers_before} → {row.layers_after}", *figures(row))
+    return (_elide(row.name), layers or f"{row.layers_before} → {row.layers_after}", *figures(row))
 
 
-def _line(what: str, groups: Sequence[Group]) -> str:
+def _line(noun: str, groups: Sequence[Group]) -> str:
     ordered = sorted(groups, key=lambda g: -abs(g.delta_ms or 0))
-    shown = [f"{markdown(_short(describe(g)))} ({_figure(g, what)})" for g in ordered[:TOP_GROUPS]]
+    shown = [f"{markdown(_elide(describe(g)))} ({_figure(g, noun)})" for g in ordered[:TOP_GROUPS]]
     more = f"; {len(groups) - TOP_GROUPS} more" if len(groups) > TOP_GROUPS else ""
     deltas = [g.delta_ms for g in groups if g.delta_ms is not None]
     together = f", together {sum(deltas):+.3g} ms" if deltas else ""
-    return f"- **{len(groups)} {what}**{together}: {'; '.join(shown)}{more}"
+    return f"- **{len(groups)} {noun}**{together}: {'; '.join(shown)}{more}"
 
 
-def _short(text: str) -> str:
+def _elide(text: str) -> str:
     half = NAME_LENGTH // 2
     return text if len(text) <= NAME_LENGTH else f"{text[:half]}…{text[1 - half :]}"
 
 
-def _figure(group: Group, what: str) -> str:
+def _figure(group: Group, noun: str) -> str:
     delta = "time unknown" if group.delta_ms is None else f"{group.delta_ms:+.3g} ms"
-    return f"{markdown(arrow(group.precisions))}, {delta}" if what == "precision changed" else delta
+    return f"{markdown(arrow(group.precisions))}, {delta}" if noun == "precision changed" else delta
 
 
 def _engine(engine: PlanDiff) -> dict[str, Any]:

@@ -73,9 +73,9 @@ def save_onnx(plan: Plan, path: str | Path) -> Path:
 
 def _sorted(plan: Plan) -> tuple[list[Layer], set[str]]:
     """The layers, producers first and else in the engine's order, and the new names of what is carried back."""
-    joints = edges(plan)
-    place = {layer: number for number, layer in enumerate(_order(len(plan.layers), joints))}
-    late = {(e.target, e.tensor.name) for e in joints if e.tensor and place[e.source] >= place[e.target]}
+    graph_edges = edges(plan)
+    place = {layer: number for number, layer in enumerate(_order(len(plan.layers), graph_edges))}
+    late = {(e.target, e.tensor.name) for e in graph_edges if e.tensor and place[e.source] >= place[e.target]}
     layers = []
     for index in place:
         layer = plan.layers[index]
@@ -89,11 +89,11 @@ def _sorted(plan: Plan) -> tuple[list[Layer], set[str]]:
     return layers, {f"{name} (carried back)" for _, name in late}
 
 
-def _order(count: int, joints: Sequence[Edge]) -> list[int]:
+def _order(count: int, graph_edges: Sequence[Edge]) -> list[int]:
     """Kahn's algorithm; where a loop leaves no layer without open sources, the first one in the engine's order."""
     readers: dict[int, list[int]] = defaultdict(list)
     waits = [0] * count
-    for edge in joints:
+    for edge in graph_edges:
         readers[edge.source].append(edge.target)
         waits[edge.target] += 1
     ready = [index for index in range(count) if not waits[index]]

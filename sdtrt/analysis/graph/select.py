@@ -106,9 +106,9 @@ def _near(plan: Plan, start: Iterable[int], radius: int) -> set[int]:
     return found
 
 
-def _keep(plan: Plan, kept: set[int]) -> Plan:
+def _keep(plan: Plan, indices: set[int]) -> Plan:
     whole = one_writer_each(plan)
-    layers = tuple(layer for index, layer in enumerate(whole.layers) if index in kept)
+    layers = tuple(layer for index, layer in enumerate(whole.layers) if index in indices)
     names = {tensor.name for layer in layers for tensor in (*layer.inputs, *layer.outputs)}
     ends = {
         "inputs": tuple(tensor for tensor in whole.inputs if tensor.name in names),

@@ -72,7 +72,14 @@ def finish(figure: go.Figure, height: int, missing: str = "") -> go.Figure:
 
 
 def stack_bars(sums: pd.DataFrame, parts: Sequence[tuple[str, str, str]], value: str, title: str) -> go.Figure:
-    """One horizontal bar per row of `sums`, of `parts` as (name, column, color); `value` is how a part is written."""
+    """Stacked horizontal bars.
+
+    Args:
+        sums: a row per bar, with the bar's name as index.
+        parts: (name, column, color) of each part of a bar.
+        value: plotly's template of a part's value in its tooltip, such as "%{x:.4g} ms".
+        title: of the value axis.
+    """
     figure = go.Figure()
     for name, column, color in parts:
         figure.add_bar(

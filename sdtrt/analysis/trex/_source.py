@@ -1,4 +1,4 @@
-"""Which plan an EnginePlan shows: from the files that it is given by name, or from whatever `load` finds at a path."""
+"""The plan that an EnginePlan shows: from files that are named, or from what `load` finds at a path."""
 
 from __future__ import annotations
 
@@ -33,7 +33,20 @@ def read_plan(
     shapes: Mapping[str, tuple[int, ...]] | None,
     component: str | None,
 ) -> Plan:
-    """The plan at `source`. A metadata file that does not exist is no error, as in TREx."""
+    """The plan at `source`.
+
+    Args:
+        source: a graph file, a folder, a `plan.json`, or parsed layers.
+        profile: the profile JSON, or None.
+        metadata: metadata files; one that does not exist is left out, as in TREx.
+        profile_id: number of the engine's optimization profile.
+        onnx: the ONNX file that the engine was built from, or None.
+        shapes: shapes of the ONNX inputs; those of the engine's files by default.
+        component: which engine of a bundle; the U-Net by default.
+
+    Raises:
+        PlanError: no engine is described here, or not the one that `component` names.
+    """
     if isinstance(source, str | Path) and (Path(source).is_dir() or Path(source).name == "plan.json"):
         return _of_component(load(source, onnx=onnx, shapes=shapes, profile=profile_id).plans, source, component)
     graph = parse(Path(source)) if isinstance(source, str | Path) else Document(Path("layers"), source)

@@ -72,9 +72,13 @@ def aligned_merge_plans(plan1: EnginePlan, plan2: EnginePlan) -> pd.DataFrame:
 def compare_engines_layer_latencies(
     plan1: EnginePlan, plan2: EnginePlan, threshold: float = 0.03, exact_matching: bool | None = None
 ) -> None:
-    """Show `aligned_merge_plans`; a speed-up that differs from 1 by more than `threshold` is colored.
+    """Show `aligned_merge_plans`.
 
-    `exact_matching` is TREx's and does nothing: there is one way to match, by what the layers compute.
+    Args:
+        plan1: the baseline.
+        plan2: the candidate.
+        threshold: a speed-up that differs from 1 by more is colored.
+        exact_matching: TREx's; ignored, since layers are matched in one way, by what they compute.
     """
     table = aligned_merge_plans(plan1, plan2)
     if not in_notebook():

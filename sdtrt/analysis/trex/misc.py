@@ -43,6 +43,13 @@ def stack_dicts(dict_list: Sequence[Mapping[Any, Any]], empty_placeholder: objec
 def stack_dataframes(
     df_list: Sequence[pd.DataFrame], names_col: str, values_col: str, empty_placeholder: object = 0
 ) -> dict[Any, list[Any]]:
-    """`stack_dicts` of two columns of each table: for each name its value in every table."""
+    """For each name its value in every table.
+
+    Args:
+        df_list: the tables.
+        names_col: their column of names.
+        values_col: their column of values.
+        empty_placeholder: value where a table lacks a name.
+    """
     pairs = [dict(zip(df[names_col].tolist(), df[values_col].tolist(), strict=True)) for df in df_list]
     return stack_dicts(pairs, empty_placeholder)

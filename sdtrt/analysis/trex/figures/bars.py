@@ -33,7 +33,16 @@ def create_layout(
     orientation: str,
     show_axis_ticks: Sequence[bool] = (True, True),
 ) -> go.Layout:
-    """Layout of bars; with `orientation` "h" the two titles change places."""
+    """Layout of bars.
+
+    Args:
+        title: of the figure; `<br>` breaks its lines.
+        size: width and height in pixels; None for plotly's own.
+        x_title: title of the axis of names.
+        y_title: title of the axis of values.
+        orientation: "v", or "h", for which the two titles change places.
+        show_axis_ticks: whether the x and the y axis have labels.
+    """
     import plotly.graph_objects as go
 
     x, y = (y_title, x_title) if orientation == "h" else (x_title, y_title)
@@ -68,7 +77,21 @@ def plotly_bar2(
 ) -> go.Figure:
     """One bar for each row, or groups of bars for a dict of tables.
 
-    `color` is a column: numbers get a color scale, anything else a color per category from `colormap`.
+    Args:
+        df: a table, or tables by the name of their group.
+        title: of the figure; `<br>` breaks its lines.
+        values_col: column of the values.
+        names_col: column of the bars' names.
+        orientation: "v" or "h".
+        color: a column: numbers get a color scale, anything else a color per category from `colormap`.
+        size: width and height in pixels; None for plotly's own.
+        use_slider: add a range slider below the x axis.
+        colormap: colors by category.
+        show_axis_ticks: whether the x and the y axis have labels.
+        showlegend: whether groups are listed.
+        xaxis_title: `names_col` by default.
+        yaxis_title: `values_col` by default.
+        do_show: show the figure in a notebook.
     """
     import plotly.graph_objects as go
 
@@ -139,7 +162,17 @@ def plotly_hist(
     colormap: Colormap | None = None,
     do_show: bool = True,
 ) -> go.Figure:
-    """How the values of a column are distributed, stacked by the categories of `color`."""
+    """Histogram of a column, stacked by category.
+
+    Args:
+        df: the table; rows without a value are left out.
+        title: of the figure.
+        values_col: column of the values.
+        xaxis_title: title of the value axis.
+        color: column of the categories; none by default.
+        colormap: colors by category.
+        do_show: show the figure in a notebook.
+    """
     import plotly.graph_objects as go
 
     fig = go.Figure()

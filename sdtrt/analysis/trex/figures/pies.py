@@ -24,7 +24,16 @@ def plotly_pie(
     colormap: Colormap | None = None,
     do_show: bool = True,
 ) -> go.Figure:
-    """One pie."""
+    """One pie.
+
+    Args:
+        df: a row per slice.
+        title: of the figure.
+        values: column of the slices' sizes.
+        names: column of the slices' names.
+        colormap: colors by name.
+        do_show: show the figure in a notebook.
+    """
     import plotly.graph_objects as go
 
     fig = go.Figure(_pie(df, title, values, names, colormap))
@@ -39,7 +48,15 @@ def plotly_pie2(
     colormap: Colormap | None = None,
     do_show: bool = True,
 ) -> go.Figure:
-    """A grid of rings, one for each `(df, title, values column, names column)`."""
+    """A grid of rings.
+
+    Args:
+        title: of the figure.
+        charts: table, title, column of values and column of names of each ring.
+        max_cols: rings in a row.
+        colormap: colors by name.
+        do_show: show the figure in a notebook.
+    """
     from plotly.subplots import make_subplots
 
     columns = max(min(max_cols, len(charts)), 1)

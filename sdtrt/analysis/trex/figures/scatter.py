@@ -16,7 +16,15 @@ _LARGEST_PX, _DEFAULT_PX = 18, 10
 
 
 def points(df: pd.DataFrame, title: str, axes: tuple[str, ...], color: str, size: str | None) -> go.Figure:
-    """A scatter over two or three columns; `color` and `size` are columns too."""
+    """Markers in two or three dimensions.
+
+    Args:
+        df: a row per marker; rows without one of the values are left out.
+        title: of the figure.
+        axes: two or three columns.
+        color: column of the colors.
+        size: column of the markers' areas; all are equal without one.
+    """
     import plotly.graph_objects as go
 
     columns = [*axes, color, *([size] if size else [])]

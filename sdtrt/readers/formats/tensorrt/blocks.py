@@ -26,16 +26,16 @@ def blocks(layers: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
     of_region = {r[0]: tag for r, tag in zip(regions, tags, strict=True) if r and tag is not None}
     tags = [of_region.get(r[0]) if r and tag is None else tag for r, tag in zip(regions, tags, strict=True)]
     profiles = max(tag for tag in tags if tag is not None) + 1
-    size, rest = divmod(len(layers), profiles)
+    size, remainder = divmod(len(layers), profiles)
     by_size = [i // size if size else 0 for i in range(len(layers))]
-    if not rest and all(tag in (None, block) for tag, block in zip(tags, by_size, strict=True)):
+    if not remainder and all(tag in (None, block) for tag, block in zip(tags, by_size, strict=True)):
         chosen = by_size
     else:
         chosen = _swept(tags)
-    made: list[list[dict[str, Any]]] = [[] for _ in range(profiles)]
+    by_profile: list[list[dict[str, Any]]] = [[] for _ in range(profiles)]
     for layer, block in zip(layers, chosen, strict=True):
-        made[block].append(layer)
-    return made
+        by_profile[block].append(layer)
+    return by_profile
 
 
 def _tag(layer: dict[str, Any]) -> int | None:

@@ -88,16 +88,23 @@ def tokens(text: str) -> tuple[str, ...]:
 
 
 def kind_of(layer_type: str, parameter_type: str, tactic: str, name: str) -> Kind:
-    """Kind of a layer by what TensorRT says about it."""
+    """Kind of a layer by TensorRT's record of it.
+
+    Args:
+        layer_type: its `LayerType`.
+        parameter_type: its `ParameterType`; empty for Myelin's layers.
+        tactic: its `TacticName`, the kernel.
+        name: its name.
+    """
     lowered = layer_type.lower()
     if lowered == "kgen":
         return _kgen(tactic, name)
     for text in (parameter_type.lower(), lowered):
         if text in _EXACT:
             return _EXACT[text]
-        found = next((kind for part, kind in _PARTS if part in text), None)
-        if found is not None:
-            return found
+        kind = next((kind for part, kind in _PARTS if part in text), None)
+        if kind is not None:
+            return kind
     if any(word in lowered for word in _OPEN):
         hint = f"{tactic} {name.rpartition('/')[2]}".lower()
         return next((kind for part, kind in _PARTS if part in hint and kind in _HEAVY), "other")
@@ -107,19 +114,19 @@ def kind_of(layer_type: str, parameter_type: str, tactic: str, name: str) -> Kin
 def _kgen(tactic: str, name: str) -> Kind:
     if _MHA.search(tactic) or _MHA.search(name):
         return "attention"
-    found = frozenset(tokens(tactic[:_LONGEST]) or tokens(name[:_LONGEST]))
-    if not found:
+    ops = frozenset(tokens(tactic[:_LONGEST]) or tokens(name[:_LONGEST]))
+    if not ops:
         return "other"
-    if found & {"gemm", "matm", "fc"}:
+    if ops & {"gemm", "matm", "fc"}:
         return "gemm"
-    if found & {"conv", "corr"}:
+    if ops & {"conv", "corr"}:
         return "conv"
-    softmax = {"exp", "sum"} <= found and bool(found & {"max", "maxr"})
-    if softmax or "softm" in found or ("mean" in found and bool(found & {"sqrt", "rsqr"})):
+    softmax = {"exp", "sum"} <= ops and bool(ops & {"max", "maxr"})
+    if softmax or "softm" in ops or ("mean" in ops and bool(ops & {"sqrt", "rsqr"})):
         return "norm"
-    if found <= _REGROUP:
+    if ops <= _REGROUP:
         return "reformat"
-    return "copy" if found <= _REGROUP | _PICK else "pointwise"
+    return "copy" if ops <= _REGROUP | _PICK else "pointwise"
 
 
 def precision_of(
@@ -127,14 +134,20 @@ def precision_of(
 ) -> str | None:
     """Type that the layer computes in.
 
-    TensorRT's own layers: that of the first input, as TREx has it. Myelin's: the operands' type where a product's
-    kernel names it, else that of the first input of real numbers, since masks and indices may come first.
+    Args:
+        kind: kind of the layer.
+        native: True for TensorRT's own layers: the type is that of the first input, as in TREx. False for Myelin's: the
+            operands' type where the kernel of a matmul names it, else that of the first input of real numbers, since
+            masks and indices may come first.
+        tactic: the kernel's name.
+        inputs: tensors that the layer reads.
+        outputs: tensors that it writes.
     """
     if native:
         return inputs[0].dtype if inputs else None
-    named = _OPERAND.search(tactic[:_LONGEST]) if kind in ("conv", "gemm", "attention") else None
-    if named is not None:
-        return _OPERANDS[named.group(1)]
-    known = [t.dtype for t in (*inputs, *outputs) if t.dtype in DTYPE_BITS]
-    real = (d for d in known if d is not None and ("float" in d or d in ("int8", "int4")))
-    return next(real, known[0] if known else None)
+    operand = _OPERAND.search(tactic[:_LONGEST]) if kind in ("conv", "gemm", "attention") else None
+    if operand is not None:
+        return _OPERANDS[operand.group(1)]
+    dtypes = [t.dtype for t in (*inputs, *outputs) if t.dtype in DTYPE_BITS]
+    real = (d for d in dtypes if d is not None and ("float" in d or d in ("int8", "int4")))
+    return next(real, dtypes[0] if dtypes else None)

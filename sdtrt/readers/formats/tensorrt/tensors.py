@@ -14,7 +14,7 @@ from math import prod
 from typing import Any
 
 from sdtrt.plan.layers import TensorInfo
-from sdtrt.readers.documents import LeftOut
+from sdtrt.readers.documents import Omissions
 
 PROFILE = re.compile(r" ?\[profile (\d+)\]")
 _WORDS = {
@@ -53,28 +53,28 @@ def dtype_of(text: str) -> str | None:
     return None if found is None else _WORDS[found.group().lower()]
 
 
-def tensors_of(layer: dict[str, Any], key: str, left: LeftOut) -> tuple[TensorInfo, ...]:
+def tensors_of(layer: dict[str, Any], key: str, omitted: Omissions) -> tuple[TensorInfo, ...]:
     """`Inputs` or `Outputs` of a layer."""
     raw = layer.get(key) or []
     if not isinstance(raw, list):
-        left.add(f"{key} that is not a list", layer.get("Name"))
+        omitted.add(f"{key} that is not a list", layer.get("Name"))
         return ()
-    found = [tensor_of(item, left, layer.get("Name")) for item in raw]
+    found = [tensor_of(item, omitted, layer.get("Name")) for item in raw]
     return tuple(t for t in found if t is not None)
 
 
-def tensor_of(raw: Any, left: LeftOut, where: object) -> TensorInfo | None:
+def tensor_of(raw: Any, omitted: Omissions, where: object) -> TensorInfo | None:
     """One tensor; the suffix of an optimization profile is not part of its name."""
     if isinstance(raw, str):
         return TensorInfo.model_construct(name=PROFILE.sub("", raw))
     name = raw.get("Name") if isinstance(raw, dict) else None
     if not isinstance(name, str):
-        left.add("a tensor without a Name", where)
+        omitted.add("a tensor without a Name", where)
         return None
     if "[profile " in name:
         name = PROFILE.sub("", name)
     dtype, layout = _type(raw)
-    shape = dims_of(raw.get("Dimensions"), left, where)
+    shape = dims_of(raw.get("Dimensions"), omitted, where)
     return TensorInfo.model_construct(name=name, shape=shape, dtype=dtype, format=layout)
 
 
@@ -90,12 +90,12 @@ def _type(raw: dict[str, Any]) -> tuple[str | None, str | None]:
     return dtype, layout or None
 
 
-def dims_of(raw: Any, left: LeftOut, where: object) -> tuple[int | None, ...] | None:
+def dims_of(raw: Any, omitted: Omissions, where: object) -> tuple[int | None, ...] | None:
     """Sizes; a negative one is not known before the engine runs, and is None."""
     if type(raw) is list and all(type(d) is int for d in raw):
         dims = tuple(None if d < 0 else d for d in raw) if raw and min(raw) < 0 else tuple(raw)
         if len(dims) <= _MAX_RANK and prod(d or 1 for d in dims) < _MAX_ELEMENTS:
             return dims
     if raw is not None:
-        left.add("Dimensions that are no sizes", where)
+        omitted.add("Dimensions that are no sizes", where)
     return None
