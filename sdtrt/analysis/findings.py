@@ -14,13 +14,9 @@ from dataclasses import dataclass
 from functools import cache
 from inspect import getdoc
 
-import pandas as pd
-
 from sdtrt import registry
-from sdtrt.analysis.device_peaks import DevicePeaks
 from sdtrt.analysis.image_budget import Budget
 from sdtrt.analysis.rule_support.view import Diagnostic, Severity, View
-from sdtrt.plan.layers import Plan
 
 RULES = "sdtrt.analysis.rules"
 HIGH_PCT, MEDIUM_PCT = 5.0, 1.0
@@ -63,18 +59,8 @@ def rules() -> tuple[Rule, ...]:
     return tuple(sorted(found, key=lambda rule: (rule.order, rule.name)))
 
 
-def findings(
-    plans: Sequence[Plan], frame: pd.DataFrame, budget: Budget, peaks_of: Callable[[Plan], DevicePeaks | None]
-) -> tuple[Finding, ...]:
-    """The findings of all rules in all plans, by cost of an image; those of unknown cost are last.
-
-    Args:
-        plans: the engines.
-        frame: the layer table of all plans.
-        budget: calls and time of each engine in an image.
-        peaks_of: gives the peak rates of a plan's device; None if unknown.
-    """
-    views = list(_views(plans, frame, budget, peaks_of))
+def findings(views: Sequence[View], budget: Budget) -> tuple[Finding, ...]:
+    """The findings of all rules in all engines, by cost of an image; those of unknown cost are last."""
     whole_ms = sum((view.layers_ms or 0) * budget.per_image(view.plan.component) for view in views)
     found = [finding for view in views for finding in _findings_of(view, budget, whole_ms)]
     return tuple(sorted(found, key=_by_cost))
@@ -99,18 +85,6 @@ def _rule(name: str, title: str, documented: object, find: Callable[[View], Iter
 def _sentences(text: str) -> str:
     joined = " ".join(text.split())
     return joined[:1].upper() + joined[1:]
-
-
-def _views(
-    plans: Sequence[Plan], frame: pd.DataFrame, budget: Budget, peaks_of: Callable[[Plan], DevicePeaks | None]
-) -> Iterator[View]:
-    start = 0
-    for plan in plans:
-        rows = frame.iloc[start : start + len(plan.layers)]
-        start += len(plan.layers)
-        calls = budget.calls_of(plan.component)
-        # One call that was assumed and not counted may be one of many steps.
-        yield View(plan, rows, peaks_of(plan), None if budget.assumed and calls == 1 else calls)
 
 
 def _findings_of(view: View, budget: Budget, whole_ms: float) -> Iterator[Finding]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from statistics import median
 
 from sdtrt.plan.image_timing import ImageRun
 from sdtrt.plan.layers import Plan
@@ -105,7 +104,7 @@ def _assumed(plans: Sequence[Plan]) -> Budget:
     rows = []
     for plan in plans:
         calls = assumed_calls(plan.component) if pipeline else 1
-        profiled, layers = _profiled(plan), _layers(plan)
+        profiled, layers = plan.wall_ms, _layers(plan)
         known = layers if profiled is None else profiled
         note = "sum of its layers, the wall time was not measured" if profiled is None and layers is not None else ""
         note = note if calls else "not called for text to image"
@@ -121,7 +120,7 @@ def _recorded(plans: Sequence[Plan], run: ImageRun) -> Budget:
     rows = []
     for name in dict.fromkeys((*known, *run.engines)):
         calls, plan = run.engines.get(name), known.get(name)
-        profiled, layers = (None, None) if plan is None else (_profiled(plan), _layers(plan))
+        profiled, layers = (None, None) if plan is None else (plan.wall_ms, _layers(plan))
         note = "" if plan else "recorded, but there is no plan of it"
         if calls is None:
             rows.append(BudgetRow(name, 0, None, 0.0, None, "not called for this image", profiled, layers))
@@ -144,10 +143,6 @@ def _shared(rows: Sequence[BudgetRow], whole: float | None) -> tuple[BudgetRow, 
     if not whole:
         return tuple(rows)
     return tuple(r if r.total_ms is None else replace(r, share_pct=100 * r.total_ms / whole) for r in rows)
-
-
-def _profiled(plan: Plan) -> float | None:
-    return median(plan.wall_times_ms) if plan.wall_times_ms else None
 
 
 def _layers(plan: Plan) -> float | None:

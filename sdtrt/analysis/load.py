@@ -26,7 +26,7 @@ from sdtrt.readers.documents import Document, parse
 
 StrPath = str | os.PathLike[str]
 PLAN = "plan.json"
-# What programs put into file names to tell an engine's files apart; the rest is the engine's name.
+# Words that programs append to file names to distinguish an engine's files; the rest is the engine's name.
 _ROLES = re.compile(
     r"(?:export)?(?:layer_?info|layers?|graph|profile|timings?|times|metadata|build)(?![a-z])", re.IGNORECASE
 )
@@ -51,7 +51,7 @@ def load(
         source: where they are; several engines as a list.
         onnx: the ONNX file that the engine was built from, or such files by component. Layers then have the FLOPs,
             weights and modules of the nodes that they implement.
-        shapes: sizes of the ONNX inputs; those at which the engine was run where its files tell.
+        shapes: sizes of the ONNX inputs; those of the engine's files by default.
         profile: optimization profile of a TensorRT engine that has several.
         run: a timed image, as object or file; a bundle's own otherwise.
         peaks: peak rates of the device, as object or file; looked up by the device's name otherwise.

@@ -53,7 +53,7 @@ def check_names(plans: list[Plan], onnx: Mapping[str, object], shapes: Shapes) -
 
 
 def names_of(plan: Plan) -> tuple[str, str]:
-    """The component, also without the folder that tells equal names apart."""
+    """The component, and the component without the folder that distinguishes equal names."""
     return plan.component, plan.component.rpartition("/")[2]
 
 

@@ -19,7 +19,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from sdtrt.plan.layers import Kind, Layer, NodeCost, Plan, TensorInfo
+from sdtrt.plan.layers import Layer, NodeCost, Plan, TensorInfo
 from sdtrt.plan.sums import sum_complete
 
 if TYPE_CHECKING:
@@ -62,14 +62,15 @@ def _with_costs(index: int, layer: Layer, costs: GraphCosts, owners: dict[str, l
     weights = sum(_share(c.weight_bytes, owners[c.name], index) for c in named)
     flops = [None if c.flops is None else _share(c.flops, owners[c.name], index) for c in named]
     moved = _moved(layer, named, costs)
-    heaviest = _heaviest([c for c in named if c.op == layer.op] or named)
+    main = _most_expensive([c for c in named if c.op == layer.op] or named)
     return layer.model_copy(
         update={
             "flops": sum_complete(flops),
             "weight_bytes": weights,
             "bytes_moved": None if moved is None else moved + weights,
-            "module": heaviest.module,
-            "kind": _kind(layer, named),
+            "module": main.module,
+            # A fusion whose kind the backend leaves open is of the kind of its most expensive node.
+            "kind": _most_expensive(named).kind if layer.kind == "other" else layer.kind,
         }
     )
 
@@ -89,14 +90,7 @@ def _share(whole: int, owners: list[int], index: int) -> int:
     return part + whole - part * len(owners) if index == owners[0] else part
 
 
-def _kind(layer: Layer, named: Iterable[NodeCost]) -> Kind:
-    """The layer's kind; of a fusion whose kind the backend leaves open, that of its most expensive node."""
-    if layer.kind != "other":
-        return layer.kind
-    return _heaviest(named).kind
-
-
-def _heaviest(nodes: Iterable[NodeCost]) -> NodeCost:
+def _most_expensive(nodes: Iterable[NodeCost]) -> NodeCost:
     return max(nodes, key=lambda c: (c.flops or 0, c.bytes_moved or 0))
 
 

@@ -80,7 +80,7 @@ def parse(path: Path) -> Document:
             hint=_hint(path, text),
         ) from exc
     if repaired:
-        notes.append(f"{path.name}: quotes in names were not escaped, and were repaired")
+        notes.append(f"{path.name}: quotes in names were not escaped, and were mended")
     if numbers.dropped:
         notes.append(f"left out: {numbers.dropped} numbers in {path.name} that are infinite or have too many digits")
     return Document(path, data, tuple(notes))

@@ -49,14 +49,14 @@ class Check:
 
     @property
     def status(self) -> Literal["ok", "slower", "not compared"]:
-        """The verdict."""
+        """The result of the check."""
         if self.delta_ms is None:
             return "not compared"
         return "slower" if self.delta_ms > max(self.allowed_ms or 0, self.noise_ms or 0) else "ok"
 
     @property
     def reason(self) -> str:
-        """The figures behind the verdict, in a line."""
+        """The figures that decide the status, in a line."""
         if self.before is None or self.after is None or self.delta_ms is None:
             sides = {"baseline": self.before, "candidate": self.after}
             return f"no times in the {' and the '.join(side for side, time in sides.items() if time is None)}"
@@ -86,10 +86,11 @@ def gate(
     for comparison in comparisons:
         for engine in comparison.engines:
             units = [("whole engine", *_whole(engine)), *_units(engine, by, depth)]
-            checks += [
-                _check(comparison.candidate, engine.component, unit, max_regression_pct, sigmas, len(units))
-                for unit in units
-            ]
+            for what, before, after in units:
+                allowed_ms = max_regression_pct / 100 * before.ms if before else None
+                noise_ms = _noise_ms(before, after, sigmas, len(units)) if before and after else None
+                about = (comparison.candidate, engine.component, what)
+                checks.append(Check(*about, before, after, allowed_ms, noise_ms))
     return tuple(checks)
 
 
@@ -112,19 +113,10 @@ def at_least(findings: Iterable[Finding], severity: Severity) -> tuple[Finding, 
     return tuple(f for f in findings if SEVERITIES.index(f.severity) <= SEVERITIES.index(severity))
 
 
-def _check(
-    candidate: str,
-    component: str,
-    unit: tuple[str, Estimate | None, Estimate | None],
-    max_pct: float,
-    sigmas: float,
-    tests: int,
-) -> Check:
-    what, before, after = unit
-    error = change_error_ms(before, after) if before and after else None
-    noise = threshold(sigmas, before, after, tests) * error if before and after and error is not None else None
-    allowed = max_pct / 100 * before.ms if before else None
-    return Check(candidate, component, what, before, after, allowed, noise)
+def _noise_ms(before: Estimate, after: Estimate, sigmas: float, tests: int) -> float | None:
+    """The largest change that noise explains; None when the noise of one side is unknown."""
+    error_ms = change_error_ms(before, after)
+    return None if error_ms is None else threshold(sigmas, before, after, tests) * error_ms
 
 
 def _whole(engine: PlanDiff) -> tuple[Estimate | None, Estimate | None]:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from sdtrt.analysis.comparison.compare import Comparison, Group, PlanDiff, Row
+from sdtrt.analysis.comparison.compare import Comparison, Group, PlanDiff
 from sdtrt.analysis.comparison.gate import Check
 from sdtrt.analysis.comparison.text import arrow, describe, figures, largest_changes, totals_of, unpaired_engines
 from sdtrt.analysis.report.template import template
@@ -57,7 +57,7 @@ def _modules(engine: PlanDiff) -> go.Figure:
                 x=[row.delta_ms for _, row in shown],
                 y=[place for place, _ in shown],
                 marker={"color": color},
-                customdata=[_hover(row) for _, row in shown],
+                customdata=[[label(row.name, 90), *figures(row)] for _, row in shown],
                 hovertemplate="%{customdata[0]}<br>%{customdata[1]} → %{customdata[2]} ms<br>%{customdata[3]} ms "
                 "%{customdata[4]}<extra></extra>",
                 texttemplate="%{x:+.3g}",
@@ -70,12 +70,6 @@ def _modules(engine: PlanDiff) -> go.Figure:
     figure.update_layout(barmode="overlay", xaxis_zeroline=True, showlegend=True)
     figure.update_xaxes(range=[min(ends) - room, max(ends) + room])
     return finish(figure, 110 + 38 * len(rows), "" if rows else "No time changed.")
-
-
-def _hover(row: Row) -> list[str]:
-    from sdtrt.analysis.plot_support.layout import label
-
-    return [label(row.name, 90), *figures(row)]
 
 
 def _traits(group: Group) -> list[str]:

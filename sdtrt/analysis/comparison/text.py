@@ -41,15 +41,12 @@ def comparison_to_markdown(comparisons: Sequence[Comparison], checks: Sequence[C
     sections = ["# Engine comparison", *_verdict(checks)]
     for comparison in comparisons:
         sections.append(f"## {markdown(comparison.baseline)} → {markdown(comparison.candidate)}")
-        totals = [(e.component, *kind) for e in comparison.engines for kind in totals_of(e)]
-        sections.append(
-            markdown_table(("engine", "time", *NUMBERS), [(c, w, *figures(x)) for c, w, x in totals], NUMBERS)
-        )
+        totals = [(e.component, what, *figures(x)) for e in comparison.engines for what, x in totals_of(e)]
+        sections.append(markdown_table(("engine", "time", *NUMBERS), totals, NUMBERS))
         for engine in comparison.engines:
             sections += _changes(engine)
-        sections += [
-            f"Only in the {side}: {', '.join(map(markdown, names))}." for side, names in unpaired_engines(comparison)
-        ]
+        unpaired = unpaired_engines(comparison)
+        sections += [f"Only in the {side}: {', '.join(map(markdown, names))}." for side, names in unpaired]
     return "\n\n".join(sections) + "\n"
 
 

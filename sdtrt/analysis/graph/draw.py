@@ -138,10 +138,8 @@ def _dot(source: bytes, fmt: str, timeout_s: float) -> bytes:
             f"Graphviz took over {timeout_s:g} s", slug="dot-timeout", received=lines, hint=smaller
         ) from exc
     if done.returncode or not done.stdout:
-        said = done.stderr.decode(errors="replace").strip()[:500]
-        raise DrawError(
-            "Graphviz failed", slug="dot-failed", received=said or f"exit code {done.returncode}", hint=smaller
-        )
+        reason = done.stderr.decode(errors="replace").strip()[:500] or f"exit code {done.returncode}"
+        raise DrawError("Graphviz failed", slug="dot-failed", received=reason, hint=smaller)
     return done.stdout
 
 

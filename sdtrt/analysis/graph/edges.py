@@ -1,7 +1,7 @@
 """Which layer reads what which layer wrote: the edges of an engine's graph, and its inputs and outputs.
 
 Tensors are joined by name. One name may have several producers (a loop, or memory that is used again): a reader takes
-the last producer before it, else the first one behind it, which is a back edge.
+the last producer before it, else the first one after it, which is a back edge.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ def edges(plan: Plan) -> tuple[Edge, ...]:
     """All edges, by reader. Plans whose layers name no tensor (eager, inductor) are chained in their order."""
     if not _names_tensors(plan):
         return tuple(Edge(index, index + 1, None) for index in range(len(plan.layers) - 1))
-    writers, engine_inputs = _writers(plan), {tensor.name for tensor in plan.inputs}
+    writers, external = _writers(plan), {tensor.name for tensor in plan.inputs}
     outputs = [{tensor.name: tensor for tensor in layer.outputs} for layer in plan.layers]
     found = []
     for target, layer in enumerate(plan.layers):
         for name, read in {tensor.name: tensor for tensor in layer.inputs}.items():
-            source = _source(target, writers.get(name, []), name in engine_inputs)
+            source = _source(target, writers.get(name, []), name in external)
             if source is not None:
                 found.append(Edge(source, target, _complete(outputs[source][name], read)))
     return tuple(found)
@@ -52,12 +52,10 @@ def one_writer_each(plan: Plan) -> Plan:
             for index, layer in enumerate(plan.layers)
         ]
         return plan.model_copy(update={"layers": tuple(chained)})
-    names, writers, engine_inputs = _unique_names(plan), _writers(plan), {tensor.name for tensor in plan.inputs}
+    names, writers, external = _unique_names(plan), _writers(plan), {tensor.name for tensor in plan.inputs}
     layers = []
     for index, layer in enumerate(plan.layers):
-        sources = [
-            _source(index, writers.get(tensor.name, []), tensor.name in engine_inputs) for tensor in layer.inputs
-        ]
+        sources = [_source(index, writers.get(tensor.name, []), tensor.name in external) for tensor in layer.inputs]
         inputs = [_rename(t, names.get((t.name, source))) for t, source in zip(layer.inputs, sources, strict=True)]
         outputs = [_rename(tensor, names[tensor.name, index]) for tensor in layer.outputs]
         layers.append(layer.model_copy(update={"inputs": tuple(inputs), "outputs": tuple(outputs)}))
@@ -88,25 +86,25 @@ def _writers(plan: Plan) -> dict[str, list[int]]:
     return found
 
 
-def _source(reader: int, writers: Sequence[int], engine_inputs: bool) -> int | None:
+def _source(reader: int, writers: Sequence[int], external: bool) -> int | None:
     """The layer whose result `reader` reads; None for an input of the engine and what only the reader writes."""
     place = bisect_left(writers, reader)
     if place:
         return writers[place - 1]
-    return None if engine_inputs else next((writer for writer in writers if writer > reader), None)
+    return None if external else next((writer for writer in writers if writer > reader), None)
 
 
 def _unique_names(plan: Plan) -> dict[tuple[str, int | None], str]:
     """A name for each tensor by the layer that writes it; what comes from outside keeps its own."""
     writers = _writers(plan)
     taken = {tensor.name for layer in plan.layers for tensor in (*layer.inputs, *layer.outputs)}
-    engine_inputs = {tensor.name for tensor in plan.inputs}
-    engine_inputs |= {
+    external = {tensor.name for tensor in plan.inputs}
+    external |= {
         t.name for n, x in enumerate(plan.layers) for t in x.inputs if _source(n, writers[t.name], False) is None
     }
     names: dict[tuple[str, int | None], str] = {}
     for name, layers in writers.items():
-        for number, layer in enumerate(layers, 2 if name in engine_inputs else 1):
+        for number, layer in enumerate(layers, 2 if name in external else 1):
             unique = name if number == 1 else f"{name} ({number})"
             while number > 1 and unique in taken:
                 unique += "'"
@@ -120,6 +118,6 @@ def _rename(tensor: TensorInfo, name: str | None) -> TensorInfo:
 
 
 def _complete(written: TensorInfo, read: TensorInfo) -> TensorInfo:
-    """What the producer says of a tensor, and what only the reader knows."""
+    """The producer's record of a tensor, completed by the reader's."""
     missing = {key: value for key, value in read if getattr(written, key) is None and value is not None}
     return written.model_copy(update=missing) if missing else written

@@ -34,9 +34,7 @@ def to_onnx(plan: Plan) -> onnx.ModelProto:
     plan = one_writer_each(plan)
     layers, carried = _sorted(plan)
     tensors = {t.name: t for layer in layers for t in (*layer.inputs, *layer.outputs)}
-    tensors |= {
-        edge.tensor.name: edge.tensor for edge in edges(plan) if edge.tensor and edge.tensor.name not in carried
-    }
+    tensors |= {e.tensor.name: e.tensor for e in edges(plan) if e.tensor and e.tensor.name not in carried}
     names = dict(zip(tensors, _unique(tensors), strict=True))
     nodes = [
         helper.make_node(
@@ -158,9 +156,6 @@ def _value(name: str, tensor: TensorInfo) -> onnx.ValueInfoProto:
 
     text = _TYPES.get(tensor.dtype or "", (tensor.dtype or "").upper().replace("_", ""))
     known = dict(TensorProto.DataType.items()).get(text, TensorProto.UNDEFINED)
-    shape = (
-        None
-        if tensor.shape is None
-        else [size if size is None or size < 1 << 63 else str(size) for size in tensor.shape]
-    )
-    return helper.make_tensor_value_info(name, known, ["unknown"] if shape is None else shape)
+    sizes = ("unknown",) if tensor.shape is None else tensor.shape
+    shape = [str(size) if isinstance(size, int) and size >= 1 << 63 else size for size in sizes]
+    return helper.make_tensor_value_info(name, known, shape)

@@ -8,12 +8,14 @@ from collections.abc import Iterator, Sequence
 import pandas as pd
 import plotly.graph_objects as go
 
-from sdtrt.analysis.colors import KIND_COLORS
+from sdtrt.analysis.colors import ACTIVATIONS, KIND_COLORS, WEIGHTS
 
 NOT_TIMED = "No layer was timed."
 # A trace of this meta has the number of its layer, counted from the first of the analysis, first in `customdata`.
 LAYERS = "layers"
 NAME_CHARS = 72
+# Name, column and color of what a layer reads and writes.
+FOOTPRINT_PARTS = (("weights", "weight_bytes", WEIGHTS), ("activations", "io_bytes", ACTIVATIONS))
 
 
 def label(text: object, length: int = 0) -> str:

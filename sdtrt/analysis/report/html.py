@@ -44,7 +44,7 @@ def render(analysis: Analysis) -> str:
     page = template("page.html.jinja", number=number, megabytes=megabytes, say=_to_text, json=_json, elide=elide)
     return page.render(
         analysis=analysis,
-        who=_title(analysis),
+        title=_title(analysis),
         tiles=tiles(analysis),
         devices=devices(analysis),
         engines=_engines(analysis, engines),

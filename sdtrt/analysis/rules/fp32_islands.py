@@ -1,14 +1,14 @@
 """float32 islands in a half-precision engine.
 
-What it finds: convolutions, products, attention, norms and pointwise layers that compute in float32 although the
+What it finds: convolutions, matmuls, attention, norms and pointwise layers that compute in float32 although the
 engine was built for 16 bits or fewer. Layers that do so inside only, with half-precision tensors around them, are left
 out.
 
-Why it costs: twice the bytes and at most half the rate. Cost: half the time of a product, and all that plain
-arithmetic adds to it; of other layers the time of the bytes that would not be moved.
+Why it costs: twice the bytes and at most half the rate. Cost: half the time of a convolution or matmul, and all that
+plain arithmetic adds to it; of other layers the time of the bytes that would not be moved.
 
 What to do: find what pins them: a Cast in the export, a layer-precision setting, a float32 weight. Then lift it,
-one island at a time, and check the picture. In a VAE some of it is known to be necessary: SDXL's decoder overflows
+one island at a time, and check the image. In a VAE some of it is known to be necessary: SDXL's decoder overflows
 in float16. There bfloat16, or a VAE that was trained not to overflow, is the way.
 """
 

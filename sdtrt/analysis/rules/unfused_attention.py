@@ -1,13 +1,13 @@
 """Attention that runs as separate kernels.
 
-What it finds: attentions of the ONNX graph (product, softmax, product) that no single layer implements and whose
+What it finds: attentions of the ONNX graph (matmul, softmax, matmul) that no single layer implements and whose
 kernels are not fused attention. Counted by module.
 
 Why it costs: the matrix of scores, heads x queries x keys, is written and read twice; for large pictures it is the
 largest tensor of the model. Cost: the measured time of these nodes less that of a perfect fused kernel, which moves
-only queries, keys, values and the result; without the device's peak rates, the time of all but the two products.
+only queries, keys, values and the result; without the device's peak rates, the time of all but the two matmuls.
 
-What to do: write the attention as one operator in the export, or as the bare product, scale, softmax, product that
+What to do: write the attention as one operator in the export, or as the bare matmul, scale, softmax, matmul that
 TensorRT recognizes: no casts or masks of another type between, float16 or bfloat16, head size of at most 256. A newer
 TensorRT fuses more.
 """
@@ -24,7 +24,7 @@ from sdtrt.plan.layers import NodeCost
 from sdtrt.plan.sums import sum_known
 
 TITLE = "Attention that was not fused"
-PRODUCTS = frozenset({"MatMul", "FusedMatMul", "Gemm"})
+MATMULS = frozenset({"MatMul", "FusedMatMul", "Gemm"})
 WHOLE = frozenset({"Attention", "MultiHeadAttention"})
 # A whole Attention node in fewer layers is one kernel with casts or copies beside it.
 LEAST_LAYERS = 3
@@ -87,7 +87,7 @@ def _unfused(view: View) -> Iterator[Unfused]:
 def _is_fused(entry: LayerView, nodes: Sequence[NodeCost]) -> bool:
     """Whether the layer is a whole attention, by its kernel's name or its nodes."""
     ops = [node.op for node in nodes if node.name in entry.layer.nodes]
-    return is_fused_attention(entry.layer.kernel) or (sum(op in PRODUCTS for op in ops) >= 2 and "Softmax" in ops)
+    return is_fused_attention(entry.layer.kernel) or (sum(op in MATMULS for op in ops) >= 2 and "Softmax" in ops)
 
 
 def _attentions(nodes: Sequence[NodeCost], naming: dict[str, list[LayerView]]) -> int:
@@ -100,13 +100,13 @@ def _cost(view: View, one: Unfused) -> float | None:
     measured, ideal = one.work_ms(), _ideal_ms(view, one)
     if measured is None or ideal is not None:
         return None if measured is None or ideal is None else max(measured - ideal, 0)
-    return one.work_ms(without=PRODUCTS | WHOLE)
+    return one.work_ms(without=MATMULS | WHOLE)
 
 
 def _ideal_ms(view: View, one: Unfused) -> float | None:
-    """Time of a perfect fused kernel: the products' work, and their bytes without the scores."""
-    products, scores = [node for node in one.nodes if node.op in PRODUCTS], one.scores_bytes()
-    flops, moved = sum_known(n.flops for n in products), sum_known(n.bytes_moved for n in products)
+    """Time of a perfect fused kernel: the matmuls' FLOPs, and their bytes without the scores."""
+    matmuls, scores = [node for node in one.nodes if node.op in MATMULS], one.scores_bytes()
+    flops, moved = sum_known(n.flops for n in matmuls), sum_known(n.bytes_moved for n in matmuls)
     limits, precision = view.peaks, one.layers[0].layer.precision
     peak = limits and limits.tflops("attention", precision)
     if limits is None or not peak or not limits.gb_per_s or flops is None or moved is None or scores is None:

@@ -1,7 +1,7 @@
 """Quantizing and dequantizing as layers of their own.
 
 What it finds: layers that only quantize or dequantize int8, float8 or int4, in both forms that TensorRT gives them,
-Scale and Reformat. Those behind a quantized layer are another finding.
+Scale and Reformat. Those after a quantized layer are another finding.
 
 Why it costs: the layer reads and writes a whole tensor to round it. Fused into its neighbor that is free. Cost: the
 measured time.

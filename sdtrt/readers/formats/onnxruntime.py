@@ -123,7 +123,7 @@ def _layer(
 
 
 def _per_run(times: list[float], runs: int) -> list[float] | None:
-    """Time of a node in each run: in a loop it runs several times; None when the runs cannot be told apart."""
+    """Time of a node in each run: in a loop it runs several times; None when the runs cannot be separated."""
     if not runs or len(times) % runs:
         return None
     size = len(times) // runs

@@ -99,40 +99,25 @@ def plotly_bar2(
         title, size, xaxis_title or names_col, yaxis_title or values_col, orientation, show_axis_ticks
     )
     fig = go.Figure(layout=layout)
+    axis, names_axis = ("y", "x") if orientation == "v" else ("x", "y")
     for name, table in df.items() if isinstance(df, Mapping) else [(None, df)]:
-        fig.add_trace(_bar(table, name, values_col, names_col, orientation, color, colormap, showlegend))
+        digits = _format(table[values_col])
+        value = f"%{{{axis}:{digits}}}" if digits else f"%{{{axis}}}"
+        hover = f"{escaped(names_col)}: %{{{names_axis}}}<br>{escaped(values_col)}: {value}"
+        fig.add_bar(
+            **{axis: table[values_col], names_axis: [escaped(label) for label in table[names_col]]},
+            orientation=orientation,
+            marker=_marker(table, color, colormap),
+            text=table[values_col],
+            texttemplate=f"%{{value:{digits}}}" if digits else "%{value}",
+            hovertemplate=f"{hover}<br>{escaped(color)}: %{{customdata}}" if color else hover,
+            customdata=[escaped(entry) for entry in table[color]] if color else None,
+            name=None if name is None else escaped(name),
+            showlegend=showlegend,
+        )
     if use_slider:
         fig.update_xaxes(rangeslider_visible=True)
     return show(fig, do_show)
-
-
-def _bar(
-    df: pd.DataFrame,
-    name: str | None,
-    values_col: str,
-    names_col: str,
-    orientation: str,
-    color: str | None,
-    colormap: Colormap | None,
-    showlegend: bool,
-) -> go.Bar:
-    import plotly.graph_objects as go
-
-    axis, names_axis = ("y", "x") if orientation == "v" else ("x", "y")
-    figures = _format(df[values_col])
-    value = f"%{{{axis}:{figures}}}" if figures else f"%{{{axis}}}"
-    hover = f"{escaped(names_col)}: %{{{names_axis}}}<br>{escaped(values_col)}: {value}"
-    return go.Bar(
-        {axis: df[values_col], names_axis: [escaped(label) for label in df[names_col]]},
-        orientation=orientation,
-        marker=_marker(df, color, colormap),
-        text=df[values_col],
-        texttemplate=f"%{{value:{figures}}}" if figures else "%{value}",
-        hovertemplate=f"{hover}<br>{escaped(color)}: %{{customdata}}" if color else hover,
-        customdata=[escaped(entry) for entry in df[color]] if color else None,
-        name=None if name is None else escaped(name),
-        showlegend=showlegend,
-    )
 
 
 def _format(values: pd.Series) -> str:

@@ -1,6 +1,6 @@
 """Layers of one optimization profile, out of an inspector file that lists those of all profiles one after another.
 
-TensorRT's own layers of profile 1 and up end in "[profile 1]", products of Myelin have it inside their names
+TensorRT's own layers of profile 1 and up end in "[profile 1]", matmuls of Myelin have it inside their names
 ("node_linear [profile 1]_myl11_2"), other Myelin layers only in the names of tensors that enter or leave their region.
 So a tag on a layer or its tensors counts for its whole region (`_myl11_`), and what is still open belongs to the block
 it stands in.

@@ -12,49 +12,19 @@ import re
 
 from sdtrt.plan.layers import DTYPE_BITS, Kind, TensorInfo
 
-# Parts of a lower-case type, in the order in which they are looked for.
-_PARTS: tuple[tuple[str, Kind], ...] = (
-    ("myelin", "other"),
-    ("foreignnode", "other"),
-    ("mha", "attention"),
-    ("mhca", "attention"),
-    ("attention", "attention"),
-    ("conv", "conv"),
-    ("fprop", "conv"),
-    ("correlation", "conv"),
-    ("gemm", "gemm"),
-    ("matmul", "gemm"),
-    ("matrixmultiply", "gemm"),
-    ("fullyconnected", "gemm"),
-    ("softmax", "norm"),
-    ("norm", "norm"),
-    ("noop", "shape"),
-    ("shape_call", "shape"),
-    ("constant", "shape"),
-    ("reformat", "reformat"),
-    ("shuffle", "reformat"),
-    ("cast", "reformat"),
-    ("transpose", "reformat"),
-    ("reshape", "reformat"),
-    ("pool", "pointwise"),
-    ("pointwise", "pointwise"),
-    ("elementwise", "pointwise"),
-    ("unary", "pointwise"),
-    ("activation", "pointwise"),
-    ("scale", "pointwise"),
-    ("reduce", "pointwise"),
-    ("select", "pointwise"),
-    ("quantize", "pointwise"),
-    ("concat", "copy"),
-    ("slice", "copy"),
-    ("padding", "copy"),
-    ("resize", "copy"),
-    ("gather", "copy"),
-    ("scatter", "copy"),
-    ("memset", "copy"),
-    ("memcpy", "copy"),
-    ("copy", "copy"),
-)
+# Parts of a lower-case type by the kind that they mean, in the order in which they are searched.
+_PARTS_BY_KIND: dict[Kind, str] = {
+    "other": "myelin foreignnode",
+    "attention": "mha mhca attention",
+    "conv": "conv fprop correlation",
+    "gemm": "gemm matmul matrixmultiply fullyconnected",
+    "norm": "softmax norm",
+    "shape": "noop shape_call constant",
+    "reformat": "reformat shuffle cast transpose reshape",
+    "pointwise": "pool pointwise elementwise unary activation scale reduce select quantize",
+    "copy": "concat slice padding resize gather scatter memset memcpy copy",
+}
+_PARTS = tuple((part, kind) for kind, parts in _PARTS_BY_KIND.items() for part in parts.split())
 _EXACT: dict[str, Kind] = {"add": "pointwise", "mul": "pointwise", "sub": "pointwise", "div": "pointwise"}
 # Types that say nothing of the work; a plugin's own name may.
 _OPEN = ("fusion", "plugin", "custom", "unknown")
@@ -66,19 +36,19 @@ _LONGEST = 4000
 _KGEN = re.compile(r"__myl_(?:bb\d+_\d+_)?([A-Za-z]\w*?)(?:_0x[0-9a-fA-F]+|_myl\d+\w*|\s.*)?$")
 # xmma and cuBLAS name the operands' types: "sm90_xmma_gemm_f16f16_f16f32_f32", "ampere_bf16_s16816gemm".
 _OPERAND = re.compile(r"(?:^|_)(bf16|fp16|f16|tf32|fp32|f32|f64|int8|i8|u8|i4|e4m3|e5m2|e2m1|fp8|fp4)(?![0-9])")
-_OPERANDS = {
-    "f16": "float16",
-    "fp16": "float16",
-    "bf16": "bfloat16",
-    **dict.fromkeys(("f32", "fp32", "tf32"), "float32"),
-    "f64": "float64",
-    **dict.fromkeys(("i8", "int8"), "int8"),
-    "u8": "uint8",
-    "i4": "int4",
-    **dict.fromkeys(("e4m3", "fp8"), "float8"),
-    "e5m2": "float8_e5m2",
-    **dict.fromkeys(("e2m1", "fp4"), "float4"),
+_OPERANDS_BY_TYPE = {
+    "float16": "f16 fp16",
+    "bfloat16": "bf16",
+    "float32": "f32 fp32 tf32",
+    "float64": "f64",
+    "int8": "i8 int8",
+    "uint8": "u8",
+    "int4": "i4",
+    "float8": "e4m3 fp8",
+    "float8_e5m2": "e5m2",
+    "float4": "e2m1 fp4",
 }
+_OPERANDS = {word: dtype for dtype, words in _OPERANDS_BY_TYPE.items() for word in words.split()}
 
 
 def tokens(text: str) -> tuple[str, ...]:

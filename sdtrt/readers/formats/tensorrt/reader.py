@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 _TAKEN = frozenset({"Name", "LayerType", "Inputs", "Outputs"})
 _MAX_DEPTH = 12
 _REBUILD = "build with --profilingVerbosity=detailed (config.profiling_verbosity = DETAILED) and export again"
-# Types of Myelin's layers; all others are TensorRT's own, whose first input tells the precision.
+# Types of Myelin's layers; all others are TensorRT's own, which compute in the type of their first input.
 _MYELIN = frozenset({"kgen", "gemm", "correlation", "fusion", "myelin", "shape_call", "maxpool", "add", "custom_layer"})
 
 

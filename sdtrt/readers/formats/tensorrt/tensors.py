@@ -1,9 +1,9 @@
-"""Tensors of TensorRT's inspector: names, sizes, and the dozens of strings that tell type and layout.
+"""Tensors of TensorRT's inspector: names, sizes, and the dozens of strings for type and layout.
 
 TensorRT 8 to 10 write one string, `Format/Datatype`: the layout in words with a type in it where the layout is known
 ("Channel major FP16 format where channel % 8 == 0"), else the type ("Half"). TensorRT 11 writes `Datatype` and
 `Format`, and `Strides` or `StrideOrder`. A type is found by the word for it, so that a new layout needs no new rule; a
-string without one ("Unknown format", "N/A due to dynamic shapes") tells no type.
+string without one ("Unknown format", "N/A due to dynamic shapes") has no type.
 """
 
 from __future__ import annotations
@@ -17,38 +17,28 @@ from sdtrt.plan.layers import TensorInfo
 from sdtrt.readers.documents import Omissions
 
 PROFILE = re.compile(r" ?\[profile (\d+)\]")
-_WORDS = {
-    "bfloat16": "bfloat16",
-    "bf16": "bfloat16",
-    "float16": "float16",
-    "fp16": "float16",
-    "half": "float16",
-    "float8": "float8",
-    "fp8": "float8",
-    "e4m3": "float8",
-    "e5m2": "float8_e5m2",
-    "e8m0": "float8_e8m0",
-    "float4": "float4",
-    "fp4": "float4",
-    "e2m1": "float4",
-    "doublecomplex": "complex128",
-    "floatcomplex": "complex64",
-    "float64": "float64",
-    "fp64": "float64",
-    "double": "float64",
-    "tf32": "float32",
-    "fp32": "float32",
-    "float": "float32",
-    **{name: name for bits in (2, 4, 8, 16, 32, 64) for name in (f"uint{bits}", f"int{bits}")},
+_WORDS_BY_TYPE = {
+    "bfloat16": "bfloat16 bf16",
+    "float16": "float16 fp16 half",
+    "float8": "float8 fp8 e4m3",
+    "float8_e5m2": "e5m2",
+    "float8_e8m0": "e8m0",
+    "float4": "float4 fp4 e2m1",
+    "complex128": "doublecomplex",
+    "complex64": "floatcomplex",
+    "float64": "float64 fp64 double",
+    "float32": "tf32 fp32 float",
     "bool": "bool",
+    **{name: name for bits in (2, 4, 8, 16, 32, 64) for name in (f"uint{bits}", f"int{bits}")},
 }
+_WORDS = {word: dtype for dtype, words in _WORDS_BY_TYPE.items() for word in words.split()}
 _WORD = re.compile("|".join(sorted(_WORDS, key=len, reverse=True)), re.I)
 _MAX_RANK, _MAX_ELEMENTS, _LONGEST = 16, 1 << 50, 200
 
 
 @lru_cache(maxsize=4096)
 def dtype_of(text: str) -> str | None:
-    """The type that a string of TensorRT's tells, by numpy's or torch's name, or None."""
+    """The type that a string of TensorRT names, by numpy's or torch's name, or None."""
     found = None if text.startswith("N/A") else _WORD.search(text)
     return None if found is None else _WORDS[found.group().lower()]
 
