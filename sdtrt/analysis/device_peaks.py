@@ -1,7 +1,7 @@
-"""What a device can do at best: from a JSON file of measured peaks, else from the vendor's data sheet by name.
+"""Peak rates of a device: from a JSON file of measured peaks, else from the vendor's data sheet by name.
 
-The percentages of peak, the bound and the milliseconds that a perfect kernel would save all stand on these figures. For
-a device that is neither measured nor listed they are unknown.
+The percentages of peak, the bound and the milliseconds that a perfect kernel would save are computed from them. For a
+device that is neither measured nor listed they are unknown.
 """
 
 from __future__ import annotations

@@ -47,7 +47,7 @@ class BudgetRow:
 class Budget:
     """The stages of one pipeline call in their order; `wall_ms` is measured, and None when the calls are assumed.
 
-    `whole` says what the total is of: an image, or one run of each engine where no engine denoises.
+    `whole` is what the total is of: an image, or one run of each engine where no engine denoises.
     """
 
     rows: tuple[BudgetRow, ...]

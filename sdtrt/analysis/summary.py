@@ -1,4 +1,4 @@
-"""The figures of one engine as a whole, and how they are written for people."""
+"""The totals of one engine, and their form as text."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Summary:
 
 
 def summarize(plan: Plan) -> Summary:
-    """Totals of one plan. Activation traffic is what all layers read and write, as far as it is known."""
+    """Totals of one plan. Activation traffic is the sum of the known inputs and outputs of all layers."""
     timed = [(ms, layer.module) for layer in plan.layers if (ms := layer.time_ms) is not None]
     layers_ms = sum_known(ms for ms, _ in timed)
     lost_ms = sum(ms for ms, module in timed if not module) if timed else None

@@ -79,7 +79,7 @@ class Group(Change):
     @property
     def precision_changed(self) -> bool:
         """Whether both sides have known precisions and they differ."""
-        # Float8 without more is E4M3 to TensorRT; torch says so.
+        # TensorRT's plain float8 is torch's float8_e4m3fn.
         return _differ(*(tuple(p.removesuffix("_e4m3fn") for p in side) for side in self.precisions))
 
     @property

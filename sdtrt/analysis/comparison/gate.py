@@ -1,8 +1,8 @@
-"""The gate: has an engine become slower, or is there a finding that must not be? For continuous integration.
+"""The regression gate of continuous integration: engines that became slower, findings of a severity.
 
 A slowdown counts when it is larger than the percentage that is allowed and larger than what noise explains
 (`noise.py`). Where only single figures were recorded, as in trtexec's averages, the noise is not known: the percentage
-alone decides then, and the check says so.
+alone decides then, and the check notes it.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""How sure a measured time is, and when a change is more than noise.
+"""The uncertainty of a measured time, and the change that noise does not explain.
 
 Times have outliers (a clock that drops, another process), so the center is the median and the spread the median
 absolute deviation, MAD. For normal noise sigma = 1.4826 MAD, and the median of n runs has the standard error
-1.2533 sigma / sqrt(n). Fewer than `MIN_RUNS` figures say nothing of noise: it is unknown then, not zero.
+1.2533 sigma / sqrt(n). From fewer than `MIN_RUNS` figures the noise is unknown, not zero.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from sdtrt.plan.sums import sum_known
 
 MIN_RUNS = 3
 SIGMA_PER_MAD = 1.4826
-# When more than half of the figures are equal, as with a coarse clock, the MAD is 0 and the mean deviation steps in.
+# When more than half of the figures are equal, as with a coarse clock, the MAD is 0 and the mean deviation replaces it.
 SIGMA_PER_MEAN_DEVIATION = 1.2533
 ERROR_OF_MEDIAN = 1.2533
 # A MAD of n normal figures is as uncertain as a standard deviation of 0.37 n.
@@ -27,7 +27,7 @@ FAMILY_RISK = 0.02
 
 @dataclass(frozen=True)
 class Estimate:
-    """A time with its standard error, None where that is unknown, and the number of runs it stands on."""
+    """A time with its standard error, None where that is unknown, and the number of runs that it is made of."""
 
     ms: float
     error_ms: float | None = None

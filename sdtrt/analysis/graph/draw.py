@@ -1,6 +1,6 @@
 """Pictures of engine graphs through Graphviz: `render_dot(to_dot(plan), "unet")` writes unet.svg.
 
-Big engines make big pictures, which Graphviz lays out slowly and nobody reads: take a part of the plan first, with
+Graphviz lays out large engines slowly, and the picture is too large to read: take a part of the plan first, with
 `subgraph`, `around` or `by_module`.
 """
 

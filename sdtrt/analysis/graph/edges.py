@@ -64,7 +64,7 @@ def one_writer_each(plan: Plan) -> Plan:
 
 
 def bindings(plan: Plan) -> tuple[tuple[TensorInfo, ...], tuple[TensorInfo, ...]]:
-    """The engine's inputs and outputs; where the plan names none, what nobody writes and what nobody reads."""
+    """The engine's inputs and outputs; where the plan names none, the tensors that no layer writes or reads."""
     if plan.inputs or plan.outputs:
         return plan.inputs, plan.outputs
     read = {tensor.name: tensor for layer in plan.layers for tensor in layer.inputs}

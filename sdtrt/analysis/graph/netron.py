@@ -1,7 +1,7 @@
 """An engine's graph as an ONNX model for Netron and other viewers: to look at, not to run.
 
-Every layer is a node of the domain `sdtrt.engine`, with the layer's operator and all that is known as attributes. ONNX
-wants one producer per tensor, and that before its readers: tensors are renamed where the engine has several, layers are
+Every layer is a node of the domain `sdtrt.engine`, with the layer's operator and all its known figures as attributes.
+ONNX requires one producer per tensor, before its readers: tensors are renamed where the engine has several, layers are
 sorted, and what a loop carries back becomes an input of the graph.
 """
 

@@ -1,4 +1,4 @@
-"""The tree of boxes in the report's graph: modules in modules, made so that no click shows a single box or hundreds."""
+"""The tree of boxes in the report's graph: nested modules, such that no click shows a single box or hundreds."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def group_tree(plan: Plan, edges: Sequence[Edge]) -> tuple[Group, list[str]]:
 
 
 def _simplify(group: Group, parent: Group, steps: dict[int, str]) -> list[Group]:
-    """What stands for `group`: nothing when its only layer can stand in `parent`, its only child, or itself.
+    """The replacement of `group`: nothing when its only layer can stand in `parent`, its only child, or itself.
 
     `steps` collects the module steps that layers brought with them.
     """

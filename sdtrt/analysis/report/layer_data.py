@@ -1,4 +1,4 @@
-"""The layer table and every layer's details as plain data, small enough to stand inside a page."""
+"""The layer table and every layer's details as plain data, small enough for one page."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Column:
 
     @property
     def number(self) -> bool:
-        """True for numbers, which stand at the right."""
+        """True for numbers, which are right-aligned."""
         return self.unit > 0
 
 

@@ -1,4 +1,4 @@
-"""The figures at the head of the page, and what the analysis does not cover, in words and numbers."""
+"""The figures at the head of the page, and the coverage of the analysis."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ class Coverage:
 
 
 def devices(analysis: Analysis) -> dict[str, dict[str, str]]:
-    """What each device that an engine ran on can do."""
+    """Peak rates of each device that an engine ran on."""
     return {elide(plan.device or "Unknown device", 80): _facts(analysis.peaks_of(plan)) for plan in analysis.plans}
 
 
 def _facts(peaks: DevicePeaks | None) -> dict[str, str]:
-    """Label to text: what the device can do, and who says so."""
+    """Peak rates of the device with their source, as label and text."""
     if peaks is None:
         return {"Peaks": "unknown: the device is neither measured nor listed"}
     facts = {"Source": elide(peaks.source), "Memory": number(peaks.gb_per_s, "GB/s")}
@@ -64,7 +64,7 @@ def tiles(analysis: Analysis) -> list[Tile]:
 
 
 def _layer_tiles(analysis: Analysis) -> list[Tile]:
-    """Figures over all layers, each as often as its engine is called."""
+    """Figures over all layers, weighted by the calls of their engine."""
     frame, budget = analysis.frame, analysis.budget
     calls = frame["component"].map({name: budget.per_image(name) for name in frame["component"].unique()})
     times = (frame["time_ms"] * calls).astype("float64")

@@ -5,7 +5,7 @@ channel blocks of another width.
 
 Why it costs: the tensor is read and written whole, and nothing is computed. Cost: the measured time.
 
-What to do: they stand where neighbors want different layouts. Use channels last at the engine's borders, and look at
+What to do: they stand where neighbors have different layouts. Use channels last at the engine's borders, and look at
 the layer on each side: often one operator without a channels-last kernel (a plugin, an odd resize) pays twice. Write
 attention so that heads are split without a transpose in memory.
 """

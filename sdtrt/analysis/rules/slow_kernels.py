@@ -8,7 +8,7 @@ No kernel reaches it: half of the figure is a good result.
 
 What to do: with TensorRT, rebuild with a higher optimization level, more workspace or more timing iterations, so that
 a better tactic is found, and compare tactics with another version. With ONNX Runtime, look at the number of threads and
-at what else ran. A long pointwise or norm layer wants fusing with its neighbors.
+at what else ran. Fuse a long pointwise or norm layer with its neighbors.
 """
 
 from __future__ import annotations

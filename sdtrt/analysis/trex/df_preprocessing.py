@@ -142,7 +142,7 @@ def clean_df(df: pd.DataFrame, inplace: bool = True) -> pd.DataFrame:
 
 
 def clean_for_display(df: pd.DataFrame) -> pd.DataFrame:
-    """A copy with the columns that one wants to see, the most important first; columns without a value are left out."""
+    """A copy with the columns of interest, the most important first; columns without a value are left out."""
     table = change_col_order(clean_df(df, inplace=False)).dropna(axis="columns", how="all")
     drop_columns(table, ("subtype", "TacticValue", "precision", "total_io_size_bytes", "macs"))
     return table

@@ -130,7 +130,7 @@ def _of(documents: Sequence[Document], role: str) -> list[Document]:
 
 
 def _doubled(documents: Sequence[Document]) -> list[str]:
-    """Files that say what another says already: the first of each kind counts."""
+    """Notes on files of a kind that was read already: the first of each kind counts."""
     found = [(role, [d.path.name for d in _of(documents, role)]) for role in ("graph", "profile", "timing")]
     return [
         f"of several {role} files {names[0]} was used, not {', '.join(names[1:])}" for role, names in found if names[1:]
