@@ -1,7 +1,7 @@
-"""What a device can do at best: from a JSON file of measured peaks, else from the vendor's data sheet by name.
+"""Peak rates of a device: from a JSON file of measured peaks, else from the vendor's data sheet by name.
 
-The percentages of peak, the bound and the milliseconds that a perfect kernel would save all stand on these figures. For
-a device that is neither measured nor listed they are unknown.
+The percentages of peak, the bound and the milliseconds that a perfect kernel would save are computed from them. For a
+device that is neither measured nor listed they are unknown.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class DevicePeaks(Record):
         return {base_type(name): rate for name, rate in rates.items()}
 
     def tflops(self, kind: str, precision: str | None) -> float | None:
-        """Peak for a layer of this kind: that of matrix units for products in its type, else of plain arithmetic."""
+        """Peak for a layer of this kind: of matrix units in its type for `MATRIX_KINDS`, else of plain arithmetic."""
         if kind in MATRIX_KINDS:
             return self.matrix_tflops.get(base_type(precision))
         return self.vector_tflops
@@ -72,9 +72,9 @@ def peaks_of(device: str | None, metadata: Mapping[str, Mapping[str, object]] | 
     Of an unlisted GPU whose trtexec metadata has bus width and memory clock, the bandwidth is known:
     2 x clock x width / 8, since its memory transfers twice a cycle.
     """
-    found = next((d for d in DEVICES if all(word in (device or "") for word in d[0])), None)
-    if found is not None:
-        words, matrix, vector, bandwidth = found
+    specs = next((row for row in DEVICES if all(word in (device or "") for word in row[0])), None)
+    if specs is not None:
+        words, matrix, vector, bandwidth = specs
         return DevicePeaks(
             device=device or " ".join(words),
             source="data sheet",
@@ -86,10 +86,8 @@ def peaks_of(device: str | None, metadata: Mapping[str, Mapping[str, object]] | 
     facts = (metadata or {}).get("device", {})
     width, clock = facts.get("Memory Bus Width (bits)", facts.get("Memory Bus Width")), _clock(facts)
     if isinstance(width, int | float) and clock is not None and width > 0 and clock > 0:
-        source = "memory clock and bus width"
-        return DevicePeaks(
-            device=device or "GPU", source=source, gb_per_s=width / 8 * clock * 2, launch_us=GPU_LAUNCH_US
-        )
+        source, bandwidth = "memory clock and bus width", width / 8 * clock * 2
+        return DevicePeaks(device=device or "GPU", source=source, gb_per_s=bandwidth, launch_us=GPU_LAUNCH_US)
     return None
 
 

@@ -1,4 +1,4 @@
-"""Names from files made harmless for what they are written into: XML, Markdown tables and spreadsheets."""
+"""Names from files escaped for XML, Markdown tables and spreadsheets."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\n")
 
 
 def legal(text: str) -> str:
-    """The text with what XML cannot hold replaced by the character that stands for such."""
+    """The text with characters that XML cannot hold replaced by U+FFFD."""
     return _ILLEGAL.sub("\ufffd", text)
 
 
 def spreadsheet(text: str) -> str:
-    """The text with an apostrophe before it where a spreadsheet would take it for a formula."""
+    """The text with an apostrophe before it where a spreadsheet would read a formula."""
     text = legal(text).replace("\r", "\n")  # a bare \r ends a row of CSV for some readers and is not quoted by writers
     return f"'{text}" if text.startswith(_FORMULA) else text
 

@@ -1,9 +1,9 @@
-"""Findings: what the rules of `sdtrt.analysis.rules` have to say about the engines, the dearest first.
+"""Findings: what the rules of `sdtrt.analysis.rules` report about the engines, the most expensive first.
 
-A rule finds a cost in one run of an engine. Here it becomes milliseconds of an image, by the calls of the engine and
+A rule gives a cost in one run of an engine. Here it becomes milliseconds of an image, by the calls of the engine and
 the time that they took in the image, and a severity by its share of the time of all engines in an image: high from 5 %,
-medium from 1 %, low below and where the cost is not known, unless the rule says otherwise. Findings may name the same
-layer for different reasons, so their costs do not add up.
+medium from 1 %, low below and where the cost is unknown, unless the rule sets one. Findings may name the same layer
+for different reasons, so their costs do not add up.
 """
 
 from __future__ import annotations
@@ -12,14 +12,11 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
-
-import pandas as pd
+from inspect import getdoc
 
 from sdtrt import registry
-from sdtrt.analysis.device_peaks import DevicePeaks
 from sdtrt.analysis.image_budget import Budget
-from sdtrt.analysis.rule_support.view import Found, Severity, View
-from sdtrt.plan.layers import Plan
+from sdtrt.analysis.rule_support.view import Diagnostic, Severity, View
 
 RULES = "sdtrt.analysis.rules"
 HIGH_PCT, MEDIUM_PCT = 5.0, 1.0
@@ -43,43 +40,46 @@ class Finding:
 
 @dataclass(frozen=True)
 class Rule:
-    """One rule with the parts of its docstring. One of a later turn sees which layers earlier ones named."""
+    """One rule with its docstring and the three parts of it. Rules of a lower order run first."""
 
     name: str
     title: str
+    explanation: str
     finds: str
     costs: str
     advice: str
-    turn: int
-    find: Callable[[View], Iterator[Found]]
+    order: int
+    find: Callable[[View], Iterator[Diagnostic]]
 
 
 @cache
 def rules() -> tuple[Rule, ...]:
     """All rules, in the order in which they run."""
-    return tuple(sorted(map(_rule, registry.names(RULES)), key=lambda rule: (rule.turn, rule.name)))
+    found = [rule for name in registry.names(RULES) for rule in _rules_of(name)]
+    return tuple(sorted(found, key=lambda rule: (rule.order, rule.name)))
 
 
-def findings(
-    plans: Sequence[Plan], frame: pd.DataFrame, budget: Budget, peaks_of: Callable[[Plan], DevicePeaks | None]
-) -> tuple[Finding, ...]:
-    """What all rules find in all plans, by cost of an image; what has no known cost is last.
-
-    `frame` is the layer table of the plans, `budget` says how often and how long they run, `peaks_of` what a plan's
-    device can do. `Analysis.findings` has them all.
-    """
-    views = list(_views(plans, frame, budget, peaks_of))
+def findings(views: Sequence[View], budget: Budget) -> tuple[Finding, ...]:
+    """The findings of all rules in all engines, by cost of an image; those of unknown cost are last."""
     whole_ms = sum((view.layers_ms or 0) * budget.per_image(view.plan.component) for view in views)
-    found = [finding for view in views for finding in _of_engine(view, budget, whole_ms)]
-    return tuple(sorted(found, key=_dearest_first))
+    found = [finding for view in views for finding in _findings_of(view, budget, whole_ms)]
+    return tuple(sorted(found, key=_by_cost))
 
 
-def _rule(name: str) -> Rule:
+def _rules_of(name: str) -> list[Rule]:
+    """The rules of one file: those that its TITLES name, else the file itself as one."""
     module = registry.load(RULES, name)
-    texts = (module.__doc__ or "").partition("What it finds:")[2]
-    finds, costs, advice = re.split(r"Why it costs:|What to do:", texts)
-    finds, costs, advice = (_sentences(text) for text in (finds, costs, advice))
-    return Rule(name, module.TITLE, finds, costs, advice, getattr(module, "TURN", 0), module.find)
+    if not hasattr(module, "TITLES"):
+        return [_rule(name, module.TITLE, module, module.find)]
+    functions = ((function, title, getattr(module, function)) for function, title in module.TITLES.items())
+    return [_rule(function, title, find, find) for function, title, find in functions]
+
+
+def _rule(name: str, title: str, documented: object, find: Callable[[View], Iterator[Diagnostic]]) -> Rule:
+    explanation = getdoc(documented) or ""
+    parts = re.split(r"What it finds:|Why it costs:|What to do:", explanation)[1:]
+    finds, costs, advice = map(_sentences, parts)
+    return Rule(name, title, explanation, finds, costs, advice, getattr(documented, "ORDER", 0), find)
 
 
 def _sentences(text: str) -> str:
@@ -87,23 +87,11 @@ def _sentences(text: str) -> str:
     return joined[:1].upper() + joined[1:]
 
 
-def _views(
-    plans: Sequence[Plan], frame: pd.DataFrame, budget: Budget, peaks_of: Callable[[Plan], DevicePeaks | None]
-) -> Iterator[View]:
-    start = 0
-    for plan in plans:
-        rows = frame.iloc[start : start + len(plan.layers)]
-        start += len(plan.layers)
-        calls = budget.calls_of(plan.component)
-        # One call that was assumed and not counted may be one of many steps.
-        yield View(plan, rows, peaks_of(plan), None if budget.assumed and calls == 1 else calls)
-
-
-def _of_engine(view: View, budget: Budget, whole_ms: float) -> Iterator[Finding]:
+def _findings_of(view: View, budget: Budget, whole_ms: float) -> Iterator[Finding]:
     component = view.plan.component
     for rule in rules():
         for found in rule.find(view):
-            view.named.update(found.layers)
+            view.reported.update(found.layers)
             per_image = None if found.cost_ms is None else found.cost_ms * budget.per_image(component)
             yield Finding(
                 rule=rule.name,
@@ -123,7 +111,7 @@ def _severity(cost_ms: float | None, whole_ms: float) -> Severity:
     return "high" if pct >= HIGH_PCT else "medium" if pct >= MEDIUM_PCT else "low"
 
 
-def _dearest_first(finding: Finding) -> tuple[float, float, str, str]:
+def _by_cost(finding: Finding) -> tuple[float, float, str, str]:
     costs = (finding.cost_per_image_ms, finding.cost_ms)
     image, run = (float("inf") if cost is None else -cost for cost in costs)
     return image, run, finding.component, finding.rule

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from statistics import median
 
 from sdtrt.plan.image_timing import ImageRun
 from sdtrt.plan.layers import Plan
+from sdtrt.plan.sums import sum_complete, sum_known
 
 # diffusers' default for Stable Diffusion.
 ASSUMED_STEPS = 50
@@ -47,7 +47,7 @@ class BudgetRow:
 class Budget:
     """The stages of one pipeline call in their order; `wall_ms` is measured, and None when the calls are assumed.
 
-    `whole` says what the total is of: an image, or one run of each engine where no engine denoises.
+    `whole` is what the total is of: an image, or one run of each engine where no engine denoises.
     """
 
     rows: tuple[BudgetRow, ...]
@@ -62,8 +62,8 @@ class Budget:
         """The wall time, else the sum of the stages; None when the time of a stage that runs is not known."""
         if self.wall_ms is not None:
             return self.wall_ms
-        known = [row.total_ms for row in self.rows if row.calls]
-        return _sum(known)
+        totals = [row.total_ms for row in self.rows if row.calls]
+        return sum_complete(totals) if totals else None
 
     @property
     def total_of(self) -> str:
@@ -104,13 +104,13 @@ def _assumed(plans: Sequence[Plan]) -> Budget:
     rows = []
     for plan in plans:
         calls = assumed_calls(plan.component) if pipeline else 1
-        profiled, layers = _profiled(plan), _layers(plan)
+        profiled, layers = plan.wall_ms, _layers(plan)
         known = layers if profiled is None else profiled
         note = "sum of its layers, the wall time was not measured" if profiled is None and layers is not None else ""
         note = note if calls else "not called for text to image"
         total = 0.0 if not calls else None if known is None else known * calls
         rows.append(BudgetRow(plan.component, calls, known, total, None, note, profiled, layers))
-    whole = _sum([row.total_ms for row in rows])
+    whole = sum_complete(row.total_ms for row in rows)
     steps = ASSUMED_STEPS if pipeline else 1
     return Budget(_shared(rows, whole), None, steps, assumed=True, whole="image" if pipeline else "run")
 
@@ -120,7 +120,7 @@ def _recorded(plans: Sequence[Plan], run: ImageRun) -> Budget:
     rows = []
     for name in dict.fromkeys((*known, *run.engines)):
         calls, plan = run.engines.get(name), known.get(name)
-        profiled, layers = (None, None) if plan is None else (_profiled(plan), _layers(plan))
+        profiled, layers = (None, None) if plan is None else (plan.wall_ms, _layers(plan))
         note = "" if plan else "recorded, but there is no plan of it"
         if calls is None:
             rows.append(BudgetRow(name, 0, None, 0.0, None, "not called for this image", profiled, layers))
@@ -145,15 +145,5 @@ def _shared(rows: Sequence[BudgetRow], whole: float | None) -> tuple[BudgetRow, 
     return tuple(r if r.total_ms is None else replace(r, share_pct=100 * r.total_ms / whole) for r in rows)
 
 
-def _profiled(plan: Plan) -> float | None:
-    return median(plan.wall_times_ms) if plan.wall_times_ms else None
-
-
 def _layers(plan: Plan) -> float | None:
-    times = [ms for layer in plan.layers if (ms := layer.time_ms) is not None]
-    return sum(times) if times else None
-
-
-def _sum(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) if known and len(known) == len(values) else None
+    return sum_known(layer.time_ms for layer in plan.layers)

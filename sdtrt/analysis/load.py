@@ -1,4 +1,4 @@
-"""One way in: whatever describes engines on disk, made into an `Analysis`.
+"""load(): an `Analysis` of the files that describe engines.
 
 A bundle, a component's folder, a plan.json, a folder with the files of trtexec or TREx, any one of those files (its
 siblings are found by name), a profile of ONNX Runtime, or a list of these. `sdtrt.readers` has the formats.
@@ -26,7 +26,7 @@ from sdtrt.readers.documents import Document, parse
 
 StrPath = str | os.PathLike[str]
 PLAN = "plan.json"
-# What programs put into file names to tell an engine's files apart; the rest is the engine's name.
+# Words that programs append to file names to distinguish an engine's files; the rest is the engine's name.
 _ROLES = re.compile(
     r"(?:export)?(?:layer_?info|layers?|graph|profile|timings?|times|metadata|build)(?![a-z])", re.IGNORECASE
 )
@@ -45,19 +45,22 @@ def load(
     run: ImageRun | StrPath | None = None,
     peaks: DevicePeaks | StrPath | None = None,
 ) -> Analysis:
-    """Read engines and what belongs to them.
+    """Read engines and the files that belong to them.
 
     Args:
-        source: where they are; several engines as a list.
+        source: the path of an engine or a bundle; several as a list.
         onnx: the ONNX file that the engine was built from, or such files by component. Layers then have the FLOPs,
             weights and modules of the nodes that they implement.
-        shapes: sizes of the ONNX inputs; those at which the engine was run where its files tell.
+        shapes: sizes of the ONNX inputs; those of the engine's files by default.
         profile: optimization profile of a TensorRT engine that has several.
         run: a timed image, as object or file; a bundle's own otherwise.
         peaks: peak rates of the device, as object or file; looked up by the device's name otherwise.
 
-    Raises PlanError when a file is missing, unknown or wrong, BundleError for a damaged bundle, GraphError for an ONNX
-    file that cannot be priced or is not the engine's, ConfigError for an engine or input that does not exist.
+    Raises:
+        PlanError: a file is missing, of an unknown format or wrong.
+        BundleError: the bundle is damaged.
+        GraphError: the costs of an ONNX file are unknown, or it is not the engine's.
+        ConfigError: an engine or input that is named does not exist.
     """
     sources = [source] if isinstance(source, str | os.PathLike) else list(source)
     found = [_read(Path(one), profile) for one in sources]
@@ -145,7 +148,7 @@ def _has_layers(documents: Iterable[Document]) -> bool:
 
 
 def _sibling(path: Path) -> Document | None:
-    """A file that was not asked for by name: one that is no JSON counts only if its name says that it should be."""
+    """A file beside the one that was named, or None if it is not JSON; an error if its ending promises a report."""
     try:
         return parse(path)
     except PlanError:

@@ -1,4 +1,4 @@
-"""What the engines of a bundle take on disk and in memory, as its manifest has it: a row per engine and profile."""
+"""Disk and memory use of a bundle's engines by its manifest: a row per engine and profile."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class MemoryRow:
 
 
 def memory(plans: Sequence[Plan], manifest: Manifest | None) -> tuple[MemoryRow, ...]:
-    """Rows of all plans that are the manifest's, as far as anything is known of them."""
+    """Rows of all plans that the manifest has, without those of which nothing is known."""
     components = manifest.components if manifest else {}
     built = [(components[plan.component], plan) for plan in plans if plan.component in components]
     return tuple(row for pair in built for row in _rows(*pair) if set(row.figures()) != {None})

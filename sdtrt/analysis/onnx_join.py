@@ -17,14 +17,15 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 
 def join_onnx(plan: Plan, path: Path, shapes: Shapes | None = None) -> Plan:
-    """`plan` with the costs of the file's nodes at `shapes`; sizes that are not given are those that the plan knows.
+    """`plan` with the costs of the file's nodes at `shapes`; other sizes are those of the plan.
 
-    Raises GraphError when the file cannot be priced, or when it has nothing in common with the engine.
+    Raises:
+        GraphError: the costs of the file are unknown, or it has no node in common with the engine.
     """
     from sdtrt import costs
 
     graph = costs.graph_costs(path, {**plan.shapes, **(shapes or {})}, strict=False)
-    own = {name: shape for name, shape in (shapes or {}).items() if name in graph.tensors}
+    joined_shapes = {name: shape for name, shape in (shapes or {}).items() if name in graph.tensors}
     join = costs.join
     if plan.backend in readers.names():
         join = getattr(readers.load(plan.backend), "join", join)
@@ -32,10 +33,10 @@ def join_onnx(plan: Plan, path: Path, shapes: Shapes | None = None) -> Plan:
     _check_kinship(joined, graph, path)
     notes = tuple(
         f"{name} is priced at {_text(shape)}, but the engine's files say {_text(plan.shapes[name])}"
-        for name, shape in own.items()
+        for name, shape in joined_shapes.items()
         if plan.shapes.get(name, shape) != shape
     )
-    return joined.model_copy(update={"shapes": {**plan.shapes, **own}, "notes": (*joined.notes, *notes)})
+    return joined.model_copy(update={"shapes": {**plan.shapes, **joined_shapes}, "notes": (*joined.notes, *notes)})
 
 
 def check_names(plans: list[Plan], onnx: Mapping[str, object], shapes: Shapes) -> None:
@@ -53,7 +54,7 @@ def check_names(plans: list[Plan], onnx: Mapping[str, object], shapes: Shapes) -
 
 
 def names_of(plan: Plan) -> tuple[str, str]:
-    """The component, also without the folder that tells equal names apart."""
+    """The component, and the component without the folder that distinguishes equal names."""
     return plan.component, plan.component.rpartition("/")[2]
 
 

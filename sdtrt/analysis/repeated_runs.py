@@ -17,7 +17,7 @@ def merge_runs(plans: Sequence[Plan]) -> Plan:
     """The first plan with the times of all.
 
     From three runs on, each counts with one figure, its median: the iterations of a run share clock and temperature, so
-    they tell less than they seem to. Of two runs all iterations are taken. Raises ConfigError when a layer of the first
+    they are not independent. Of two runs all iterations are taken. Raises ConfigError when a layer of the first
     is missing in another: then they are not runs of one engine.
     """
     if len(plans) == 1:

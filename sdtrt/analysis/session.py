@@ -1,7 +1,7 @@
-"""The analysis: what was read, once, and what every table, plot, rule and renderer takes.
+"""Analysis: the plans that were read, the tables made of them, and the input of every plot, rule and renderer.
 
-Capture, then a saved session, then pure renderers: an `Analysis` is made from files, computes its tables when they are
-first asked for, and never changes.
+Capture, then a saved session, then pure renderers: an `Analysis` is made from files, computes its tables on first
+access, and never changes.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from sdtrt.analysis.findings import Finding, findings
 from sdtrt.analysis.frame import to_frame
 from sdtrt.analysis.image_budget import Budget, budget
 from sdtrt.analysis.memory import MemoryRow, memory
+from sdtrt.analysis.rule_support.view import View
 from sdtrt.analysis.summary import Summary, summarize
 from sdtrt.bundle.manifest import Manifest
 from sdtrt.plan.image_timing import ImageRun
@@ -57,5 +58,13 @@ class Analysis:
 
     @cached_property
     def findings(self) -> tuple[Finding, ...]:
-        """What the rules found, the dearest first."""
-        return findings(self.plans, self.frame, self.budget, self.peaks_of)
+        """Findings of the rules, the most expensive first."""
+        views, start = [], 0
+        for plan in self.plans:
+            rows = self.frame.iloc[start : start + len(plan.layers)]
+            start += len(plan.layers)
+            calls = self.budget.calls_of(plan.component)
+            # One call that was assumed and not counted may be one of many steps.
+            known_calls = None if self.budget.assumed and calls == 1 else calls
+            views.append(View(plan, rows, self.peaks_of(plan), known_calls))
+        return findings(views, self.budget)

@@ -1,12 +1,12 @@
-"""The figures of one engine as a whole, and how they are written for people."""
+"""The totals of one engine, and their form as text."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from math import isfinite
-from statistics import median
 
 from sdtrt.plan.layers import Plan
+from sdtrt.plan.sums import sum_known
 
 
 @dataclass(frozen=True)
@@ -53,12 +53,11 @@ class Summary:
 
 
 def summarize(plan: Plan) -> Summary:
-    """Totals of one plan. Activation traffic is what all layers read and write, as far as it is known."""
+    """Totals of one plan. Activation traffic is the sum of the known inputs and outputs of all layers."""
     timed = [(ms, layer.module) for layer in plan.layers if (ms := layer.time_ms) is not None]
-    layers_ms = sum(ms for ms, _ in timed) if timed else None
+    layers_ms = sum_known(ms for ms, _ in timed)
     lost_ms = sum(ms for ms, module in timed if not module) if timed else None
-    wall_ms = median(plan.wall_times_ms) if plan.wall_times_ms else None
-    activations = [size for layer in plan.layers if (size := layer.io_bytes) is not None]
+    activations = sum_known(layer.io_bytes for layer in plan.layers)
     gflop = None if plan.total_flops is None else plan.total_flops / 1e9
     return Summary(
         component=plan.component,
@@ -70,14 +69,14 @@ def summarize(plan: Plan) -> Summary:
         layers=len(plan.layers),
         untimed_layers=len(plan.layers) - len(timed),
         unattributed_layers=sum(not layer.module for layer in plan.layers),
-        wall_ms=wall_ms,
+        wall_ms=plan.wall_ms,
         layers_ms=layers_ms,
         unattributed_ms=lost_ms,
         attributed_pct=100 - 100 * lost_ms / layers_ms if lost_ms is not None and layers_ms else None,
         weight_mb=None if plan.total_weight_bytes is None else plan.total_weight_bytes / 1e6,
-        activation_mb=sum(activations) / 1e6 if activations else None,
+        activation_mb=None if activations is None else activations / 1e6,
         gflop=gflop,
-        gflop_per_s=gflop / wall_ms * 1e3 if gflop is not None and wall_ms else None,
+        gflop_per_s=gflop / plan.wall_ms * 1e3 if gflop is not None and plan.wall_ms else None,
     )
 
 

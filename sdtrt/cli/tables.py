@@ -122,7 +122,7 @@ def _slowest(analysis: Analysis) -> None:
 
 def show_comparison(comparison: Comparison) -> None:
     """Totals of each engine and the modules that changed most."""
-    from sdtrt.analysis.comparison.text import changed, figures, totals_of
+    from sdtrt.analysis.comparison.text import figures, largest_changes, totals_of
 
     numbers = ("before", "after", "ms", "%", "speed-up")
     out.print(f"[bold]{safe(comparison.baseline, 34)}[/] → [bold]{safe(comparison.candidate, 34)}[/]")
@@ -130,7 +130,7 @@ def show_comparison(comparison: Comparison) -> None:
     for engine in comparison.engines:
         for what, change in totals_of(engine):
             grid.add_row(f"{safe(engine.component, 22)}, {what}", *figures(change))
-        for row in changed(engine, TOP)[1]:
+        for row in largest_changes(engine, TOP)[1]:
             grid.add_row(f"  {safe(row.name, 30)}", *figures(row))
     out.print(grid)
     for engine in comparison.engines:

@@ -1,22 +1,22 @@
-"""What a graph costs at a shape, node by node, and how engine layers take their share of it.
+"""FLOPs and bytes of every node of a graph at given shapes, and their division among the layers of an engine.
 
-`graph_costs` prices an ONNX file, `fx_costs` a traced graph of torch; `join` hands the prices to the layers of a plan,
-and `payers_of` says who pays for which node. Weights are never read. The onnx package is loaded when a graph is to be
-priced: reports do without it.
+`graph_costs` computes them for an ONNX file, `fx_costs` for a traced graph of torch. `join` gives each layer of a plan
+the costs of the nodes that it implements; `layers_of_nodes` lists the layers that share a node. Weights are never read.
+The onnx package is imported on first use, so that reports do without it.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sdtrt.costs._join import join, payers_of
+from sdtrt.costs._join import join, layers_of_nodes
 
 if TYPE_CHECKING:
     from sdtrt.costs._fx import fx_costs
     from sdtrt.costs._graph import GraphCosts, graph_costs
     from sdtrt.costs.peak_memory import peak_bytes
 
-__all__ = ["GraphCosts", "fx_costs", "graph_costs", "join", "payers_of", "peak_bytes"]
+__all__ = ["GraphCosts", "fx_costs", "graph_costs", "join", "layers_of_nodes", "peak_bytes"]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""Attention written out in an ONNX graph: a product, scaling and masking, a softmax, and a second product.
+"""Attention written out in an ONNX graph: a matmul, scaling and masking, a softmax, and a second matmul.
 
 sdtrt's own exports name these nodes ("/sdpa/"); the graphs of other exporters are recognized by their form.
 """
@@ -10,8 +10,8 @@ from collections.abc import Iterator
 
 import onnx
 
-_PRODUCTS = frozenset({"MatMul", "FusedMatMul"})
-# What may stand between a product and the softmax, or between the softmax and the second product.
+_MATMULS = frozenset({"MatMul", "FusedMatMul"})
+# Operators between a matmul and the softmax, and between the softmax and the second matmul.
 _BEFORE = frozenset({"Mul", "Div", "Add", "Sub", "Cast", "Where", "Clip"})
 _AFTER = frozenset({"Cast", "Where", "IsNaN", "Dropout"})
 
@@ -28,28 +28,28 @@ def attention_nodes(graph: onnx.GraphProto) -> set[str]:
     for softmax in (n for n in graph.node if n.op_type == "Softmax"):
         before = list(_upwards(softmax, producers))
         after = list(_downwards(softmax, users))
-        scores = [n for n in before if n.op_type in _PRODUCTS and not weights & set(n.input)]
-        values = [n for n in after if n.op_type in _PRODUCTS and not weights & set(n.input)]
+        scores = [n for n in before if n.op_type in _MATMULS and not weights & set(n.input)]
+        values = [n for n in after if n.op_type in _MATMULS and not weights & set(n.input)]
         if scores and values:
             found |= {n.name for n in (softmax, *before, *after)}
     return found
 
 
 def _upwards(node: onnx.NodeProto, producers: dict[str, onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
-    """What leads to `node`, up to and with the first product on the main path."""
+    """Nodes before `node`, up to and with the first matmul on the main path."""
     while (above := producers.get(next(iter(_main(node, producers)), ""))) is not None:
-        if above.op_type not in _BEFORE | _PRODUCTS:
+        if above.op_type not in _BEFORE | _MATMULS:
             return
         yield above
-        if above.op_type in _PRODUCTS:
+        if above.op_type in _MATMULS:
             return
         node = above
 
 
 def _main(node: onnx.NodeProto, producers: dict[str, onnx.NodeProto]) -> Iterator[str]:
-    """Inputs of `node` that a product or another step of the scores computes: masks and scales are passed over."""
+    """Inputs of `node` that a matmul or another operator of the scores computes: masks and scales are skipped."""
     for name in node.input:
-        if name in producers and producers[name].op_type in _BEFORE | _PRODUCTS:
+        if name in producers and producers[name].op_type in _BEFORE | _MATMULS:
             yield name
 
 
@@ -57,8 +57,8 @@ def _downwards(node: onnx.NodeProto, users: dict[str, list[onnx.NodeProto]]) -> 
     stack, seen = [node], {node.name}
     while stack:
         for below in (u for name in stack.pop().output for u in users[name] if u.name not in seen):
-            if below.op_type in _AFTER | _PRODUCTS:
+            if below.op_type in _AFTER | _MATMULS:
                 seen.add(below.name)
                 yield below
-                if below.op_type not in _PRODUCTS:
+                if below.op_type not in _MATMULS:
                     stack.append(below)

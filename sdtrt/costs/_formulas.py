@@ -1,4 +1,4 @@
-"""What one ONNX node costs at a shape: floating-point operations and bytes moved.
+"""FLOPs and bytes of one ONNX node at concrete shapes.
 
 FLOPs, a multiply-add being two:
 
@@ -12,10 +12,10 @@ FLOPs, a multiply-add being two:
 - Copies, casts, transposes, shapes: 0.
 
 Bytes moved: each distinct input and output once, at its own type, as if nothing were fused or cached; an operator that
-picks elements reads what it gives, not the table it picks from. Views (Reshape and the like) move nothing.
+selects elements reads as many as it writes, not the whole table. Views (Reshape and the like) move nothing.
 
 A node that depends on weights and constants alone, or only computes shapes, costs nothing: engines compute it once or
-on the host. `sdtrt.costs.graph_costs` decides that, and who pays for a weight.
+on the host. `sdtrt.costs.graph_costs` decides that, and which node a weight counts for.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ PER_ELEMENT = {
     "Gelu": 5,  # 0.5 x (1 + erf(x / sqrt 2))
 }
 FREE: frozenset[Kind] = frozenset({"reformat", "copy", "shape"})
-_PICKS = frozenset({"Gather", "GatherND", "GatherElements", "Slice", "Split"})
-# Contractions and control flow for which no formula is written: a cost of one per element would be a lie.
-_UNPRICED = frozenset(
+_SELECTS = frozenset({"Gather", "GatherND", "GatherElements", "Slice", "Split"})
+# Contractions and control flow without a formula here: one operation per element would be wrong.
+_WITHOUT_FORMULA = frozenset(
     {"ConvInteger", "DeformConv", "Einsum", "MatMulInteger", "QLinearConv", "QLinearMatMul"}
     | {"DFT", "Det", "GRU", "If", "LSTM", "Loop", "RNN", "STFT", "Scan"}
 )
@@ -56,7 +56,7 @@ def is_view(op: str) -> bool:
 
 def flops(node: onnx.NodeProto, facts: Mapping[str, Fact]) -> int:
     """Operations of one node; GraphError for an operator without a formula."""
-    if node.op_type in _UNPRICED:
+    if node.op_type in _WITHOUT_FORMULA:
         raise GraphError(f"the cost of the node {node.name} is not known", slug="cost-unknown", received=node.op_type)
     if formula := _FORMULAS.get(node.op_type):
         return formula(node, facts)
@@ -81,7 +81,7 @@ def _matmul(node: onnx.NodeProto, facts: Mapping[str, Fact]) -> int:
 
 def _attention(node: onnx.NodeProto, facts: Mapping[str, Fact]) -> int:
     query, key = (facts[name] for name in node.input[:2])
-    # The fifth input of MultiHeadAttention is a mask; what has a past there is not known, see `_shapes`.
+    # The fifth input of MultiHeadAttention is a mask; `_shapes` refuses one with a past.
     past = [facts[name].shape[-2] for name in node.input[4:5] if name and node.op_type == "Attention"]
     return 2 * (key.shape[-2] + sum(past)) * (query.elements + facts[node.output[0]].elements)
 
@@ -100,6 +100,6 @@ def bytes_moved(node: onnx.NodeProto, facts: Mapping[str, Fact]) -> int:
     """Bytes read and written by one node on its own."""
     written = sum(facts[name].nbytes for name in node.output if name)
     inputs = dict.fromkeys(name for name in node.input if name)
-    if node.op_type in _PICKS:
+    if node.op_type in _SELECTS:
         return 2 * written + sum(facts[name].nbytes for name in inputs if name != node.input[0])
     return written + sum(facts[name].nbytes for name in inputs)

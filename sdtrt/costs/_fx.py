@@ -1,13 +1,15 @@
-"""fx_costs(): what each node of a traced graph of torch costs, in the words and by the formulas of `graph_costs`.
+"""fx_costs(): FLOPs and bytes of each node of a traced graph of torch, by the formulas of `graph_costs`.
 
 Operators of torch are named as the ONNX operators that do the same, so that kinds, rules and reports need one
-vocabulary. A view moves nothing; an operator that is not known has no cost, and a note says so.
+vocabulary. A view moves nothing; an operator without a formula has no cost, and a note lists it. The formulas of
+`torch.utils.flop_counter` do not replace these: they know no bias, no norm and no kernel of `sdtrt::`, and count
+`linear` and `conv2d` only after decomposition. Where both have a formula, a test compares them.
 """
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -62,42 +64,52 @@ _NAMES: dict[str, str] = {
     "inductor_force_stride_order",
 }
 _OPS = {aten: op for op, names in _NAMES.items() for aten in names.split()}
-# The indices of arguments that are added: a bias, and what else.
-_ADDED = {"linear": (2,), "conv2d": (2,), "convolution": (2,), "_scaled_mm": (4,), "gated": (4,), "conv3x3": (4, 6)}
+# Indices of the arguments that are added to the result, such as a bias.
+_ADDEND_ARGUMENTS = {
+    "linear": (2,),
+    "conv2d": (2,),
+    "convolution": (2,),
+    "_scaled_mm": (4,),
+    "gated": (4,),
+    "conv3x3": (4, 6),
+}
 _VIEWS = frozenset({"Reshape", "Transpose", "Unsqueeze", "Squeeze", "Split", "Slice", "Expand", "Range", "Identity"})
 _INNER = "inner"  # the wrappers of `models` keep the checkpoint's module under this name
 
 
-def fx_costs(module: torch.fx.GraphModule, given: Mapping[str, Tensor], weights: frozenset[str]) -> GraphCosts:
-    """Price a flat graph whose placeholders are `given`, real or fake; those called `weights` are no activations."""
-    values = _values(module, given)
+def fx_costs(module: torch.fx.GraphModule, inputs: Mapping[str, Tensor], weights: frozenset[str]) -> GraphCosts:
+    """Costs of the nodes of a flat graph.
+
+    Args:
+        module: the graph.
+        inputs: a tensor, real or fake, for each placeholder, by its name.
+        weights: names of the placeholders that are weights and no activations.
+    """
+    values = _values(module, inputs)
     nodes, reads = {}, {}
-    behind = {n: n for n in weights}  # a weight, or a view of one, to the weight
-    unread = {n: _bytes(values[n]) for n in weights}  # of a weight, read once by whoever comes first
-    unknown: list[str] = []
-    for node in _calls(module):
+    weight_of = {n: n for n in weights}  # of a weight itself, and of each view of one
+    unread_bytes = {n: _bytes(values[n]) for n in weights}  # of a weight: its first reader has them
+    for node in (n for n in module.graph.nodes if n.op == "call_function"):
         sources = [s.name for s in node.all_input_nodes]
-        op, cost = _op(node), _cost(node, values)
-        taken = 0
+        op = _op(node)
+        weight_bytes = 0
         if op not in _VIEWS:
-            for place in filter(behind.__contains__, sources):
-                part = min(_bytes(values[place]), unread[behind[place]])
-                unread[behind[place]] -= part
-                taken += part
-        elif op != "Range" and len(sources) == 1 and sources[0] in behind:
-            behind[node.name] = behind[sources[0]]
-        if cost[0] is None:
-            unknown.append(op)
+            for source in filter(weight_of.__contains__, sources):
+                read = min(_bytes(values[source]), unread_bytes[weight_of[source]])
+                unread_bytes[weight_of[source]] -= read
+                weight_bytes += read
+        elif op != "Range" and len(sources) == 1 and sources[0] in weight_of:
+            weight_of[node.name] = weight_of[sources[0]]
         nodes[node.name] = NodeCost(
             name=node.name,
             op=op,
             kind=kind_of(op),
             module=_module(node),
-            flops=cost[0],
-            bytes_moved=cost[1],
-            weight_bytes=taken,
+            flops=_flops(op, node, values),
+            bytes_moved=_bytes_moved(op, node, values),
+            weight_bytes=weight_bytes,
         )
-        reads[node.name] = tuple(n for n in sources if n not in behind)
+        reads[node.name] = tuple(n for n in sources if n not in weight_of)
     tensors = {n: _info(n, v) for n, v in values.items() if n not in weights}
     (output,) = module.graph.find_nodes(op="output")
     return GraphCosts(
@@ -106,30 +118,26 @@ def fx_costs(module: torch.fx.GraphModule, given: Mapping[str, Tensor], weights:
         reads=reads,
         writes={n: (n,) for n in nodes},
         outputs=frozenset(n.name for n in output.all_input_nodes),
-        notes=_notes(unknown),
+        notes=_notes([c.op for c in nodes.values() if c.flops is None]),
     )
 
 
-def _calls(module: torch.fx.GraphModule) -> Iterator[Node]:
-    return (n for n in module.graph.nodes if n.op == "call_function")
-
-
-def _values(module: torch.fx.GraphModule, given: Mapping[str, Tensor]) -> dict[str, Any]:
-    """What every node returns, without computing anything."""
+def _values(module: torch.fx.GraphModule, inputs: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Fake tensors that the nodes return: shapes and types without computing."""
     import torch
     from torch._subclasses.fake_tensor import FakeTensorMode
 
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
 
-    class Watching(torch.fx.Interpreter):
+    class Recorder(torch.fx.Interpreter):
         def run_node(self, n: Node) -> Any:
-            found[n.name] = made = super().run_node(n)
-            return made
+            values[n.name] = super().run_node(n)
+            return values[n.name]
 
     with FakeTensorMode(allow_non_fake_inputs=True) as mode, torch.no_grad():
         names = [n.name for n in module.graph.find_nodes(op="placeholder")]
-        Watching(module).run(*[mode.from_tensor(given[n]) for n in names])
-    return found
+        Recorder(module).run(*[mode.from_tensor(inputs[n]) for n in names])
+    return values
 
 
 def _op(node: Node) -> str:
@@ -142,31 +150,30 @@ def _name(node: Node) -> str:
     return str(getattr(getattr(node.target, "overloadpacket", None), "__name__", node.target))
 
 
-def _cost(node: Node, values: Mapping[str, Any]) -> tuple[int | None, int | None]:
-    """(FLOPs, bytes moved); None for what no formula is known for."""
-    op, made = _op(node), values[node.name]
-    given = [values[s.name] for s in node.all_input_nodes]
-    moved = 0 if op in _VIEWS else _bytes(made) + sum(_bytes(v) for v in given)
-    if op == "Gather":
-        moved = 2 * _bytes(made)
-    return _flops(op, node, values), moved
+def _bytes_moved(op: str, node: Node, values: Mapping[str, Any]) -> int:
+    """Bytes that the node reads and writes; Gather reads as many as it writes."""
+    if op in _VIEWS:
+        return 0
+    written = _bytes(values[node.name])
+    return written + (written if op == "Gather" else sum(_bytes(values[s.name]) for s in node.all_input_nodes))
 
 
 def _flops(op: str, node: Node, values: Mapping[str, Any]) -> int | None:
+    """FLOPs of the node; None for an operator without a formula."""
     kind = kind_of(op)
     if op in _VIEWS or kind in FREE:
         return 0
     operands: list[Any] = [values[a.name] if hasattr(a, "name") else None for a in node.args]
     elements = int(_first(values[node.name]).numel())
     if op == "Conv":
-        return elements * int(2 * prod(operands[1].shape[1:]) + _sums(node, operands))
+        return elements * int(2 * prod(operands[1].shape[1:]) + _addends(node, operands))
     if op == "Attention":
         query, key = operands[:2]
         if _name(node) == "self_attention":  # queries and keys lie side by side; each image has its own
             return int(4 * query.shape[0] // node.args[4] * elements)
         return int(2 * key.shape[-2] * (query.numel() + elements))
     if kind == "gemm":
-        return elements * _per_product(node, operands)
+        return elements * _per_matmul_element(node, operands)
     if kind not in ("norm", "pointwise"):
         return None
     largest = max(elements, *(int(o.numel()) for o in operands[:1] if hasattr(o, "numel")), 0)
@@ -178,19 +185,19 @@ def _flops(op: str, node: Node, values: Mapping[str, Any]) -> int | None:
     return largest * per_element
 
 
-def _per_product(node: Node, operands: list[Any]) -> int:
-    """Operations for one element of a product: the summed dimension, and a bias."""
+def _per_matmul_element(node: Node, operands: list[Any]) -> int:
+    """FLOPs of one element of a matmul's result: the summed dimension, and a bias."""
     name = _name(node)
     if name == "addmm":
         return int(2 * operands[1].shape[-1] + 1)
-    each = int(2 * operands[0].shape[-1] + _sums(node, operands))
+    each = int(2 * operands[0].shape[-1] + _addends(node, operands))
     # Two halves, the second through GELU, and their product.
     return 2 * each + PER_ELEMENT["Gelu"] + 1 if name == "gated" else each
 
 
-def _sums(node: Node, operands: list[Any]) -> int:
-    """How many tensors are added to a product or a convolution by the way."""
-    return sum(len(operands) > i and operands[i] is not None for i in _ADDED.get(_name(node), ()))
+def _addends(node: Node, operands: list[Any]) -> int:
+    """How many tensors a matmul or convolution adds to its result."""
+    return sum(len(operands) > i and operands[i] is not None for i in _ADDEND_ARGUMENTS.get(_name(node), ()))
 
 
 def _module(node: Node) -> str:

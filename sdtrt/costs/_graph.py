@@ -27,9 +27,9 @@ _DTYPES = {"float8e4m3fn": "float8_e4m3fn", "float8e5m2": "float8_e5m2", "float4
 
 @dataclass(frozen=True)
 class GraphCosts:
-    """Costs by node name, activations by tensor name, and what each node reads and writes of these.
+    """Costs by node name, activations by tensor name, and the activations that each node reads and writes.
 
-    `notes` says what could not be priced; it is empty where `graph_costs` was strict.
+    `notes` names nodes of unknown cost; it is empty where `graph_costs` was strict.
     """
 
     nodes: Mapping[str, NodeCost]
@@ -50,11 +50,14 @@ class GraphCosts:
 
 
 def graph_costs(path: Path, shapes: Mapping[str, tuple[int, ...]], *, strict: bool = True) -> GraphCosts:
-    """Price the ONNX file at `path` for inputs of these shapes.
+    """Costs of the nodes of the ONNX file at `path` for inputs of these shapes.
 
-    Strict, a node that has no name, or whose shapes or cost cannot be known, raises GraphError. Otherwise its cost is
-    None and a note says why, and a node without a name is called as TensorRT's parser calls it, `node_of_<output>`.
-    GraphError also when the file cannot be read or an input's shape is missing.
+    Without `strict`, a node of unknown shapes or cost has the cost None and a note says why, and a node without a name
+    is called as TensorRT's parser calls it, `node_of_<output>`.
+
+    Raises:
+        GraphError: the file cannot be read or an input's shape is missing; if `strict`, also for a node without a name,
+            or with unknown shapes or cost.
     """
     model = _load(path)
     failed: list[GraphError] | None = None if strict else []
@@ -64,7 +67,7 @@ def graph_costs(path: Path, shapes: Mapping[str, tuple[int, ...]], *, strict: bo
     weights = {t.name for t in model.graph.initializer}
     sources = {name: frozenset({name}) for name in weights}
     attention = attention_nodes(model.graph)
-    claimed: set[str] = set()
+    counted_weights: set[str] = set()
     nodes: dict[str, NodeCost] = {}
     for node in model.graph.node:
         if not node.name or node.name in nodes:
@@ -72,17 +75,17 @@ def graph_costs(path: Path, shapes: Mapping[str, tuple[int, ...]], *, strict: bo
         outputs = [facts[name] for name in node.output if name in facts]
         feeding = [sources[name] for name in node.input if name in sources]
         if outputs and all(f.constant for f in outputs):
-            found = frozenset().union(*feeding) if node.input else frozenset(node.output)
-            sources |= dict.fromkeys(node.output, found)
+            origin = frozenset().union(*feeding) if node.input else frozenset(node.output)
+            sources |= dict.fromkeys(node.output, origin)
         free = is_view(node.op_type) or (bool(outputs) and all(f.constant or f.value is not None for f in outputs))
-        paid = frozenset() if free else frozenset().union(*feeding) - claimed
-        claimed |= paid
+        weights_read = frozenset() if free else frozenset().union(*feeding) - counted_weights
+        counted_weights |= weights_read
         nodes[node.name] = NodeCost(
             name=node.name,
             op=node.op_type,
             kind="attention" if node.name in attention else node_kind(node.name, node.op_type),
             module=_module(node),
-            weight_bytes=sum(facts[w].nbytes for w in paid),
+            weight_bytes=sum(facts[w].nbytes for w in weights_read),
             **(dict.fromkeys(("flops", "bytes_moved"), 0) if free else _figures(node, facts, failed)),
         )
     activations = {name for name, fact in facts.items() if name not in sources and not fact.constant}

@@ -1,10 +1,10 @@
-"""join(): the cost of ONNX nodes, shared out to the engine layers that implement them.
+"""join(): the costs of ONNX nodes, divided among the engine layers that implement them.
 
 Rules, so that sums over layers equal sums over nodes, to the last integer:
 
 - A layer has the FLOPs and weights of the nodes that it names. A node that several layers name is shared evenly among
   those of them that are of the node's own kind, and among all of them when none is: the layers called `gemm` pay for a
-  MatMul, not the pointwise kernel that took over its bias.
+  MatMul, not the pointwise kernel that adds its bias.
 - A layer moves what it reads and writes across its border, not what stays inside a fusion: its own tensors where their
   sizes are known, else the activations that enter or leave the set of its nodes. Weights are read once, on top.
 - A dimension that the engine calls dynamic is taken from the ONNX tensor of that name.
@@ -19,7 +19,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from sdtrt.plan.layers import Kind, Layer, NodeCost, Plan, TensorInfo
+from sdtrt.plan.layers import Layer, NodeCost, Plan, TensorInfo
+from sdtrt.plan.sums import sum_complete
 
 if TYPE_CHECKING:
     from sdtrt.costs._graph import GraphCosts
@@ -27,32 +28,30 @@ if TYPE_CHECKING:
 
 def join(plan: Plan, costs: GraphCosts) -> Plan:
     """`plan` with FLOPs, bytes, weights, modules and resolved shapes; totals are those of the ONNX graph."""
-    payers = payers_of(plan.layers, costs.nodes)
-    layers = tuple(_priced(index, layer, costs, payers) for index, layer in enumerate(plan.layers))
-    flops = [c.flops for c in costs.nodes.values()]
-    known = [f for f in flops if f is not None]
+    owners = layers_of_nodes(plan.layers, costs.nodes)
+    layers = tuple(_with_costs(index, layer, costs, owners) for index, layer in enumerate(plan.layers))
     return plan.model_copy(
         update={
             "layers": layers,
             "nodes": tuple(costs.nodes.values()),
-            "total_flops": sum(known) if len(known) == len(flops) else None,
+            "total_flops": sum_complete(c.flops for c in costs.nodes.values()),
             "total_weight_bytes": sum(c.weight_bytes for c in costs.nodes.values()),
-            "notes": (*plan.notes, *costs.notes, *_left_over(plan, costs)),
+            "notes": (*plan.notes, *costs.notes, *_unmatched_notes(plan, costs)),
         }
     )
 
 
-def payers_of(layers: Sequence[Layer], nodes: Mapping[str, NodeCost]) -> dict[str, list[int]]:
-    """Indices of the layers that pay for each node: those of its own kind among all that name it, else all of them."""
+def layers_of_nodes(layers: Sequence[Layer], nodes: Mapping[str, NodeCost]) -> dict[str, list[int]]:
+    """Indices of the layers that share each node: those of its own kind among all that name it, else all of them."""
     naming: dict[str, list[int]] = defaultdict(list)
     for index, layer in enumerate(layers):
         for name in dict.fromkeys(layer.nodes):
             if name in nodes:
                 naming[name].append(index)
-    return {n: [i for i in found if layers[i].kind == nodes[n].kind] or found for n, found in naming.items()}
+    return {n: [i for i in named_by if layers[i].kind == nodes[n].kind] or named_by for n, named_by in naming.items()}
 
 
-def _priced(index: int, layer: Layer, costs: GraphCosts, payers: dict[str, list[int]]) -> Layer:
+def _with_costs(index: int, layer: Layer, costs: GraphCosts, owners: dict[str, list[int]]) -> Layer:
     inputs = tuple(_resolved(t, costs) for t in layer.inputs)
     outputs = tuple(_resolved(t, costs) for t in layer.outputs)
     layer = layer.model_copy(update={"inputs": inputs, "outputs": outputs})
@@ -60,17 +59,18 @@ def _priced(index: int, layer: Layer, costs: GraphCosts, payers: dict[str, list[
     if not named:
         # A copy or a change of layout reads and writes its own tensors and no weights.
         return layer.model_copy(update={"bytes_moved": layer.io_bytes if layer.weight_bytes in (0, None) else None})
-    weights = sum(_share(c.weight_bytes, payers[c.name], index) for c in named)
-    flops = [None if c.flops is None else _share(c.flops, payers[c.name], index) for c in named]
+    weights = sum(_share(c.weight_bytes, owners[c.name], index) for c in named)
+    flops = [None if c.flops is None else _share(c.flops, owners[c.name], index) for c in named]
     moved = _moved(layer, named, costs)
-    heaviest = _heaviest([c for c in named if c.op == layer.op] or named)
+    main = _most_expensive([c for c in named if c.op == layer.op] or named)
     return layer.model_copy(
         update={
-            "flops": None if None in flops else sum(f for f in flops if f is not None),
+            "flops": sum_complete(flops),
             "weight_bytes": weights,
             "bytes_moved": None if moved is None else moved + weights,
-            "module": heaviest.module,
-            "kind": _kind(layer, named),
+            "module": main.module,
+            # A fusion whose kind the backend leaves open is of the kind of its most expensive node.
+            "kind": _most_expensive(named).kind if layer.kind == "other" else layer.kind,
         }
     )
 
@@ -82,22 +82,15 @@ def _moved(layer: Layer, named: list[NodeCost], costs: GraphCosts) -> int | None
     return layer.io_bytes if layer.io_bytes is not None else _border_bytes([c.name for c in named], costs)
 
 
-def _share(whole: int, payers: list[int], index: int) -> int:
-    """The layer's part of an integer; the first payer takes what does not divide."""
-    if index not in payers:
+def _share(whole: int, owners: list[int], index: int) -> int:
+    """The layer's share of an integer; the first owner has the remainder."""
+    if index not in owners:
         return 0
-    part = whole // len(payers)
-    return part + whole - part * len(payers) if index == payers[0] else part
+    part = whole // len(owners)
+    return part + whole - part * len(owners) if index == owners[0] else part
 
 
-def _kind(layer: Layer, named: Iterable[NodeCost]) -> Kind:
-    """A fusion whose kind the backend does not tell is of the kind of its heaviest node."""
-    if layer.kind != "other":
-        return layer.kind
-    return _heaviest(named).kind
-
-
-def _heaviest(nodes: Iterable[NodeCost]) -> NodeCost:
+def _most_expensive(nodes: Iterable[NodeCost]) -> NodeCost:
     return max(nodes, key=lambda c: (c.flops or 0, c.bytes_moved or 0))
 
 
@@ -116,12 +109,10 @@ def _border_bytes(names: list[str], costs: GraphCosts) -> int | None:
     written = {t for n in inside for t in costs.writes[n]}
     read = {t for n in inside for t in costs.reads[n]}
     leaving = {t for t in written if costs.users[t] - inside or t in costs.outputs}
-    sizes = [costs.tensors[t].nbytes for t in (read - written) | leaving]
-    known = [s for s in sizes if s is not None]
-    return sum(known) if len(known) == len(sizes) else None
+    return sum_complete(costs.tensors[t].nbytes for t in (read - written) | leaving)
 
 
-def _left_over(plan: Plan, costs: GraphCosts) -> tuple[str, ...]:
+def _unmatched_notes(plan: Plan, costs: GraphCosts) -> tuple[str, ...]:
     named = {n for layer in plan.layers for n in layer.nodes}
     missing = [c for c in costs.nodes.values() if c.name not in named and c.flops]
     unknown = sorted(named - costs.nodes.keys())

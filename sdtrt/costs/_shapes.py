@@ -1,8 +1,10 @@
 """Shape, type and, where small, value of every tensor of an ONNX graph at concrete input sizes. Weights stay unread.
 
-The graph is walked once. Each node goes through ONNX's own inference with the shapes, and the small values, of what
-feeds it: a chain such as Shape, Slice, Concat, Reshape is then computed, not guessed, and the symbolic shapes that an
-exporter or a pass left in the file, which can be stale, play no part.
+The graph is walked once. Each node goes through ONNX's own inference with the shapes, and the small values, of its
+inputs: a chain such as Shape, Slice, Concat, Reshape is then computed, not guessed, and the symbolic shapes that an
+exporter or a pass left in the file, which can be stale, play no part. `infer_shapes(data_prop=True)` over the whole
+file does not replace this: in onnx 1.23 it loses values at Div and Where, has no way past an operator without
+inference, and its first error ends it.
 """
 
 from __future__ import annotations
@@ -55,14 +57,15 @@ def resolve(
 ) -> dict[str, Fact]:
     """Facts of all tensors by name.
 
-    A node whose outputs cannot be told raises GraphError; where `failed` is given, it takes the errors, and the tensors
-    behind them have no facts.
+    Raises:
+        GraphError: the output shapes of a node are unknown, unless `failed` is a list: it then takes the errors, and
+            the tensors that depend on such a node have no facts.
     """
     facts = {t.name: _weight(t) for t in model.graph.initializer}
     facts |= {i.name: _input(i, shapes) for i in model.graph.input if i.name not in facts}
     for node in model.graph.node:
         try:
-            facts |= _named(node, facts, list(model.opset_import))
+            facts |= _node_facts(node, facts, list(model.opset_import))
         except GraphError as exc:
             if failed is None:
                 raise
@@ -70,10 +73,12 @@ def resolve(
     return facts
 
 
-def _named(node: onnx.NodeProto, facts: Mapping[str, Fact], opsets: list[onnx.OperatorSetIdProto]) -> dict[str, Fact]:
+def _node_facts(
+    node: onnx.NodeProto, facts: Mapping[str, Fact], opsets: list[onnx.OperatorSetIdProto]
+) -> dict[str, Fact]:
     try:
         return _outputs(node, facts, opsets)
-    except Exception as exc:  # inference and evaluation raise whatever they meet
+    except Exception as exc:  # inference and evaluation raise errors of many types
         raise GraphError(
             f"the output shapes of the node {node.name} ({node.op_type}) are not known",
             slug="shape-unknown",
@@ -108,7 +113,7 @@ def _outputs(node: onnx.NodeProto, facts: Mapping[str, Fact], opsets: list[onnx.
     feeding = {name: facts[name] for name in node.input if name}
     constant = all(f.constant for f in feeding.values())
     if node.op_type in ("Shape", "Size"):
-        size = _measured(node, feeding[node.input[0]].shape)
+        size = _shape_value(node, feeding[node.input[0]].shape)
         return {node.output[0]: Fact(size.shape, _INT64, constant, size)}
     if node.op_type in _UNINFERRED:
         axes = [len(feeding[name].shape) for name in node.input[:3] if name]
@@ -129,8 +134,8 @@ def _outputs(node: onnx.NodeProto, facts: Mapping[str, Fact], opsets: list[onnx.
     return {n: Fact(t.shape, t.dtype, constant) for n, t in types.items() if t is not None}
 
 
-def _measured(node: onnx.NodeProto, shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
-    """What Shape or Size gives: the only two operators that turn a shape into a value."""
+def _shape_value(node: onnx.NodeProto, shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
+    """The result of Shape or Size, the only two operators that make a value of a shape."""
     ends = {a.name: a.i for a in node.attribute}
     part = shape[ends.get("start", 0) : ends.get("end", len(shape))]
     return np.array(prod(shape) if node.op_type == "Size" else part, dtype=np.int64)

@@ -1,6 +1,6 @@
-"""peak_bytes(): the most that a graph's activations take at one moment, node after node, each freed when read last.
+"""peak_bytes(): the most memory that a graph's activations take at one time, each freed after its last reader.
 
-Engines fuse nodes and need less, or choose kernels with workspaces and need more: it says what the graph asks for.
+Engines fuse nodes and need less, or choose kernels with workspaces and need more: this is the need of the graph.
 """
 
 from __future__ import annotations

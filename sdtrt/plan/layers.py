@@ -153,6 +153,11 @@ class Plan(Record):
     metadata: dict[str, dict[str, JsonValue]] = {}
     notes: tuple[str, ...] = ()
 
+    @property
+    def wall_ms(self) -> float | None:
+        """Median wall time of one run; None when it was not measured."""
+        return median(self.wall_times_ms) if self.wall_times_ms else None
+
     def save(self, path: Path) -> None:
         """Write as JSON."""
         data = {"format": self.format, **self.model_dump(mode="json", exclude_defaults=True)}

@@ -1,6 +1,6 @@
 """JSON files as profilers write them: with control characters, unescaped quotes, infinities, or cut off.
 
-TensorRT writes names as they are, so a quote in one breaks the file; such files are mended where only names are broken.
+TensorRT does not escape names, so a quote in one breaks the file; files are repaired where only names are broken.
 Numbers that are not finite or have twenty digits are None: no figure of an engine needs them.
 """
 
@@ -33,21 +33,21 @@ class Document:
     notes: tuple[str, ...] = ()
 
 
-class LeftOut:
-    """What was not used, counted by kind: thousands of equal faults are one note."""
+class Omissions:
+    """Entries of a file that were not used, counted by kind: thousands of equal faults are one note."""
 
     def __init__(self) -> None:
-        self._found: dict[str, tuple[int, str]] = {}
+        self._counts: dict[str, tuple[int, str]] = {}
 
-    def add(self, what: str, where: object) -> None:
-        """Count one; `where` is remembered for the first of its kind."""
-        count, first = self._found.get(what, (0, str(where)[:120]))
-        self._found[what] = (count + 1, first)
+    def add(self, kind: str, where: object) -> None:
+        """Count one; `where` is kept for the first of its kind."""
+        count, first = self._counts.get(kind, (0, str(where)[:120]))
+        self._counts[kind] = (count + 1, first)
 
     def notes(self) -> tuple[str, ...]:
         """One sentence for each kind."""
         return tuple(
-            f"left out: {what} ({count} times, first in {where})" for what, (count, where) in self._found.items()
+            f"left out: {kind} ({count} times, first in {where})" for kind, (count, where) in self._counts.items()
         )
 
 
@@ -68,7 +68,7 @@ def parse(path: Path) -> Document:
     numbers = _Numbers()
     notes = []
     try:
-        data, mended = _loads(text, numbers)
+        data, repaired = _loads(text, numbers)
         if _SURROGATE.search(text):
             data = _encodable(data)
     except (ValueError, RecursionError) as exc:
@@ -77,16 +77,16 @@ def parse(path: Path) -> Document:
             slug="plan-json",
             received=path,
             expected=str(exc)[:200],
-            hint=_instead(path, text),
+            hint=_hint(path, text),
         ) from exc
-    if mended:
+    if repaired:
         notes.append(f"{path.name}: quotes in names were not escaped, and were mended")
     if numbers.dropped:
         notes.append(f"left out: {numbers.dropped} numbers in {path.name} that are infinite or have too many digits")
     return Document(path, data, tuple(notes))
 
 
-def _instead(path: Path, text: str) -> str:
+def _hint(path: Path, text: str) -> str:
     """What to do about a file that is not JSON."""
     if path.suffix == ".onnx":
         return "this is the model, not the engine: name the engine's exported JSON file, and the model with --onnx"
@@ -115,7 +115,7 @@ class _Numbers:
 
 
 def _loads(text: str, numbers: _Numbers) -> tuple[Any, bool]:
-    """Parsed text, and whether it had to be mended."""
+    """Parsed text, and whether it had to be repaired."""
 
     def loads(content: str) -> Any:
         numbers.dropped = 0
@@ -132,9 +132,9 @@ def _loads(text: str, numbers: _Numbers) -> tuple[Any, bool]:
             raise exc from None  # the first error has the position in the file as it is
 
 
-def _escaped(found: re.Match[str]) -> str:
+def _escaped(match: re.Match[str]) -> str:
     """The name with its bare quotes escaped; a profile's names have no escapes at all, a graph's have some."""
-    start, name = found.groups()
+    start, name = match.groups()
     if start.startswith('"name"'):
         return start + json.dumps(name)[1:]
     return start + re.sub(r'(?<!\\)"', r"\"", name) + '"'

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import pytest
-from rule_engines import DEVICE, MB, Case, engine, layer, tensor
+from rule_engines import DEVICE, MB, cases_by_rule, engine, layer, tensor
 
-from sdtrt import registry
 from sdtrt.analysis.findings import SEVERITIES, rules
 from sdtrt.analysis.rule_support.kernels import uses_tensor_cores
 from sdtrt.analysis.session import Analysis
 from sdtrt.plan.image_timing import EngineCalls, ImageRun
 from sdtrt.plan.layers import KINDS, Layer, NodeCost, Plan, TensorInfo, Timing
 
-CASES = "analysis.rules.cases"
 BARE = DEVICE.model_copy(update={"gb_per_s": None, "vector_tflops": None, "launch_us": None})
 
 
@@ -176,10 +174,5 @@ def test_no_odd_plan_makes_a_rule_fail(plans, unet, peaks):
         check([odd_plan(odd, precision=precision), odd_plan(odd[::-1], device="NVIDIA H100")], peaks)
         for one in odd:
             check([odd_plan((one,), precision=precision, nodes=())], peaks)
-    everything = [case.plan for name in registry.names(CASES) for case in cases_of(name)]
+    everything = [case.plan for kind in ("FIRES", "QUIET") for of in cases_by_rule(kind).values() for case in of]
     check(everything, peaks)
-
-
-def cases_of(name) -> list[Case]:
-    module = registry.load(CASES, name)
-    return [*module.FIRES, *module.QUIET]

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from sdtrt import registry
 from sdtrt.analysis.device_peaks import DevicePeaks
 from sdtrt.plan.layers import Layer, NodeCost, Plan, TensorInfo
 
+CASES = "analysis.rules.cases"
 DEVICE = DevicePeaks(
     device="round",
     source="test",
@@ -28,6 +30,13 @@ class Case:
     cost_ms: float | None = None
     layers: tuple[str, ...] = ()
     says: tuple[str, ...] = ()
+
+
+def cases_by_rule(kind):
+    """The FIRES or QUIET cases of every rule; a file of several rules has them in a dict."""
+    files = {name: getattr(registry.load(CASES, name), kind) for name in registry.names(CASES)}
+    rules = (listed if isinstance(listed, dict) else {name: listed} for name, listed in files.items())
+    return {name: cases for listed in rules for name, cases in listed.items()}
 
 
 def tensor(name, *shape, dtype="float16", layout=None):

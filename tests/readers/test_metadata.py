@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sdtrt.analysis.device_peaks import peaks_of
-from sdtrt.readers.documents import LeftOut
+from sdtrt.readers.documents import Omissions
 from sdtrt.readers.formats.tensorrt.metadata import device_name, gpu_ms, precision, run_shapes, sections
 
 
@@ -39,7 +39,7 @@ def test_a_summary_without_a_median_has_no_wall_time(figures):
 
 
 def test_sections_have_short_names_and_unknown_ones_are_noted():
-    left = LeftOut()
+    left = Omissions()
     data = {"build_options": {"Precision": "FP32+FP16"}, "device_information": {"Selected Device": "X"}, "more": 1}
     found = sections(data, left)
     assert (device_name(found), precision(found)) == ("X", "fp32+fp16")
@@ -52,6 +52,6 @@ def test_a_missing_section_is_not_known():
 
 def test_the_older_list_of_pycuda_gives_a_bandwidth():
     old = [{"Name": "Some GPU", "GLOBAL_MEMORY_BUS_WIDTH": 384, "MEMORY_CLOCK_RATE": 9_751_000, "WARP_SIZE": 32}]
-    found = sections(old, LeftOut())
+    found = sections(old, Omissions())
     assert device_name(found) == "Some GPU"
     assert peaks_of("Some GPU", found).gb_per_s == pytest.approx(384 / 8 * 9.751 * 2)

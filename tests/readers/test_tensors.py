@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sdtrt.readers.documents import LeftOut
+from sdtrt.readers.documents import Omissions
 from sdtrt.readers.formats.tensorrt.tensors import dtype_of, tensor_of
 
 # What TensorRT 8 to 11 write, by the type that each string tells.
@@ -70,7 +70,7 @@ def test_a_string_tells_its_type(dtype, text):
 
 
 def read(**raw):
-    left = LeftOut()
+    left = Omissions()
     return tensor_of(raw, left, "layer"), left.notes()
 
 

@@ -18,7 +18,7 @@ from sdtrt.plan.layers import Layer, Plan, TensorInfo
 By = Literal["nodes", "name", "module", "shape", "nothing"]
 # Positions of the layers on both sides, and what they were matched by. One side is empty for layers without a match.
 Match = tuple[tuple[int, ...], tuple[int, ...], By]
-# What a pair is worth in the sequence alignment: the same name says most, then all dimensions, then the first ones.
+# Scores of a pair in the sequence alignment: the same name scores most, then all dimensions, then the first ones.
 NAME, ALL_DIMS, FIRST_DIMS = 4, 2, 1
 # Beyond this many pairs the table of the sequence alignment would take gigabytes.
 MAX_PAIRS = 100_000_000
@@ -27,20 +27,20 @@ MAX_PAIRS = 100_000_000
 def align(a: Plan, b: Plan) -> list[Match]:
     """Every layer of `a` and of `b` in exactly one match, in the order of `a`; what only `b` has stands last."""
     shared = {n for layer in a.layers for n in layer.nodes} & {n for layer in b.layers for n in layer.nodes}
-    found = _by_nodes(a, b, shared) if shared else _by_sequence(a.layers, b.layers)
+    matched = _by_nodes(a, b, shared) if shared else _by_sequence(a.layers, b.layers)
     steps: tuple[tuple[By, Callable[[Layer], Hashable]], ...] = (
         ("name", lambda x: (x.name, x.module)),
         ("module", lambda x: (x.module, x.kind) if x.module else None),
     )
     for by, key in steps if shared else ():
-        found += _by_key(a.layers, b.layers, *_left(a, b, found), key, by)
-    left_a, left_b = _left(a, b, found)
-    found += [((i,), (), "nothing") for i in left_a] + [((), (j,), "nothing") for j in left_b]
-    return sorted(found, key=lambda m: (not m[0], m[0] or m[1]))
+        matched += _by_key(a.layers, b.layers, *_left(a, b, matched), key, by)
+    left_a, left_b = _left(a, b, matched)
+    matched += [((i,), (), "nothing") for i in left_a] + [((), (j,), "nothing") for j in left_b]
+    return sorted(matched, key=lambda m: (not m[0], m[0] or m[1]))
 
 
-def _left(a: Plan, b: Plan, found: Sequence[Match]) -> tuple[list[int], list[int]]:
-    used_a, used_b = ({i for match in found for i in match[side]} for side in (0, 1))
+def _left(a: Plan, b: Plan, matched: Sequence[Match]) -> tuple[list[int], list[int]]:
+    used_a, used_b = ({i for match in matched for i in match[side]} for side in (0, 1))
     return (
         [i for i in range(len(a.layers)) if i not in used_a],
         [j for j in range(len(b.layers)) if j not in used_b],
@@ -50,8 +50,8 @@ def _left(a: Plan, b: Plan, found: Sequence[Match]) -> tuple[list[int], list[int
 def _by_nodes(a: Plan, b: Plan, shared: set[str]) -> list[Match]:
     """Connected components of layers and the nodes that they share.
 
-    A node that does no work (a constant, a reshape) may stand in many layers and would chain the whole engine together:
-    it joins a layer to one group at the end, but never two groups.
+    A node that does no work (a constant, a reshape) can belong to many layers and would connect the whole engine. It
+    adds a layer to one group at the end, but never joins two groups.
     """
     work_a, work_b = _working(a, shared), _working(b, shared)
     sides = [*((0, i, x) for i, x in enumerate(a.layers)), *((1, j, x) for j, x in enumerate(b.layers))]
@@ -123,17 +123,17 @@ def _by_key(
         for index in indices:
             keyed[key(layers[index])][side].append(index)
     keyed.pop(None, None)
-    found: list[Match] = []
+    matched: list[Match] = []
     for left, right in keyed.values():
         if len(left) == len(right):
-            found += [((i,), (j,), by) for i, j in zip(left, right, strict=True)]
+            matched += [((i,), (j,), by) for i, j in zip(left, right, strict=True)]
         elif left and right:
-            found.append((tuple(left), tuple(right), by))
-    return found
+            matched.append((tuple(left), tuple(right), by))
+    return matched
 
 
 def _by_sequence(a: Sequence[Layer], b: Sequence[Layer]) -> list[Match]:
-    """Two sequences aligned for the largest sum of `_worth`; what is left over is paired wherever it stands."""
+    """Two sequences aligned for the largest sum of `_scores`; what is left over is paired wherever it stands."""
     pairs = list(_best_pairs(a, b)) if len(a) * len(b) <= MAX_PAIRS else []
     used_a, used_b = {i for i, _ in pairs}, {j for _, j in pairs}
     keys: tuple[Callable[[Layer], Hashable], ...] = (lambda x: x.name, _all_dims, _first_dims)
@@ -152,9 +152,9 @@ def _by_sequence(a: Sequence[Layer], b: Sequence[Layer]) -> list[Match]:
 
 def _best_pairs(a: Sequence[Layer], b: Sequence[Layer]) -> Iterator[tuple[int, int]]:
     """The heaviest common subsequence. A row of the table follows from the one above in three numpy operations."""
-    worth = _worth(a, b)
+    scores = _scores(a, b)
     best = np.zeros((len(a) + 1, len(b) + 1), dtype=np.int32)
-    for i, row in enumerate(worth):
+    for i, row in enumerate(scores):
         taken = np.where(row > 0, best[i, :-1] + row, 0)
         best[i + 1, 1:] = np.maximum.accumulate(np.maximum(best[i, 1:], taken))
     i, j = len(a), len(b)
@@ -168,17 +168,17 @@ def _best_pairs(a: Sequence[Layer], b: Sequence[Layer]) -> Iterator[tuple[int, i
             yield i, j
 
 
-def _worth(a: Sequence[Layer], b: Sequence[Layer]) -> np.ndarray:
-    """Worth of every pair, as small integers."""
-    worth = np.zeros((len(a), len(b)), dtype=np.int8)
+def _scores(a: Sequence[Layer], b: Sequence[Layer]) -> np.ndarray:
+    """The score of every pair, as small integers."""
+    scores = np.zeros((len(a), len(b)), dtype=np.int8)
     for weight, key in ((NAME, lambda x: x.name), (ALL_DIMS, _all_dims), (FIRST_DIMS, _first_dims)):
         codes: dict[Hashable, int] = {}
         left, right = ([codes.setdefault(key(x), len(codes)) for x in side] for side in (a, b))
         same = np.equal.outer(np.array(left, dtype=np.int64), np.array(right, dtype=np.int64))
         if None in codes:
             same[np.array(left, dtype=np.int64) == codes[None]] = False
-        worth += (weight * same).astype(np.int8)
-    return worth
+        scores += (weight * same).astype(np.int8)
+    return scores
 
 
 def _all_dims(layer: Layer) -> Hashable | None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from statistics import median
 
 from sdtrt.analysis.comparison.align import By, align
 from sdtrt.analysis.comparison.noise import layers_ms
@@ -54,7 +53,7 @@ class Group(Change):
 
     @cached_property
     def main(self) -> Layer:
-        """The dearest layer, of the baseline where it has one: the group goes by its name, module and kind."""
+        """The slowest layer, of the baseline where it has one: its name, module and kind are those of the group."""
         return max(self.before or self.after, key=lambda x: x.time_ms or 0)
 
     @property
@@ -80,7 +79,7 @@ class Group(Change):
     @property
     def precision_changed(self) -> bool:
         """Whether both sides have known precisions and they differ."""
-        # Float8 without more is E4M3 to TensorRT; torch says so.
+        # TensorRT's plain float8 is torch's float8_e4m3fn.
         return _differ(*(tuple(p.removesuffix("_e4m3fn") for p in side) for side in self.precisions))
 
     @property
@@ -110,7 +109,7 @@ class PlanDiff:
     @property
     def wall(self) -> Change:
         """Median wall time of one run."""
-        return Change(*(median(p.wall_times_ms) if p.wall_times_ms else None for p in (self.before, self.after)))
+        return Change(self.before.wall_ms, self.after.wall_ms)
 
     @property
     def layers(self) -> Change:
@@ -207,7 +206,7 @@ def _compare(baseline: Sequence[Plan], candidate: Sequence[Plan], name: str, oth
             expected=f"one of {', '.join(before)}" if before else "engines",
             hint="give two bundles of the same family, or one engine on each side",
         )
-    removed, added = (tuple(c for c in ours if c not in theirs) for ours, theirs in ((before, after), (after, before)))
+    removed, added = (tuple(c for c in one if c not in other) for one, other in ((before, after), (after, before)))
     return Comparison(name, other, pairs, removed, added)
 
 

@@ -1,8 +1,8 @@
-"""The gate: has an engine become slower, or is there a finding that must not be? For continuous integration.
+"""The regression gate of continuous integration: engines that became slower, findings of a severity.
 
 A slowdown counts when it is larger than the percentage that is allowed and larger than what noise explains
 (`noise.py`). Where only single figures were recorded, as in trtexec's averages, the noise is not known: the percentage
-alone decides then, and the check says so.
+alone decides then, and the check notes it.
 """
 
 from __future__ import annotations
@@ -49,14 +49,14 @@ class Check:
 
     @property
     def status(self) -> Literal["ok", "slower", "not compared"]:
-        """The verdict."""
+        """The result of the check."""
         if self.delta_ms is None:
             return "not compared"
         return "slower" if self.delta_ms > max(self.allowed_ms or 0, self.noise_ms or 0) else "ok"
 
     @property
     def reason(self) -> str:
-        """The figures behind the verdict, in a line."""
+        """The figures that decide the status, in a line."""
         if self.before is None or self.after is None or self.delta_ms is None:
             sides = {"baseline": self.before, "candidate": self.after}
             return f"no times in the {' and the '.join(side for side, time in sides.items() if time is None)}"
@@ -73,15 +73,24 @@ def gate(
     depth: int = MODULE_DEPTH,
     sigmas: float = SIGMAS,
 ) -> tuple[Check, ...]:
-    """A check of each engine's time and, where asked, of each of its modules or groups of layers."""
+    """Checks of each engine's time and of the parts of it that `by` names.
+
+    Args:
+        comparisons: the baseline with each candidate.
+        max_regression_pct: slowdown that is allowed, in percent of the baseline's time.
+        by: "total" for the engine alone, "module" or "layer" for each of these as well.
+        depth: steps of a module path, for modules.
+        sigmas: standard errors that a slowdown must exceed.
+    """
     checks = []
     for comparison in comparisons:
         for engine in comparison.engines:
             units = [("whole engine", *_whole(engine)), *_units(engine, by, depth)]
-            checks += [
-                _check(comparison.candidate, engine.component, unit, max_regression_pct, sigmas, len(units))
-                for unit in units
-            ]
+            for what, before, after in units:
+                allowed_ms = max_regression_pct / 100 * before.ms if before else None
+                noise_ms = _noise_ms(before, after, sigmas, len(units)) if before and after else None
+                about = (comparison.candidate, engine.component, what)
+                checks.append(Check(*about, before, after, allowed_ms, noise_ms))
     return tuple(checks)
 
 
@@ -104,19 +113,10 @@ def at_least(findings: Iterable[Finding], severity: Severity) -> tuple[Finding, 
     return tuple(f for f in findings if SEVERITIES.index(f.severity) <= SEVERITIES.index(severity))
 
 
-def _check(
-    candidate: str,
-    component: str,
-    unit: tuple[str, Estimate | None, Estimate | None],
-    max_pct: float,
-    sigmas: float,
-    tests: int,
-) -> Check:
-    what, before, after = unit
-    error = change_error_ms(before, after) if before and after else None
-    noise = threshold(sigmas, before, after, tests) * error if before and after and error is not None else None
-    allowed = max_pct / 100 * before.ms if before else None
-    return Check(candidate, component, what, before, after, allowed, noise)
+def _noise_ms(before: Estimate, after: Estimate, sigmas: float, tests: int) -> float | None:
+    """The largest change that noise explains; None when the noise of one side is unknown."""
+    error_ms = change_error_ms(before, after)
+    return None if error_ms is None else threshold(sigmas, before, after, tests) * error_ms
 
 
 def _whole(engine: PlanDiff) -> tuple[Estimate | None, Estimate | None]:

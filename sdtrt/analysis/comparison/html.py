@@ -6,17 +6,14 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from jinja2 import Environment, StrictUndefined
-
-from sdtrt.analysis.comparison.compare import Comparison, Group, PlanDiff, Row
+from sdtrt.analysis.comparison.compare import Comparison, Group, PlanDiff
 from sdtrt.analysis.comparison.gate import Check
-from sdtrt.analysis.comparison.text import arrow, changed, describe, figures, missing, totals_of
-from sdtrt.analysis.report.template import asset, digest
+from sdtrt.analysis.comparison.text import arrow, describe, figures, largest_changes, totals_of, unpaired_engines
+from sdtrt.analysis.report.template import template
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-TEMPLATE = "compare.html.jinja"
 TOP_MODULES = 20
 MAX_GROUPS = 2000
 # Apart from each other for every kind of color vision.
@@ -30,17 +27,16 @@ def render_comparison(comparisons: Sequence[Comparison], checks: Sequence[Check]
     engines = [(c, e) for c in comparisons for e in c.engines]
     groups = [(c, e, g) for c, e in engines for g in e.groups]
     groups.sort(key=lambda entry: -abs(entry[2].delta_ms or 0))
-    page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    page.filters.update(digest=digest, figures=figures, arrow=arrow, describe=describe, plain=_plain)
-    return page.from_string(asset(TEMPLATE)).render(
+    page = template("compare.html.jinja", figures=figures, arrow=arrow, describe=describe, plain=_plain)
+    return page.render(
         comparisons=comparisons,
         checks=sorted(checks, key=lambda c: ("slower", "not compared", "ok").index(c.status)),
-        engines=[(c, e, totals_of(e), changed(e, TOP_MODULES)[0]) for c, e in engines],
+        engines=[(c, e, totals_of(e), largest_changes(e, TOP_MODULES)[0]) for c, e in engines],
         charts={f"modules-{i}": json.loads(_modules(e).to_json()) for i, (_, e) in enumerate(engines)},
         kinds=[e.kinds for _, e in engines],
         groups=[(c, e, _traits(g), g) for c, e, g in groups[:MAX_GROUPS]],
         total=len(groups),
-        missing=[(c, side, names) for c in comparisons for side, names in missing(c)],
+        missing=[(c, side, names) for c in comparisons for side, names in unpaired_engines(c)],
         plotly_js=get_plotlyjs(),
     )
 
@@ -51,7 +47,7 @@ def _modules(engine: PlanDiff) -> go.Figure:
 
     from sdtrt.analysis.plot_support.layout import finish, label, name_bars
 
-    rows = changed(engine, TOP_MODULES)[1]
+    rows = largest_changes(engine, TOP_MODULES)[1]
     figure = go.Figure()
     for name, color, sign in (("slower", SLOWER, 1), ("faster", FASTER, -1)):
         shown = [(place, row) for place, row in enumerate(rows) if (row.delta_ms or 0) * sign > 0]
@@ -61,7 +57,7 @@ def _modules(engine: PlanDiff) -> go.Figure:
                 x=[row.delta_ms for _, row in shown],
                 y=[place for place, _ in shown],
                 marker={"color": color},
-                customdata=[_hover(row) for _, row in shown],
+                customdata=[[label(row.name, 90), *figures(row)] for _, row in shown],
                 hovertemplate="%{customdata[0]}<br>%{customdata[1]} → %{customdata[2]} ms<br>%{customdata[3]} ms "
                 "%{customdata[4]}<extra></extra>",
                 texttemplate="%{x:+.3g}",
@@ -74,12 +70,6 @@ def _modules(engine: PlanDiff) -> go.Figure:
     figure.update_layout(barmode="overlay", xaxis_zeroline=True, showlegend=True)
     figure.update_xaxes(range=[min(ends) - room, max(ends) + room])
     return finish(figure, 110 + 38 * len(rows), "" if rows else "No time changed.")
-
-
-def _hover(row: Row) -> list[str]:
-    from sdtrt.analysis.plot_support.layout import label
-
-    return [label(row.name, 90), *figures(row)]
 
 
 def _traits(group: Group) -> list[str]:

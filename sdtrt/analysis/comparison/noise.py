@@ -1,8 +1,8 @@
-"""How sure a measured time is, and when a change is more than noise.
+"""The uncertainty of a measured time, and the change that noise does not explain.
 
 Times have outliers (a clock that drops, another process), so the center is the median and the spread the median
 absolute deviation, MAD. For normal noise sigma = 1.4826 MAD, and the median of n runs has the standard error
-1.2533 sigma / sqrt(n). Fewer than `MIN_RUNS` figures say nothing of noise: it is unknown then, not zero.
+1.2533 sigma / sqrt(n). From fewer than `MIN_RUNS` figures the noise is unknown, not zero.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ from math import hypot, sqrt
 from statistics import NormalDist, fmean, median
 
 from sdtrt.plan.layers import Layer
+from sdtrt.plan.sums import sum_known
 
 MIN_RUNS = 3
 SIGMA_PER_MAD = 1.4826
-# When more than half of the figures are equal, as with a coarse clock, the MAD is 0 and the mean deviation steps in.
+# When more than half of the figures are equal, as with a coarse clock, the MAD is 0 and the mean deviation replaces it.
 SIGMA_PER_MEAN_DEVIATION = 1.2533
 ERROR_OF_MEDIAN = 1.2533
 # A MAD of n normal figures is as uncertain as a standard deviation of 0.37 n.
@@ -26,7 +27,7 @@ FAMILY_RISK = 0.02
 
 @dataclass(frozen=True)
 class Estimate:
-    """A time with its standard error, None where that is unknown, and the number of runs it stands on."""
+    """A time with its standard error, None where that is unknown, and the number of runs that it is made of."""
 
     ms: float
     error_ms: float | None = None
@@ -45,8 +46,7 @@ def estimate(times_ms: Sequence[float]) -> Estimate:
 
 def layers_ms(layers: Sequence[Layer]) -> float | None:
     """Sum of the known times: 0 for no layers, None when none was timed."""
-    known = [ms for x in layers if (ms := x.time_ms) is not None]
-    return sum(known) if known or not layers else None
+    return sum_known(x.time_ms for x in layers) if layers else 0
 
 
 def layers_estimate(layers: Sequence[Layer]) -> Estimate | None:
@@ -75,8 +75,13 @@ def change_error_ms(a: Estimate, b: Estimate) -> float | None:
 def threshold(sigmas: float, a: Estimate, b: Estimate, tests: int = 1) -> float:
     """Standard errors that a change must exceed, so that noise alone is as rare as a normal variable beyond `sigmas`.
 
-    It grows when many `tests` are made at once, so that noise alone fails no more than `FAMILY_RISK` of such sets, and
-    as the errors stand on fewer runs (the expansion of Student's t in Abramowitz and Stegun, 26.7.5).
+    The fewer runs there are, the larger it is (the expansion of Student's t in Abramowitz and Stegun, 26.7.5).
+
+    Args:
+        sigmas: the limit for a single test of many runs.
+        a: the baseline's time.
+        b: the candidate's time.
+        tests: tests that are made at once; noise alone fails no more than `FAMILY_RISK` of such sets.
     """
     normal = NormalDist()
     z = -normal.inv_cdf(max(min(normal.cdf(-sigmas), FAMILY_RISK / max(tests, 1)), 1e-300))

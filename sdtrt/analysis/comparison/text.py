@@ -26,10 +26,7 @@ def comparison_to_json(comparisons: Sequence[Comparison], checks: Sequence[Check
         "format": JSON_VERSION,
         "comparisons": [
             {
-                "baseline": c.baseline,
-                "candidate": c.candidate,
-                "removed": c.removed,
-                "added": c.added,
+                **_fields(c, "baseline", "candidate", "removed", "added"),
                 "engines": [_engine(engine) for engine in c.engines],
             }
             for c in comparisons
@@ -44,13 +41,12 @@ def comparison_to_markdown(comparisons: Sequence[Comparison], checks: Sequence[C
     sections = ["# Engine comparison", *_verdict(checks)]
     for comparison in comparisons:
         sections.append(f"## {markdown(comparison.baseline)} → {markdown(comparison.candidate)}")
-        totals = [(e.component, *kind) for e in comparison.engines for kind in totals_of(e)]
-        sections.append(
-            markdown_table(("engine", "time", *NUMBERS), [(c, w, *figures(x)) for c, w, x in totals], NUMBERS)
-        )
+        totals = [(e.component, what, *figures(x)) for e in comparison.engines for what, x in totals_of(e)]
+        sections.append(markdown_table(("engine", "time", *NUMBERS), totals, NUMBERS))
         for engine in comparison.engines:
             sections += _changes(engine)
-        sections += [f"Only in the {side}: {', '.join(map(markdown, names))}." for side, names in missing(comparison)]
+        unpaired = unpaired_engines(comparison)
+        sections += [f"Only in the {side}: {', '.join(map(markdown, names))}." for side, names in unpaired]
     return "\n\n".join(sections) + "\n"
 
 
@@ -60,7 +56,7 @@ def totals_of(engine: PlanDiff) -> list[tuple[str, Change]]:
     return [*wall, ("layers", engine.layers)]
 
 
-def changed(engine: PlanDiff, top: int) -> tuple[str, list[Row]]:
+def largest_changes(engine: PlanDiff, top: int) -> tuple[str, list[Row]]:
     """What changed most and what it is: modules, or layers of an engine in which no module is known."""
     rows = engine.modules(MODULE_DEPTH)
     if all(row.name == NO_MODULE for row in rows):
@@ -70,7 +66,7 @@ def changed(engine: PlanDiff, top: int) -> tuple[str, list[Row]]:
     return "module", [row for row in rows[:top] if row.delta_ms]
 
 
-def missing(comparison: Comparison) -> list[tuple[str, tuple[str, ...]]]:
+def unpaired_engines(comparison: Comparison) -> list[tuple[str, tuple[str, ...]]]:
     """Engines without a counterpart, by the side that has them."""
     sides = (("baseline", comparison.removed), ("candidate", comparison.added))
     return [(side, names) for side, names in sides if names]
@@ -123,43 +119,43 @@ def _changes(engine: PlanDiff) -> Iterable[str]:
         yield f"Not alike in {markdown(engine.component)}: {markdown(difference)}"
     if engine.layers.delta_ms is None:
         yield f"{markdown(engine.component)}: the layers were not timed on both sides."
-    what, rows = changed(engine, TOP_MODULES)
+    noun, rows = largest_changes(engine, TOP_MODULES)
     if rows:
-        yield f"### {markdown(engine.component)}: {what}s that changed most"
-        yield markdown_table((what, "layers", *NUMBERS), [_row(row) for row in rows], NUMBERS)
+        yield f"### {markdown(engine.component)}: {noun}s that changed most"
+        yield markdown_table((noun, "layers", *NUMBERS), [_row(row) for row in rows], NUMBERS)
     lists = (
         ("fused or split", [g for g in engine.groups if g.before and g.after and len(g.before) != len(g.after)]),
         ("precision changed", [g for g in engine.groups if g.precision_changed]),
         ("kernel changed", [g for g in engine.groups if g.kernel_changed]),
         ("without a match", list(engine.unmatched)),
     )
-    lines = [_line(what, groups) for what, groups in lists if groups]
+    lines = [_line(noun, groups) for noun, groups in lists if groups]
     if lines:
         yield "\n".join(lines)
 
 
 def _row(row: Row) -> tuple[str, ...]:
     layers = str(row.layers_before) if row.layers_before == row.layers_after else None
-    return (_short(row.name), layers or f"{row.layers_before} → {row.layers_after}", *figures(row))
+    return (_elide(row.name), layers or f"{row.layers_before} → {row.layers_after}", *figures(row))
 
 
-def _line(what: str, groups: Sequence[Group]) -> str:
+def _line(noun: str, groups: Sequence[Group]) -> str:
     ordered = sorted(groups, key=lambda g: -abs(g.delta_ms or 0))
-    shown = [f"{markdown(_short(describe(g)))} ({_figure(g, what)})" for g in ordered[:TOP_GROUPS]]
+    shown = [f"{markdown(_elide(describe(g)))} ({_figure(g, noun)})" for g in ordered[:TOP_GROUPS]]
     more = f"; {len(groups) - TOP_GROUPS} more" if len(groups) > TOP_GROUPS else ""
     deltas = [g.delta_ms for g in groups if g.delta_ms is not None]
     together = f", together {sum(deltas):+.3g} ms" if deltas else ""
-    return f"- **{len(groups)} {what}**{together}: {'; '.join(shown)}{more}"
+    return f"- **{len(groups)} {noun}**{together}: {'; '.join(shown)}{more}"
 
 
-def _short(text: str) -> str:
+def _elide(text: str) -> str:
     half = NAME_LENGTH // 2
     return text if len(text) <= NAME_LENGTH else f"{text[:half]}…{text[1 - half :]}"
 
 
-def _figure(group: Group, what: str) -> str:
+def _figure(group: Group, noun: str) -> str:
     delta = "time unknown" if group.delta_ms is None else f"{group.delta_ms:+.3g} ms"
-    return f"{markdown(arrow(group.precisions))}, {delta}" if what == "precision changed" else delta
+    return f"{markdown(arrow(group.precisions))}, {delta}" if noun == "precision changed" else delta
 
 
 def _engine(engine: PlanDiff) -> dict[str, Any]:
@@ -174,13 +170,16 @@ def _engine(engine: PlanDiff) -> dict[str, Any]:
     }
 
 
+def _fields(value: object, *names: str) -> dict[str, Any]:
+    return {name: getattr(value, name) for name in names}
+
+
 def _times(change: Change) -> dict[str, float | None]:
-    names = ("before_ms", "after_ms", "delta_ms", "change_pct", "speedup")
-    return {name: getattr(change, name) for name in names}
+    return _fields(change, "before_ms", "after_ms", "delta_ms", "change_pct", "speedup")
 
 
 def _module(row: Row) -> dict[str, Any]:
-    return {"name": row.name, **_times(row), "layers_before": row.layers_before, "layers_after": row.layers_after}
+    return {"name": row.name, **_times(row), **_fields(row, "layers_before", "layers_after")}
 
 
 def _members(group: Group) -> dict[str, Any]:
@@ -189,8 +188,7 @@ def _members(group: Group) -> dict[str, Any]:
         "module": group.module,
         "kind": group.main.kind,
         **_times(group),
-        "precision_changed": group.precision_changed,
-        "kernel_changed": group.kernel_changed,
+        **_fields(group, "precision_changed", "kernel_changed"),
         "before": [_layer(layer) for layer in group.before],
         "after": [_layer(layer) for layer in group.after],
         "nodes": group.nodes,
@@ -198,24 +196,13 @@ def _members(group: Group) -> dict[str, Any]:
 
 
 def _layer(layer: Layer) -> dict[str, Any]:
-    return {
-        "name": layer.name,
-        "kind": layer.kind,
-        "precision": layer.precision,
-        "kernel": layer.kernel,
-        "time_ms": layer.time_ms,
-    }
+    return _fields(layer, "name", "kind", "precision", "kernel", "time_ms")
 
 
 def _check(check: Check) -> dict[str, Any]:
-    sides = (check.before, check.after)
     return {
-        "candidate": check.candidate,
-        "component": check.component,
-        "what": check.what,
-        "status": check.status,
-        "before_ms": sides[0] and sides[0].ms,
-        "after_ms": sides[1] and sides[1].ms,
-        "allowed_ms": check.allowed_ms,
-        "noise_ms": check.noise_ms,
+        **_fields(check, "candidate", "component", "what", "status"),
+        "before_ms": check.before and check.before.ms,
+        "after_ms": check.after and check.after.ms,
+        **_fields(check, "allowed_ms", "noise_ms"),
     }

@@ -33,22 +33,22 @@ def graph_data(analysis: Analysis) -> dict[str, Any]:
 
 
 def _plan(plan: Plan, frame: pd.DataFrame) -> dict[str, Any]:
-    joints = edges(plan)
-    root, labels = group_tree(plan, joints)
+    graph_edges = edges(plan)
+    root, labels = group_tree(plan, graph_edges)
     owner = [0] * len(plan.layers)
     groups = []
     for number, parent, group in root.numbered():
-        groups.append({"label": _cut(group.label), "path": _cut(group.path), "parent": parent, "open": group.open})
+        groups.append({"label": _clean(group.label), "path": _clean(group.path), "parent": parent, "open": group.open})
         for layer in group.layers:
             owner[layer] = number
     tensors: dict[TensorInfo, int] = {}
     return {
-        "name": _cut(plan.component),
+        "name": _clean(plan.component),
         "groups": groups,
-        "layers": {"group": owner, "label": list(map(_cut, labels)), **_layers(plan, frame, tensors)},
-        "edges": [[e.source, e.target, None if e.tensor is None else _number(e.tensor, tensors)] for e in joints],
+        "layers": {"group": owner, "label": list(map(_clean, labels)), **_layers(plan, frame, tensors)},
+        "edges": [[e.source, e.target, None if e.tensor is None else _number(e.tensor, tensors)] for e in graph_edges],
         "tensors": {
-            "name": [_cut(tensor.name) for tensor in tensors],
+            "name": [_clean(tensor.name) for tensor in tensors],
             "type": [_type(tensor) for tensor in tensors],
             "bytes": [tensor.nbytes for tensor in tensors],
         },
@@ -58,16 +58,16 @@ def _plan(plan: Plan, frame: pd.DataFrame) -> dict[str, Any]:
 def _layers(plan: Plan, frame: pd.DataFrame, tensors: dict[TensorInfo, int]) -> dict[str, list[Any]]:
     layers = plan.layers
     return {
-        "name": [_cut(layer.name) for layer in layers],
-        "module": [_cut(layer.module) for layer in layers],
-        "op": [_cut(layer.op) for layer in layers],
+        "name": [_clean(layer.name) for layer in layers],
+        "module": [_clean(layer.module) for layer in layers],
+        "op": [_clean(layer.op) for layer in layers],
         "kind": [layer.kind for layer in layers],
-        "precision": [_cut(layer.precision) for layer in layers],
-        "kernel": [_cut(layer.kernel) for layer in layers],
+        "precision": [_clean(layer.precision) for layer in layers],
+        "kernel": [_clean(layer.kernel) for layer in layers],
         "flops": [layer.flops for layer in layers],
         "bytes": [layer.bytes_moved for layer in layers],
         "weights": [layer.weight_bytes for layer in layers],
-        "nodes": [[_cut(node) for node in layer.nodes[:MOST_NODES]] for layer in layers],
+        "nodes": [[_clean(node) for node in layer.nodes[:MOST_NODES]] for layer in layers],
         "inputs": [[_number(tensor, tensors) for tensor in layer.inputs] for layer in layers],
         "outputs": [[_number(tensor, tensors) for tensor in layer.outputs] for layer in layers],
         **{key: [None if pd.isna(x) else x for x in frame[column].tolist()] for key, column in _FRAME.items()},
@@ -79,8 +79,8 @@ def _number(tensor: TensorInfo, tensors: dict[TensorInfo, int]) -> int:
 
 
 def _type(tensor: TensorInfo) -> str:
-    return _cut(", ".join(part for part in (tensor_text(tensor, name=False), tensor.format) if part)) or ""
+    return _clean(", ".join(part for part in (tensor_text(tensor, name=False), tensor.format) if part)) or ""
 
 
-def _cut(text: str | None) -> str | None:
+def _clean(text: str | None) -> str | None:
     return None if text is None else clean(text, TEXT_CHARS)

@@ -1,6 +1,6 @@
 """Pictures of engine graphs through Graphviz: `render_dot(to_dot(plan), "unet")` writes unet.svg.
 
-Big engines make big pictures, which Graphviz lays out slowly and nobody reads: take a part of the plan first, with
+Graphviz lays out large engines slowly, and the picture is too large to read: take a part of the plan first, with
 `subgraph`, `around` or `by_module`.
 """
 
@@ -21,6 +21,7 @@ from sdtrt.analysis.graph.select import around, by_module, subgraph
 from sdtrt.analysis.graph.style import LatencyType, layer_type_formatter, precision_formatter
 from sdtrt.errors import SdtrtError
 from sdtrt.plan.layers import Layer, Plan, TensorInfo
+from sdtrt.system.files import write_bytes
 
 if TYPE_CHECKING:
     import graphviz
@@ -78,10 +79,12 @@ def to_dot(
     """
     graphviz = _graphviz()
     plan = one_writer_each(plan)
-    joints = edges(plan)
+    graph_edges = edges(plan)
     shown = {n for n, layer in enumerate(plan.layers) if display_constants or layer.op != "Constant"}
     if remove_disconnected_layers:
-        shown &= {end for edge in joints for end in (edge.source, edge.target) if {edge.source, edge.target} <= shown}
+        shown &= {
+            end for edge in graph_edges for end in (edge.source, edge.target) if {edge.source, edge.target} <= shown
+        }
     graph = graphviz.Digraph(name=style.clean(plan.component, 80), comment="written by sdtrt")
     graph.attr("graph", ranksep="0.3", nodesep="0.25", fontname="Helvetica")
     graph.attr("node", shape="box", fontname="Helvetica", fontsize="11", margin="0.08,0.04", color="#00000055")
@@ -97,12 +100,18 @@ def to_dot(
         halo = _HALO if number in highlight_layers or layer.name in highlight_layers else {}
         attributes = {"tooltip": graphviz.escape(style.tooltip(layer)), **formatter(layer), **halo}
         graph.node(f"l{number}", label=style.table(layer.op, rows), **attributes)
-    _draw_edges(graph, plan, joints, shown, display_edge_details)
+    _draw_edges(graph, plan, graph_edges, shown, display_edge_details)
     return graph
 
 
 def render_dot(graph: graphviz.Digraph, name: str | Path, fmt: Format = "svg", timeout_s: float = 60) -> Path:
-    """Write `graph` as `name`.`fmt`, which is returned; "dot" is Graphviz's own text and needs no Graphviz.
+    """Write `graph` to a file and return its path.
+
+    Args:
+        graph: from `to_dot`.
+        name: the file, with or without its ending.
+        fmt: "svg", "png" or "dot", Graphviz's own text, which needs no Graphviz.
+        timeout_s: seconds after which Graphviz is stopped.
 
     Raises:
         DrawError: Graphviz is missing, failed, or took longer than `timeout_s`.
@@ -112,10 +121,7 @@ def render_dot(graph: graphviz.Digraph, name: str | Path, fmt: Format = "svg", t
     path = Path(name)
     path = path if path.suffix == f".{fmt}" else path.with_name(f"{path.name}.{fmt}")
     data = graph.source.encode()
-    data = data if fmt == "dot" else _dot(data, fmt, timeout_s)
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_bytes(data)
-    temporary.replace(path)
+    write_bytes(path, data if fmt == "dot" else _dot(data, fmt, timeout_s))
     return path
 
 
@@ -132,10 +138,8 @@ def _dot(source: bytes, fmt: str, timeout_s: float) -> bytes:
             f"Graphviz took over {timeout_s:g} s", slug="dot-timeout", received=lines, hint=smaller
         ) from exc
     if done.returncode or not done.stdout:
-        said = done.stderr.decode(errors="replace").strip()[:500]
-        raise DrawError(
-            "Graphviz failed", slug="dot-failed", received=said or f"exit code {done.returncode}", hint=smaller
-        )
+        reason = done.stderr.decode(errors="replace").strip()[:500] or f"exit code {done.returncode}"
+        raise DrawError("Graphviz failed", slug="dot-failed", received=reason, hint=smaller)
     return done.stdout
 
 
@@ -148,13 +152,13 @@ def _graphviz() -> ModuleType:
 
 
 def _draw_edges(
-    graph: graphviz.Digraph, plan: Plan, joints: Sequence[Edge], shown: AbstractSet[int], text: bool
+    graph: graphviz.Digraph, plan: Plan, graph_edges: Sequence[Edge], shown: AbstractSet[int], text: bool
 ) -> None:
     """One edge per pair of layers, however many tensors there are, and the engine's own inputs and outputs."""
     from graphviz import escape
 
     pairs: dict[tuple[str, str], list[TensorInfo | None]] = defaultdict(list)
-    for edge in joints:
+    for edge in graph_edges:
         if {edge.source, edge.target} <= shown:
             pairs[f"l{edge.source}", f"l{edge.target}"].append(edge.tensor)
     inputs, outputs = bindings(plan)

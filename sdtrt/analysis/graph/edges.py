@@ -1,7 +1,7 @@
 """Which layer reads what which layer wrote: the edges of an engine's graph, and its inputs and outputs.
 
 Tensors are joined by name. One name may have several producers (a loop, or memory that is used again): a reader takes
-the last producer before it, else the first one behind it, which is a back edge.
+the last producer before it, else the first one after it, which is a back edge.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ def edges(plan: Plan) -> tuple[Edge, ...]:
     """All edges, by reader. Plans whose layers name no tensor (eager, inductor) are chained in their order."""
     if not _names_tensors(plan):
         return tuple(Edge(index, index + 1, None) for index in range(len(plan.layers) - 1))
-    writers, given = _writers(plan), {tensor.name for tensor in plan.inputs}
+    writers, external = _writers(plan), {tensor.name for tensor in plan.inputs}
     outputs = [{tensor.name: tensor for tensor in layer.outputs} for layer in plan.layers]
     found = []
     for target, layer in enumerate(plan.layers):
         for name, read in {tensor.name: tensor for tensor in layer.inputs}.items():
-            source = _source(target, writers.get(name, []), name in given)
+            source = _source(target, writers.get(name, []), name in external)
             if source is not None:
                 found.append(Edge(source, target, _complete(outputs[source][name], read)))
     return tuple(found)
@@ -52,10 +52,10 @@ def one_writer_each(plan: Plan) -> Plan:
             for index, layer in enumerate(plan.layers)
         ]
         return plan.model_copy(update={"layers": tuple(chained)})
-    names, writers, given = _unique_names(plan), _writers(plan), {tensor.name for tensor in plan.inputs}
+    names, writers, external = _unique_names(plan), _writers(plan), {tensor.name for tensor in plan.inputs}
     layers = []
     for index, layer in enumerate(plan.layers):
-        sources = [_source(index, writers.get(tensor.name, []), tensor.name in given) for tensor in layer.inputs]
+        sources = [_source(index, writers.get(tensor.name, []), tensor.name in external) for tensor in layer.inputs]
         inputs = [_rename(t, names.get((t.name, source))) for t, source in zip(layer.inputs, sources, strict=True)]
         outputs = [_rename(tensor, names[tensor.name, index]) for tensor in layer.outputs]
         layers.append(layer.model_copy(update={"inputs": tuple(inputs), "outputs": tuple(outputs)}))
@@ -64,7 +64,7 @@ def one_writer_each(plan: Plan) -> Plan:
 
 
 def bindings(plan: Plan) -> tuple[tuple[TensorInfo, ...], tuple[TensorInfo, ...]]:
-    """The engine's inputs and outputs; where the plan names none, what nobody writes and what nobody reads."""
+    """The engine's inputs and outputs; where the plan names none, the tensors that no layer writes or reads."""
     if plan.inputs or plan.outputs:
         return plan.inputs, plan.outputs
     read = {tensor.name: tensor for layer in plan.layers for tensor in layer.inputs}
@@ -86,23 +86,25 @@ def _writers(plan: Plan) -> dict[str, list[int]]:
     return found
 
 
-def _source(reader: int, writers: Sequence[int], given: bool) -> int | None:
+def _source(reader: int, writers: Sequence[int], external: bool) -> int | None:
     """The layer whose result `reader` reads; None for an input of the engine and what only the reader writes."""
     place = bisect_left(writers, reader)
     if place:
         return writers[place - 1]
-    return None if given else next((writer for writer in writers if writer > reader), None)
+    return None if external else next((writer for writer in writers if writer > reader), None)
 
 
 def _unique_names(plan: Plan) -> dict[tuple[str, int | None], str]:
     """A name for each tensor by the layer that writes it; what comes from outside keeps its own."""
     writers = _writers(plan)
     taken = {tensor.name for layer in plan.layers for tensor in (*layer.inputs, *layer.outputs)}
-    given = {tensor.name for tensor in plan.inputs}
-    given |= {t.name for n, x in enumerate(plan.layers) for t in x.inputs if _source(n, writers[t.name], False) is None}
+    external = {tensor.name for tensor in plan.inputs}
+    external |= {
+        t.name for n, x in enumerate(plan.layers) for t in x.inputs if _source(n, writers[t.name], False) is None
+    }
     names: dict[tuple[str, int | None], str] = {}
     for name, layers in writers.items():
-        for number, layer in enumerate(layers, 2 if name in given else 1):
+        for number, layer in enumerate(layers, 2 if name in external else 1):
             unique = name if number == 1 else f"{name} ({number})"
             while number > 1 and unique in taken:
                 unique += "'"
@@ -116,6 +118,6 @@ def _rename(tensor: TensorInfo, name: str | None) -> TensorInfo:
 
 
 def _complete(written: TensorInfo, read: TensorInfo) -> TensorInfo:
-    """What the producer says of a tensor, and what only the reader knows."""
+    """The producer's record of a tensor, completed by the reader's."""
     missing = {key: value for key, value in read if getattr(written, key) is None and value is not None}
     return written.model_copy(update=missing) if missing else written

@@ -1,4 +1,4 @@
-"""The module tree of an engine: where each layer stands in it, also when no module is known."""
+"""The module path of each layer, also in engines without known modules."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """An engine's graph as an ONNX model for Netron and other viewers: to look at, not to run.
 
-Every layer is a node of the domain `sdtrt.engine`, with the layer's operator and all that is known as attributes. ONNX
-wants one producer per tensor, and that before its readers: tensors are renamed where the engine has several, layers are
+Every layer is a node of the domain `sdtrt.engine`, with the layer's operator and all its known figures as attributes.
+ONNX requires one producer per tensor, before its readers: tensors are renamed where the engine has several, layers are
 sorted, and what a loop carries back becomes an input of the graph.
 """
 
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from sdtrt.analysis.graph.edges import Edge, bindings, edges, one_writer_each
 from sdtrt.analysis.graph.style import clean
 from sdtrt.plan.layers import Layer, Plan, TensorInfo
+from sdtrt.system.files import write_bytes
 
 if TYPE_CHECKING:
     import onnx
@@ -33,9 +34,7 @@ def to_onnx(plan: Plan) -> onnx.ModelProto:
     plan = one_writer_each(plan)
     layers, carried = _sorted(plan)
     tensors = {t.name: t for layer in layers for t in (*layer.inputs, *layer.outputs)}
-    tensors |= {
-        edge.tensor.name: edge.tensor for edge in edges(plan) if edge.tensor and edge.tensor.name not in carried
-    }
+    tensors |= {e.tensor.name: e.tensor for e in edges(plan) if e.tensor and e.tensor.name not in carried}
     names = dict(zip(tensors, _unique(tensors), strict=True))
     nodes = [
         helper.make_node(
@@ -66,18 +65,15 @@ def to_onnx(plan: Plan) -> onnx.ModelProto:
 
 def save_onnx(plan: Plan, path: str | Path) -> Path:
     """Write `to_onnx(plan)` to `path`, which is returned."""
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_bytes(to_onnx(plan).SerializeToString())
-    temporary.replace(path)
-    return path
+    write_bytes(Path(path), to_onnx(plan).SerializeToString())
+    return Path(path)
 
 
 def _sorted(plan: Plan) -> tuple[list[Layer], set[str]]:
     """The layers, producers first and else in the engine's order, and the new names of what is carried back."""
-    joints = edges(plan)
-    place = {layer: number for number, layer in enumerate(_order(len(plan.layers), joints))}
-    late = {(e.target, e.tensor.name) for e in joints if e.tensor and place[e.source] >= place[e.target]}
+    graph_edges = edges(plan)
+    place = {layer: number for number, layer in enumerate(_order(len(plan.layers), graph_edges))}
+    late = {(e.target, e.tensor.name) for e in graph_edges if e.tensor and place[e.source] >= place[e.target]}
     layers = []
     for index in place:
         layer = plan.layers[index]
@@ -91,11 +87,11 @@ def _sorted(plan: Plan) -> tuple[list[Layer], set[str]]:
     return layers, {f"{name} (carried back)" for _, name in late}
 
 
-def _order(count: int, joints: Sequence[Edge]) -> list[int]:
+def _order(count: int, graph_edges: Sequence[Edge]) -> list[int]:
     """Kahn's algorithm; where a loop leaves no layer without open sources, the first one in the engine's order."""
     readers: dict[int, list[int]] = defaultdict(list)
     waits = [0] * count
-    for edge in joints:
+    for edge in graph_edges:
         readers[edge.source].append(edge.target)
         waits[edge.target] += 1
     ready = [index for index in range(count) if not waits[index]]
@@ -160,9 +156,6 @@ def _value(name: str, tensor: TensorInfo) -> onnx.ValueInfoProto:
 
     text = _TYPES.get(tensor.dtype or "", (tensor.dtype or "").upper().replace("_", ""))
     known = dict(TensorProto.DataType.items()).get(text, TensorProto.UNDEFINED)
-    shape = (
-        None
-        if tensor.shape is None
-        else [size if size is None or size < 1 << 63 else str(size) for size in tensor.shape]
-    )
-    return helper.make_tensor_value_info(name, known, ["unknown"] if shape is None else shape)
+    sizes = ("unknown",) if tensor.shape is None else tensor.shape
+    shape = [str(size) if isinstance(size, int) and size >= 1 << 63 else size for size in sizes]
+    return helper.make_tensor_value_info(name, known, shape)

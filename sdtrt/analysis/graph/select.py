@@ -14,6 +14,7 @@ from sdtrt.analysis.graph.style import WHOLE, totals_ms
 from sdtrt.analysis.module_paths import NO_MODULE
 from sdtrt.errors import ConfigError
 from sdtrt.plan.layers import Layer, Plan, TensorInfo, Timing
+from sdtrt.plan.sums import sum_known
 
 
 def subgraph(plan: Plan, query: str, radius: int = 1) -> Plan:
@@ -105,9 +106,9 @@ def _near(plan: Plan, start: Iterable[int], radius: int) -> set[int]:
     return found
 
 
-def _keep(plan: Plan, kept: set[int]) -> Plan:
+def _keep(plan: Plan, indices: set[int]) -> Plan:
     whole = one_writer_each(plan)
-    layers = tuple(layer for index, layer in enumerate(whole.layers) if index in kept)
+    layers = tuple(layer for index, layer in enumerate(whole.layers) if index in indices)
     names = {tensor.name for layer in layers for tensor in (*layer.inputs, *layer.outputs)}
     ends = {
         "inputs": tuple(tensor for tensor in whole.inputs if tensor.name in names),
@@ -120,7 +121,7 @@ def _keep(plan: Plan, kept: set[int]) -> Plan:
 
 
 def _merge(name: str, inside: Sequence[Layer], read: tuple[TensorInfo, ...], out: tuple[TensorInfo, ...]) -> Layer:
-    known_ms = [ms for layer in inside if (ms := layer.time_ms) is not None]
+    times_ms = [layer.time_ms for layer in inside]
     return Layer(
         name=name,
         kind=_most(inside, [layer.kind for layer in inside]),
@@ -130,11 +131,11 @@ def _merge(name: str, inside: Sequence[Layer], read: tuple[TensorInfo, ...], out
         outputs=out,
         nodes=tuple(dict.fromkeys(node for layer in inside for node in layer.nodes)),
         module=None if name == NO_MODULE else name,
-        weight_bytes=_sum(layer.weight_bytes for layer in inside),
-        bytes_moved=_sum(layer.bytes_moved for layer in inside),
-        flops=_sum(layer.flops for layer in inside),
-        timing=Timing(median_ms=sum(known_ms)) if known_ms else None,
-        attributes={"layers": len(inside), "layers without a time": len(inside) - len(known_ms)},
+        weight_bytes=sum_known(layer.weight_bytes for layer in inside),
+        bytes_moved=sum_known(layer.bytes_moved for layer in inside),
+        flops=sum_known(layer.flops for layer in inside),
+        timing=None if set(times_ms) == {None} else Timing(median_ms=sum_known(times_ms)),
+        attributes={"layers": len(inside), "layers without a time": times_ms.count(None)},
     )
 
 
@@ -145,8 +146,3 @@ def _most(layers: Sequence[Layer], values: Sequence[str | None]) -> str | None:
     for layer, value in zip(layers, values, strict=True):
         weight[value] += (layer.time_ms or 0) if timed else 1
     return max(weight, key=weight.__getitem__)
-
-
-def _sum(values: Iterable[int | None]) -> int | None:
-    known = [value for value in values if value is not None]
-    return sum(known) if known else None

@@ -1,4 +1,4 @@
-"""The tree of boxes in the report's graph: modules in modules, made so that no click shows a single box or hundreds."""
+"""The tree of boxes in the report's graph: nested modules, such that no click shows a single box or hundreds."""
 
 from __future__ import annotations
 
@@ -59,13 +59,13 @@ def group_tree(plan: Plan, edges: Sequence[Edge]) -> tuple[Group, list[str]]:
     steps: dict[int, str] = {}
     root.groups = [kept for group in root.groups for kept in _simplify(group, root, steps)]
     _open(root)
-    _cut(root, edges)
+    _split_into_runs(root, edges)
     names = [short_name(layer.name) for layer in plan.layers]
     return root, [f"{steps[number]} · {name}" if number in steps else name for number, name in enumerate(names)]
 
 
 def _simplify(group: Group, parent: Group, steps: dict[int, str]) -> list[Group]:
-    """What stands for `group`: nothing when its only layer can stand in `parent`, its only child, or itself.
+    """The replacement of `group`: nothing when its only layer can stand in `parent`, its only child, or itself.
 
     `steps` collects the module steps that layers brought with them.
     """
@@ -82,15 +82,15 @@ def _simplify(group: Group, parent: Group, steps: dict[int, str]) -> list[Group]
     return [child]
 
 
-def _cut(group: Group, edges: Sequence[Edge]) -> None:
+def _split_into_runs(group: Group, edges: Sequence[Edge]) -> None:
     for child in group.groups:
-        _cut(child, edges)
+        _split_into_runs(child, edges)
     group.layers.sort()
     if len(group.layers) > MOST_LAYERS:
         for run in runs(group.layers, edges):
             name = f"layers {run[0] + 1} to {run[-1] + 1}"
             part = Group(name, f"{group.path}, {name}".lstrip(", "), run)
-            _cut(part, edges)
+            _split_into_runs(part, edges)
             group.groups.append(part)
         group.layers = []
 

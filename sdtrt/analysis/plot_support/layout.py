@@ -8,12 +8,14 @@ from collections.abc import Iterator, Sequence
 import pandas as pd
 import plotly.graph_objects as go
 
-from sdtrt.analysis.colors import KIND_COLORS
+from sdtrt.analysis.colors import ACTIVATIONS, KIND_COLORS, WEIGHTS
 
 NOT_TIMED = "No layer was timed."
 # A trace of this meta has the number of its layer, counted from the first of the analysis, first in `customdata`.
 LAYERS = "layers"
 NAME_CHARS = 72
+# Name, column and color of what a layer reads and writes.
+FOOTPRINT_PARTS = (("weights", "weight_bytes", WEIGHTS), ("activations", "io_bytes", ACTIVATIONS))
 
 
 def label(text: object, length: int = 0) -> str:
@@ -72,7 +74,14 @@ def finish(figure: go.Figure, height: int, missing: str = "") -> go.Figure:
 
 
 def stack_bars(sums: pd.DataFrame, parts: Sequence[tuple[str, str, str]], value: str, title: str) -> go.Figure:
-    """One horizontal bar per row of `sums`, of `parts` as (name, column, color); `value` is how a part is written."""
+    """Stacked horizontal bars.
+
+    Args:
+        sums: a row per bar, with the bar's name as index.
+        parts: (name, column, color) of each part of a bar.
+        value: plotly's template of a part's value in its tooltip, such as "%{x:.4g} ms".
+        title: of the value axis.
+    """
     figure = go.Figure()
     for name, column, color in parts:
         figure.add_bar(

@@ -1,4 +1,4 @@
-"""Module paths as steps, and what stands in for them in an engine of which no module is known."""
+"""Module paths of layers as steps, and their substitutes in an engine without known modules."""
 
 from __future__ import annotations
 

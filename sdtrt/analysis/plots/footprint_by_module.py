@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import plotly.graph_objects as go
 
-from sdtrt.analysis.plot_support.layout import finish, stack_bars
+from sdtrt.analysis.plot_support.layout import FOOTPRINT_PARTS, finish, stack_bars
 from sdtrt.analysis.plot_support.modules import blocks_of
-from sdtrt.analysis.plots.footprint_per_layer import PARTS
 from sdtrt.analysis.session import Analysis
 
 TITLE = "Footprint by module"
@@ -17,10 +16,10 @@ TOP = 12
 
 def draw(analysis: Analysis) -> go.Figure:
     """One bar per module, of weights and activations."""
-    columns = [column for _, column, _ in PARTS]
+    columns = [column for _, column, _ in FOOTPRINT_PARTS]
     frame = analysis.frame.assign(block=blocks_of(analysis.frame))
     sums = frame.groupby("block", sort=False)[columns].sum() / 1e6
     sums = sums.loc[sums.sum(axis=1).sort_values(ascending=False).index]
     sums = sums[sums.sum(axis=1) > 0].head(TOP)
-    figure = stack_bars(sums, PARTS, "%{x:,.4g} MB", "footprint, MB") if len(sums) else go.Figure()
+    figure = stack_bars(sums, FOOTPRINT_PARTS, "%{x:,.4g} MB", "footprint, MB") if len(sums) else go.Figure()
     return finish(figure, 110 + 38 * len(sums), "" if len(sums) else "The size of no layer is known.")

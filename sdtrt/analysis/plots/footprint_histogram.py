@@ -6,8 +6,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from sdtrt.analysis.plot_support.bins import Bins
-from sdtrt.analysis.plot_support.layout import finish
-from sdtrt.analysis.plots.footprint_per_layer import PARTS
+from sdtrt.analysis.plot_support.layout import FOOTPRINT_PARTS, finish
 from sdtrt.analysis.session import Analysis
 
 TITLE = "Footprint histogram"
@@ -17,13 +16,13 @@ SECTION, ORDER = "Memory", 3
 
 def draw(analysis: Analysis) -> go.Figure:
     """Number of layers in logarithmic bins; what is 0 or not known has no place in them."""
-    sizes = {name: analysis.frame[column].to_numpy() / 1e6 for name, column, _ in PARTS}
+    sizes = {name: analysis.frame[column].to_numpy() / 1e6 for name, column, _ in FOOTPRINT_PARTS}
     sizes = {name: values[values > 0] for name, values in sizes.items()}
     whole = np.concatenate(list(sizes.values()))
     figure = go.Figure()
     if len(whole):
         bins = Bins.over(whole)
-        for name, _, color in PARTS:
+        for name, _, color in FOOTPRINT_PARTS:
             if len(sizes[name]):
                 figure.add_bar(
                     name=name,

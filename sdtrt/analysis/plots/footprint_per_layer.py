@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import plotly.graph_objects as go
 
-from sdtrt.analysis.colors import ACTIVATIONS, WEIGHTS
-from sdtrt.analysis.plot_support.layout import LAYERS, finish, layer_axis, names_of
+from sdtrt.analysis.plot_support.layout import FOOTPRINT_PARTS, LAYERS, finish, layer_axis, names_of
 from sdtrt.analysis.session import Analysis
 
 TITLE = "Footprint per layer"
 CAPTION = "Every layer in the engine's order: its weights, and its inputs and outputs. Drag to zoom, click for details."
 SECTION, ORDER, WIDE = "Memory", 1, True
-PARTS = (("weights", "weight_bytes", WEIGHTS), ("activations", "io_bytes", ACTIVATIONS))
 
 
 def draw(analysis: Analysis) -> go.Figure:
     """One bar per layer, of weights and activations."""
     frame = analysis.frame
     figure = go.Figure()
-    for name, column, color in PARTS:
+    for name, column, color in FOOTPRINT_PARTS:
         rows = frame[frame[column] > 0]
         if len(rows):
             figure.add_bar(

@@ -12,20 +12,20 @@ from types import ModuleType
 from typing import Any
 
 import pandas as pd
-from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
 from sdtrt import registry
 from sdtrt.analysis.colors import KIND_COLORS, STAGE_COLORS, precision_color
+from sdtrt.analysis.findings import rules
 from sdtrt.analysis.graph.data import graph_data
 from sdtrt.analysis.image_budget import REST
-from sdtrt.analysis.report.layer_data import cut, indices_of, layer_details, layer_table
+from sdtrt.analysis.report.layer_data import elide, indices_of, layer_details, layer_table
 from sdtrt.analysis.report.overview import coverage, devices, tiles
-from sdtrt.analysis.report.template import asset, digest
+from sdtrt.analysis.report.template import asset, template
 from sdtrt.analysis.session import Analysis
 from sdtrt.analysis.summary import megabytes, number
 
-PLOTS, RULES = "sdtrt.analysis.plots", "sdtrt.analysis.rules"
+PLOTS = "sdtrt.analysis.plots"
 SECTIONS = ("Time", "Roofline", "Memory", "Precision")
 STYLES = ("style.css", "parts.css", "graph.css")
 # In the order in which they need each other.
@@ -41,17 +41,14 @@ def render(analysis: Analysis) -> str:
     plots = {name: registry.load(PLOTS, name) for name in registry.names(PLOTS)}
     engines = [Analysis((plan,), analysis.manifest, analysis.run, analysis.peaks) for plan in analysis.plans]
     figures = _figures(plots, analysis, engines)
-    page = Environment(
-        loader=FunctionLoader(asset), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    page.filters.update(number=number, megabytes=megabytes, say=_say, digest=digest, json=_json, cut=cut)
-    return page.get_template("page.html.jinja").render(
+    page = template("page.html.jinja", number=number, megabytes=megabytes, say=_to_text, json=_json, elide=elide)
+    return page.render(
         analysis=analysis,
-        who=_title(analysis),
+        title=_title(analysis),
         tiles=tiles(analysis),
         devices=devices(analysis),
         engines=_engines(analysis, engines),
-        selected=_dearest(analysis),
+        selected=_slowest_engine(analysis),
         sections={section: _plots_of(plots, section, figures) for section in _sections(plots)},
         figures=figures,
         findings=_findings(analysis),
@@ -69,29 +66,29 @@ def render(analysis: Analysis) -> str:
 
 def _title(analysis: Analysis) -> str:
     if analysis.manifest:
-        return cut(analysis.manifest.model)
-    return cut(", ".join(plan.component for plan in analysis.plans)) or "no engines"
+        return elide(analysis.manifest.model)
+    return elide(", ".join(plan.component for plan in analysis.plans)) or "no engines"
 
 
 def _engines(analysis: Analysis, parts: list[Analysis]) -> list[dict[str, Any]]:
     """What the page says of each engine, with the number of its first layer."""
     found, first = [], 0
     for plan, part in zip(analysis.plans, parts, strict=True):
-        about: dict[str, Any] = {"name": cut(plan.component, 80), "first": first, "count": len(plan.layers)}
+        about: dict[str, Any] = {"name": elide(plan.component, 80), "first": first, "count": len(plan.layers)}
         about |= {"plan": plan, "summary": part.summaries[0], "coverage": coverage(part.frame)}
         found.append(about)
         first += len(plan.layers)
     return found
 
 
-def _dearest(analysis: Analysis) -> int:
+def _slowest_engine(analysis: Analysis) -> int:
     """The engine that is shown first: that which takes most of the image."""
     total = {row.stage: row.total_ms or 0 for row in analysis.budget.rows}
     return max(range(len(analysis.plans)), key=lambda i: total.get(analysis.plans[i].component, 0), default=0)
 
 
 def _precision_colors(frame: pd.DataFrame) -> dict[str, str]:
-    return {cut(name): precision_color(name) for name in frame["precision"].dropna().unique()}
+    return {elide(name): precision_color(name) for name in frame["precision"].dropna().unique()}
 
 
 def _sections(plots: Mapping[str, ModuleType]) -> list[str]:
@@ -126,12 +123,11 @@ def _figures(plots: Mapping[str, ModuleType], whole: Analysis, engines: list[Ana
 
 def _findings(analysis: Analysis) -> list[dict[str, Any]]:
     """Findings with the numbers of their layers in the table and what the rule says of itself."""
-    places, known = indices_of(analysis.frame), registry.names(RULES)
+    places, explanations = indices_of(analysis.frame), {rule.name: rule.explanation for rule in rules()}
     found = []
     for finding in analysis.findings:
         indices = [i for name in dict.fromkeys(finding.layers) for i in places.get((finding.component, name), ())]
-        rule = registry.load(RULES, finding.rule).__doc__ if finding.rule in known else None
-        found.append({"finding": finding, "indices": indices, "rule": rule})
+        found.append({"finding": finding, "indices": indices, "rule": explanations.get(finding.rule)})
     return found
 
 
@@ -141,14 +137,14 @@ def _json(value: Any) -> Markup:
     return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))  # noqa: S704
 
 
-def _say(value: Any) -> str:
+def _to_text(value: Any) -> str:
     """JSON values, however nested, in a line of text."""
     if isinstance(value, Mapping):
-        return ", ".join(f"{name} {_say(v)}" for name, v in value.items()) or "none"
+        return ", ".join(f"{name} {_to_text(v)}" for name, v in value.items()) or "none"
     if isinstance(value, list | tuple):
-        return "; ".join(map(_say, value)) or "none"
+        return "; ".join(map(_to_text, value)) or "none"
     if value is None:
         return "unknown"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return f"{value:,}" if isinstance(value, int | float) else cut(value, 2000)
+    return f"{value:,}" if isinstance(value, int | float) else elide(value, 2000)

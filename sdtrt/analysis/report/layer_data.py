@@ -1,4 +1,4 @@
-"""The layer table and every layer's details as plain data, small enough to stand inside a page."""
+"""The layer table and every layer's details as plain data, small enough for one page."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Column:
 
     @property
     def number(self) -> bool:
-        """True for numbers, which stand at the right."""
+        """True for numbers, which are right-aligned."""
         return self.unit > 0
 
 
@@ -72,7 +72,7 @@ def layer_table(frame: pd.DataFrame, plans: Sequence[Plan]) -> dict[str, Any]:
     for column in TABLE:
         values = places if column.name == "number" else frame[column.name].tolist()
         meaning = column.meaning or COLUMNS[column.name]
-        show = rounded if column.number else cut
+        show = rounded if column.number else elide
         plain = [None if pd.isna(v) else show(v / column.unit if column.number else v) for v in values]
         facts = {"name": column.name, "title": column.title, "key": column.key, "number": column.number}
         columns.append({**facts, "shown": column.shown, "width": column.width, "meaning": meaning, "values": plain})
@@ -89,9 +89,9 @@ def layer_details(plans: Sequence[Plan]) -> list[dict[str, Any]]:
 def _details(layer: Layer, allowance: int) -> dict[str, Any]:
     times = sorted(layer.times_ms or ())
     spread = {"runs": len(times), "least": times[0], "median": median(times), "most": times[-1]} if times else None
-    nodes = _fitting([cut(node, 1000) for node in layer.nodes], allowance // 2)
+    nodes = _fitting([elide(node, 1000) for node in layer.nodes], allowance // 2)
     rest = allowance - sum(map(len, nodes))
-    attributes = _fitting([(cut(name), _say(value)) for name, value in layer.attributes.items()], rest)
+    attributes = _fitting([(elide(name), _to_text(value)) for name, value in layer.attributes.items()], rest)
     known = {
         "inputs": [_tensor(t) for t in layer.inputs[:MOST_ITEMS]],
         "outputs": [_tensor(t) for t in layer.outputs[:MOST_ITEMS]],
@@ -107,7 +107,7 @@ def _details(layer: Layer, allowance: int) -> dict[str, Any]:
 
 def _tensor(tensor: TensorInfo) -> list[Any]:
     shape = None if tensor.shape is None else TIMES.join("?" if size is None else str(size) for size in tensor.shape)
-    return [cut(tensor.name), shape, tensor.dtype, tensor.format and cut(tensor.format), tensor.nbytes]
+    return [elide(tensor.name), shape, tensor.dtype, tensor.format and elide(tensor.format), tensor.nbytes]
 
 
 def _fitting(items: Sequence[Any], allowance: int) -> list[Any]:
@@ -120,11 +120,11 @@ def _fitting(items: Sequence[Any], allowance: int) -> list[Any]:
     return kept
 
 
-def _say(value: Any) -> str:
-    return cut(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False), 2000)
+def _to_text(value: Any) -> str:
+    return elide(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False), 2000)
 
 
-def cut(text: object, length: int = NAME_CHARS) -> str:
+def elide(text: object, length: int = NAME_CHARS) -> str:
     """Text of at most `length` characters, of which the middle is left out."""
     line = str(text)
     return line if len(line) <= length else f"{line[: length // 2]}…{line[len(line) - length + length // 2 + 1 :]}"

@@ -1,4 +1,4 @@
-"""The figures at the head of the page, and what the analysis does not cover, in words and numbers."""
+"""The figures at the head of the page, and the coverage of the analysis."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from sdtrt.analysis.device_peaks import DevicePeaks
-from sdtrt.analysis.report.layer_data import cut
+from sdtrt.analysis.report.layer_data import elide
 from sdtrt.analysis.session import Analysis
 from sdtrt.analysis.summary import number
 
@@ -34,16 +34,16 @@ class Coverage:
 
 
 def devices(analysis: Analysis) -> dict[str, dict[str, str]]:
-    """What each device that an engine ran on can do."""
-    return {cut(plan.device or "Unknown device", 80): _facts(analysis.peaks_of(plan)) for plan in analysis.plans}
+    """Peak rates of each device that an engine ran on."""
+    return {elide(plan.device or "Unknown device", 80): _facts(analysis.peaks_of(plan)) for plan in analysis.plans}
 
 
 def _facts(peaks: DevicePeaks | None) -> dict[str, str]:
-    """Label to text: what the device can do, and who says so."""
+    """Peak rates of the device with their source, as label and text."""
     if peaks is None:
         return {"Peaks": "unknown: the device is neither measured nor listed"}
-    facts = {"Source": cut(peaks.source), "Memory": number(peaks.gb_per_s, "GB/s")}
-    facts |= {f"Matrix {cut(name, 40)}": number(peak, "TFLOP/s") for name, peak in peaks.matrix_tflops.items()}
+    facts = {"Source": elide(peaks.source), "Memory": number(peaks.gb_per_s, "GB/s")}
+    facts |= {f"Matrix {elide(name, 40)}": number(peak, "TFLOP/s") for name, peak in peaks.matrix_tflops.items()}
     return {**facts, "Vector": number(peaks.vector_tflops, "TFLOP/s"), "Launch": number(peaks.launch_us, "µs")}
 
 
@@ -51,20 +51,20 @@ def tiles(analysis: Analysis) -> list[Tile]:
     """The figures to read first."""
     budget = analysis.budget
     each_ms = None if budget.total_ms is None else budget.total_ms / budget.images
-    how = "assumed calls" if budget.assumed else "measured"
-    how += f", {budget.images} at once" if budget.images > 1 else ""
+    source = "assumed calls" if budget.assumed else "measured"
+    source += f", {budget.images} at once" if budget.images > 1 else ""
     image = budget.whole == "image"
     whole = "One image" if image else "One run" if len(budget.rows) == 1 else "One run of each engine"
     known = [row for row in budget.rows if row.share_pct is not None]
-    dearest = max(known, key=lambda row: row.share_pct or 0, default=None)
-    found = [Tile(whole, number(each_ms, "ms"), f"{budget.steps} steps, {how}" if image else "median")]
-    if dearest is not None and len(budget.rows) > 1:
-        found.append(Tile("Largest stage", number(dearest.share_pct, "%"), cut(dearest.stage, 60)))
-    return [*found, *_weighted(analysis), _problems(analysis)]
+    largest = max(known, key=lambda row: row.share_pct or 0, default=None)
+    found = [Tile(whole, number(each_ms, "ms"), f"{budget.steps} steps, {source}" if image else "median")]
+    if largest is not None and len(budget.rows) > 1:
+        found.append(Tile("Largest stage", number(largest.share_pct, "%"), elide(largest.stage, 60)))
+    return [*found, *_layer_tiles(analysis), _findings_tile(analysis)]
 
 
-def _weighted(analysis: Analysis) -> list[Tile]:
-    """Figures over all layers, each as often as its engine is called."""
+def _layer_tiles(analysis: Analysis) -> list[Tile]:
+    """Figures over all layers, weighted by the calls of their engine."""
     frame, budget = analysis.frame, analysis.budget
     calls = frame["component"].map({name: budget.per_image(name) for name in frame["component"].unique()})
     times = (frame["time_ms"] * calls).astype("float64")
@@ -81,7 +81,7 @@ def _weighted(analysis: Analysis) -> list[Tile]:
     ]
 
 
-def _problems(analysis: Analysis) -> Tile:
+def _findings_tile(analysis: Analysis) -> Tile:
     counts = Counter(finding.severity for finding in analysis.findings)
     split = ", ".join(f"{counts[severity]} {severity}" for severity in ("high", "medium", "low") if counts[severity])
     return Tile("Findings", f"{counts.total():,}", split or "no rule found anything")

@@ -1,4 +1,4 @@
-"""What both pages are made with: the files of `page/`, and the names by which a page's own scripts may run."""
+"""Templates, styles and scripts of the report and the comparison page, and the digests that allow a script to run."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import base64
 import hashlib
 from importlib.resources import files
 from pathlib import PurePath
+from typing import Any
+
+from jinja2 import Environment, FunctionLoader, StrictUndefined, Template
 
 FOLDERS = {".jinja": "templates", ".js": "scripts", ".css": "styles"}
 
@@ -14,6 +17,15 @@ def asset(name: str) -> str:
     """The text of one file."""
     folder = FOLDERS[PurePath(name).suffix]
     return files("sdtrt.analysis.report").joinpath("page", folder, name).read_text(encoding="utf-8")
+
+
+def template(name: str, **filters: Any) -> Template:
+    """A page template with its filters; `digest` is always one of them."""
+    page = Environment(
+        loader=FunctionLoader(asset), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    page.filters.update(filters, digest=digest)
+    return page.get_template(name)
 
 
 def digest(script: str) -> str:

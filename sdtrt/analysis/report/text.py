@@ -125,10 +125,9 @@ def _findings(analysis: Analysis) -> tuple[str, ...]:
         (f.severity, f.cost_per_image_ms, f.component, f"{f.title}: {f.message}", len(f.layers))
         for f in found[:TOP_FINDINGS]
     ]
-    more = (
-        () if len(found) <= TOP_FINDINGS else (f"{len(found) - TOP_FINDINGS} more, and what to do, are in the JSON.",)
-    )
-    return "## Findings", markdown_table(columns, rows, (unit, "layers")), *more
+    more = len(found) - TOP_FINDINGS
+    note = (f"{more} more, and what to do, are in the JSON.",) if more > 0 else ()
+    return "## Findings", markdown_table(columns, rows, (unit, "layers")), *note
 
 
 def _notes(analysis: Analysis) -> tuple[str, ...]:

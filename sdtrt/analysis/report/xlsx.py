@@ -1,6 +1,6 @@
 """The report as an Excel workbook: one sheet per table, with filters and a fixed first row.
 
-A text stays a text, whatever it starts with: a layer called "=HYPERLINK(...)" is not run.
+A text stays a text, even one that starts as a formula: a layer called "=HYPERLINK(...)" is not run.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def _fill(sheet: WriteOnlyWorksheet, columns: Sequence[str], rows: Sequence[Sequ
         value = _plain(value)
         made = WriteOnlyCell(sheet, value)
         if isinstance(value, str):
-            # Else a leading "=" makes it a formula; the quote prefix keeps it a text when somebody edits it.
+            # Else a leading "=" makes it a formula; the quote prefix keeps it a text after an edit.
             made.data_type = "s"
             made.quotePrefix = True
         if bold:

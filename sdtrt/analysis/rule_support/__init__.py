@@ -1,1 +1,1 @@
-"""What rules share: the view that each is given, and what kernels and copies tell."""
+"""Shared by rules: the view of an engine, kernel names, and layers that only move data."""

@@ -1,10 +1,10 @@
-"""What a rule is given: one engine's layers with their times, limits and ONNX nodes, and who feeds whom."""
+"""The input of a rule: one engine's layers with their times, limits, ONNX nodes and neighbors."""
 
 from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import isnan
@@ -13,18 +13,18 @@ from typing import Literal
 import pandas as pd
 
 from sdtrt.analysis.device_peaks import MATRIX_KINDS, DevicePeaks
-from sdtrt.costs import payers_of
+from sdtrt.costs import layers_of_nodes
 from sdtrt.plan.layers import DTYPE_BITS, Layer, NodeCost, Plan
+from sdtrt.plan.sums import sum_known
 
 Severity = Literal["high", "medium", "low"]
-HALVES = frozenset({"float16", "bfloat16"})
 # Backends and devices whose layers are GPU kernels.
 _GPU = re.compile(r"tensorrt|cuda|nvidia|geforce|quadro|\b(tesla|rtx|gtx)\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
-class Found:
-    """What one rule found in one engine. `cost_ms` is of one run and None when unknown; `severity` overrides."""
+class Diagnostic:
+    """What a rule found in an engine. `cost_ms` is of one run, None when unknown; `severity` replaces that by cost."""
 
     message: str
     layers: tuple[str, ...]
@@ -33,19 +33,19 @@ class Found:
 
 
 @dataclass(frozen=True)
-class Part:
-    """One layer, its roofline figures, and the ONNX nodes it pays for with the number of layers that pay for each."""
+class LayerView:
+    """One layer, its roofline figures, and the ONNX nodes it implements with the number of layers that share each."""
 
     layer: Layer
     time_ms: float | None
     ideal_ms: float | None
     headroom_ms: float | None
     ops: frozenset[str]
-    paid: tuple[tuple[NodeCost, int], ...]
+    node_shares: tuple[tuple[NodeCost, int], ...]
 
     @property
     def runs(self) -> bool:
-        """Whether it takes time; one that was not timed may."""
+        """Whether the layer takes time; a layer that was not timed may."""
         return self.time_ms is None or self.time_ms > 0
 
     @property
@@ -54,32 +54,35 @@ class Part:
         first, last = self.layer.inputs[:1], self.layer.outputs[:1]
         return first[0].dtype if first else None, last[0].dtype if last else None
 
-    def share(self, wanted: Callable[[NodeCost], bool]) -> float:
-        """The part of the layer's work that is of the wanted nodes: by FLOPs, else by bytes, else by number."""
-        chosen = [wanted(node) for node, _ in self.paid]
+    def work_share(self, wanted: Callable[[NodeCost], bool]) -> float:
+        """Share of the layer's work that the wanted nodes are: by FLOPs, else by bytes, else by number."""
+        chosen = [wanted(node) for node, _ in self.node_shares]
         for figure in ("flops", "bytes_moved"):
-            amounts = [(getattr(node, figure) or 0) / payers for node, payers in self.paid]
+            amounts = [(getattr(node, figure) or 0) / owners for node, owners in self.node_shares]
             if whole := sum(amounts):
                 return sum(a for a, yes in zip(amounts, chosen, strict=True) if yes) / whole
         return sum(chosen) / len(chosen)
 
-    def ms(self, wanted: Callable[[NodeCost], bool]) -> float | None:
+    def work_ms(self, wanted: Callable[[NodeCost], bool]) -> float | None:
         """The time of the wanted nodes' share."""
-        return None if self.time_ms is None else self.time_ms * self.share(wanted)
+        return None if self.time_ms is None else self.time_ms * self.work_share(wanted)
 
 
 @dataclass(frozen=True)
 class View:
-    """One engine. `frame` has its rows of the layer table; `calls` are its runs for one image, None when not known.
+    """One engine.
 
-    `named` are the layers in which the rules before found something.
+    Attributes:
+        frame: its rows of the layer table.
+        calls: its runs for one image; None when unknown.
+        reported: names of the layers that earlier rules reported.
     """
 
     plan: Plan
     frame: pd.DataFrame
     peaks: DevicePeaks | None
     calls: int | None = None
-    named: set[str] = field(default_factory=set)
+    reported: set[str] = field(default_factory=set)
 
     @cached_property
     def nodes(self) -> Mapping[str, NodeCost]:
@@ -87,33 +90,30 @@ class View:
         return {node.name: node for node in self.plan.nodes}
 
     @cached_property
-    def parts(self) -> tuple[Part, ...]:
+    def layers(self) -> tuple[LayerView, ...]:
         """The layers in their order."""
-        figures = self.frame[["time_ms", "ideal_ms", "headroom_ms"]].to_numpy()
-        rows = zip(self.plan.layers, figures, self._paid(), strict=True)
-        return tuple(
-            Part(layer, _known(time_ms), _known(ideal_ms), _known(headroom_ms), self._ops(layer), paid)
-            for layer, (time_ms, ideal_ms, headroom_ms), paid in rows
-        )
+        figures = (map(_or_none, self.frame[column]) for column in ("time_ms", "ideal_ms", "headroom_ms"))
+        ops = map(self._ops, self.plan.layers)
+        return tuple(map(LayerView, self.plan.layers, *figures, ops, self._share_nodes()))
 
     @cached_property
     def layers_ms(self) -> float | None:
         """Sum of the layers' times."""
-        return total(part.time_ms for part in self.parts)
+        return time_of(self.layers)
 
     @cached_property
-    def makers(self) -> Mapping[str, Part]:
+    def writers(self) -> Mapping[str, LayerView]:
         """The layer that writes each tensor."""
-        return {tensor.name: part for part in self.parts for tensor in part.layer.outputs}
+        return {tensor.name: entry for entry in self.layers for tensor in entry.layer.outputs}
 
     @cached_property
-    def users(self) -> Mapping[str, tuple[Part, ...]]:
+    def readers(self) -> Mapping[str, tuple[LayerView, ...]]:
         """The layers that read each tensor."""
-        found: dict[str, list[Part]] = defaultdict(list)
-        for part in self.parts:
-            for tensor in part.layer.inputs:
-                found[tensor.name].append(part)
-        return {name: tuple(parts) for name, parts in found.items()}
+        found: dict[str, list[LayerView]] = defaultdict(list)
+        for entry in self.layers:
+            for tensor in entry.layer.inputs:
+                found[tensor.name].append(entry)
+        return {name: tuple(layers) for name, layers in found.items()}
 
     @property
     def on_gpu(self) -> bool:
@@ -122,33 +122,33 @@ class View:
 
     @cached_property
     def is_half(self) -> bool:
-        """Whether the engine is meant to compute in 16 bits or fewer: as it was built, else as most products run."""
+        """Whether the engine was built for 16 bits or fewer; if unknown, whether most convolutions and matmuls are."""
         if self.plan.precision:
             return bool(re.search(r"16|half|[a-z]8|[a-z]4", self.plan.precision.lower()))
         weights: dict[bool, float] = {True: 0.0, False: 0.0}
-        for part in self.parts:
-            bits = DTYPE_BITS.get(part.layer.precision or "")
-            if part.layer.kind in MATRIX_KINDS and bits is not None:
-                weights[bits <= 16] += part.time_ms or 1e-9
+        for entry in self.layers:
+            bits = DTYPE_BITS.get(entry.layer.precision or "")
+            if entry.layer.kind in MATRIX_KINDS and bits is not None:
+                weights[bits <= 16] += entry.time_ms or 1e-9
         return weights[True] > weights[False]
 
     @property
-    def repeated(self) -> float:
-        """Share of the runs that come after an image's first; every run where their number is not known."""
+    def repeated_share(self) -> float:
+        """Share of the runs that follow an image's first; 1 where their number is unknown."""
         return 1.0 if self.calls is None else max(0, self.calls - 1) / max(1, self.calls)
 
-    def feeds(self, part: Part) -> Iterator[Part]:
-        """Layers that write what `part` reads."""
-        for tensor in part.layer.inputs:
-            if tensor.name in self.makers:
-                yield self.makers[tensor.name]
+    def writers_of(self, entry: LayerView) -> Iterator[LayerView]:
+        """Layers that write what `entry` reads."""
+        for tensor in entry.layer.inputs:
+            if tensor.name in self.writers:
+                yield self.writers[tensor.name]
 
-    def fed(self, part: Part) -> Iterator[Part]:
-        """Layers that read what `part` writes."""
-        for tensor in part.layer.outputs:
-            yield from self.users.get(tensor.name, ())
+    def readers_of(self, entry: LayerView) -> Iterator[LayerView]:
+        """Layers that read what `entry` writes."""
+        for tensor in entry.layer.outputs:
+            yield from self.readers.get(tensor.name, ())
 
-    def pct(self, cost_ms: float | None) -> str:
+    def percent(self, cost_ms: float | None) -> str:
         """The cost in percent of the layers' time, in parentheses after a space; nothing when it is not known."""
         if cost_ms is None or not self.layers_ms:
             return ""
@@ -157,42 +157,41 @@ class View:
     def _ops(self, layer: Layer) -> frozenset[str]:
         return frozenset({layer.op} | {self.nodes[name].op for name in layer.nodes if name in self.nodes})
 
-    def _paid(self) -> Iterator[tuple[tuple[NodeCost, int], ...]]:
-        """As `sdtrt.costs.join` shares nodes out. A layer that pays for no node stands for itself."""
-        paid: dict[int, list[tuple[NodeCost, int]]] = defaultdict(list)
-        for name, payers in payers_of(self.plan.layers, self.nodes).items():
-            for index in payers:
-                paid[index].append((self.nodes[name], len(payers)))
+    def _share_nodes(self) -> Iterator[tuple[tuple[NodeCost, int], ...]]:
+        """Nodes of each layer, as `sdtrt.costs.join` shares them; a layer without nodes counts as one node."""
+        shares: dict[int, list[tuple[NodeCost, int]]] = defaultdict(list)
+        for name, owners in layers_of_nodes(self.plan.layers, self.nodes).items():
+            for index in owners:
+                shares[index].append((self.nodes[name], len(owners)))
         for index, layer in enumerate(self.plan.layers):
-            yield tuple(paid[index]) or ((_itself(layer), 1),)
+            yield tuple(shares[index]) or ((_as_node(layer), 1),)
 
 
-def total(values: Iterable[float | None]) -> float | None:
-    """Sum of what is known; None when nothing is."""
-    known = [value for value in values if value is not None]
-    return sum(known) if known else None
+def time_of(layers: Iterable[LayerView]) -> float | None:
+    """Sum of the known times, in ms; None when none is known."""
+    return sum_known(entry.time_ms for entry in layers)
 
 
-def counted(number: int, noun: str) -> str:
-    """The number with its noun: "1 cast", "3 casts"."""
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+def pluralize(items: Sized, noun: str) -> str:
+    """The number of items with their noun: "1 cast", "3 casts"."""
+    return f"{len(items):,} {noun}" if len(items) == 1 else f"{len(items):,} {noun}s"
 
 
-def short(name: str, limit: int = 80) -> str:
-    """A name for a sentence: both ends of a long one."""
+def shorten(name: str, limit: int = 80) -> str:
+    """The name, of which the middle is left out where it is long."""
     return name if len(name) <= limit else f"{name[: limit // 2 - 1]}...{name[2 - limit // 2 :]}"
 
 
-def names(parts: Iterable[Part]) -> tuple[str, ...]:
-    """The layers' names, the dearest first."""
-    return tuple(part.layer.name for part in sorted(parts, key=lambda p: -(p.time_ms or 0)))
+def names_by_time(layers: Iterable[LayerView]) -> tuple[str, ...]:
+    """The layers' names, the slowest first."""
+    return tuple(entry.layer.name for entry in sorted(layers, key=lambda p: -(p.time_ms or 0)))
 
 
-def _known(value: float) -> float | None:
+def _or_none(value: float) -> float | None:
     return None if isnan(value) else float(value)
 
 
-def _itself(layer: Layer) -> NodeCost:
+def _as_node(layer: Layer) -> NodeCost:
     return NodeCost(
         name=layer.name,
         op=layer.op,

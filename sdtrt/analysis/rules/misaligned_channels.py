@@ -17,8 +17,9 @@ import re
 from collections.abc import Iterator
 
 from sdtrt.analysis.rule_support.kernels import uses_tensor_cores
-from sdtrt.analysis.rule_support.view import Found, Part, View, counted, names, short, total
+from sdtrt.analysis.rule_support.view import Diagnostic, LayerView, View, names_by_time, pluralize, shorten
 from sdtrt.plan.layers import DTYPE_BITS
+from sdtrt.plan.sums import sum_known
 
 TITLE = "Channels not aligned for tensor cores"
 UNIT_BITS = 128
@@ -27,32 +28,32 @@ LEAST_PADDING = 0.05
 _UNIT = re.compile(r"channel % (\d+) == 0")
 
 
-def find(view: View) -> Iterator[Found]:
+def find(view: View) -> Iterator[Diagnostic]:
     """All of them as one finding."""
-    found = [part for part in view.parts if _padding(part) >= LEAST_PADDING]
+    found = [entry for entry in view.layers if _padding(entry) >= LEAST_PADDING]
     if view.on_gpu and found:
-        cost, first = total(map(_cost, found)), max(found, key=lambda part: part.time_ms or 0)
+        cost, first = sum_known(map(_cost, found)), max(found, key=lambda entry: entry.time_ms or 0)
         sizes = " to ".join(map(str, _channels(first) or ()))
-        text = f"{counted(len(found), 'product')} with padded channels{view.pct(cost)}"
-        text += f", {short(first.layer.name)} the longest: {sizes}"
-        yield Found(text, names(found), cost)
+        text = f"{pluralize(found, 'product')} with padded channels{view.percent(cost)}"
+        text += f", {shorten(first.layer.name)} the longest: {sizes}"
+        yield Diagnostic(text, names_by_time(found), cost)
 
 
-def _padding(part: Part) -> float:
+def _padding(entry: LayerView) -> float:
     """Share of the padded product that is padding; 0 where nothing is known to be padded."""
-    bits, sizes = DTYPE_BITS.get(part.layer.precision or ""), _channels(part)
-    if bits is None or bits > 32 or sizes is None or not part.runs or uses_tensor_cores(part.layer.kernel) is False:
+    bits, sizes = DTYPE_BITS.get(entry.layer.precision or ""), _channels(entry)
+    if bits is None or bits > 32 or sizes is None or not entry.runs or uses_tensor_cores(entry.layer.kernel) is False:
         return 0
-    layouts = (side[0].format or "" for side in (part.layer.inputs, part.layer.outputs))
+    layouts = (side[0].format or "" for side in (entry.layer.inputs, entry.layer.outputs))
     named = (_UNIT.search(layout) for layout in layouts)
     units = (max(int(found[1]), 1) if found else UNIT_BITS // bits for found in named)
     read, written = (size / (-(-size // unit) * unit) for size, unit in zip(sizes, units, strict=True))
     return 1 - read * written
 
 
-def _channels(part: Part) -> tuple[int, int] | None:
+def _channels(entry: LayerView) -> tuple[int, int] | None:
     """Channels read and written."""
-    layer = part.layer
+    layer = entry.layer
     if layer.kind not in {"conv", "gemm"} or layer.attributes.get("Groups", 1) != 1:
         return None
     shapes = [side[0].shape or () for side in (layer.inputs, layer.outputs) if side]
@@ -63,8 +64,8 @@ def _channels(part: Part) -> tuple[int, int] | None:
     return (read, written) if read and written else None
 
 
-def _cost(part: Part) -> float | None:
-    if part.time_ms is None:
+def _cost(entry: LayerView) -> float | None:
+    if entry.time_ms is None:
         return None
-    wasted = part.time_ms * _padding(part)
-    return wasted if part.headroom_ms is None else min(wasted, part.headroom_ms)
+    wasted = entry.time_ms * _padding(entry)
+    return wasted if entry.headroom_ms is None else min(wasted, entry.headroom_ms)

@@ -13,15 +13,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from sdtrt.analysis.rule_support.moves import moves
-from sdtrt.analysis.rule_support.view import Found, View, counted, names, total
+from sdtrt.analysis.rule_support.moving_layers import moving_layers, report_time
+from sdtrt.analysis.rule_support.view import Diagnostic, View, pluralize
 
 TITLE = "Casts around normalizations"
 
 
-def find(view: View) -> Iterator[Found]:
+def find(view: View) -> Iterator[Diagnostic]:
     """All of them as one finding."""
-    found = list(moves(view, "norm_cast"))
-    if found:
-        cost = total(part.time_ms for part in found)
-        yield Found(f"{counted(len(found), 'cast')} next to a normalization{view.pct(cost)}", names(found), cost)
+    found = moving_layers(view, "norm_cast")
+    yield from report_time(view, found, f"{pluralize(found, 'cast')} next to a normalization")

@@ -14,16 +14,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from sdtrt.analysis.rule_support.moves import is_requantize, moves
-from sdtrt.analysis.rule_support.view import Found, View, counted, names, total
+from sdtrt.analysis.rule_support.moving_layers import is_requantize, moving_layers, report_time
+from sdtrt.analysis.rule_support.view import Diagnostic, View, pluralize
 
 TITLE = "Quantized layers with floating-point outputs that are quantized again"
 
 
-def find(view: View) -> Iterator[Found]:
+def find(view: View) -> Iterator[Diagnostic]:
     """All of them as one finding."""
-    found = [part for part in moves(view, "quantize") if is_requantize(view, part)]
-    if found:
-        cost = total(part.time_ms for part in found)
-        text = f"{counted(len(found), 'layer')} to quantize again what a quantized layer wrote as floating point"
-        yield Found(text + view.pct(cost), names(found), cost)
+    found = [entry for entry in moving_layers(view, "quantize") if is_requantize(view, entry)]
+    text = f"{pluralize(found, 'layer')} to quantize again what a quantized layer wrote as floating point"
+    yield from report_time(view, found, text)

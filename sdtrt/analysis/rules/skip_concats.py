@@ -14,18 +14,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from sdtrt.analysis.rule_support.moves import moves
-from sdtrt.analysis.rule_support.view import Found, View, names, total
+from sdtrt.analysis.rule_support.moving_layers import moving_layers, report_time
+from sdtrt.analysis.rule_support.view import Diagnostic, View
+from sdtrt.plan.sums import sum_known
 
 TITLE = "Copies of skip connections"
 
 
-def find(view: View) -> Iterator[Found]:
+def find(view: View) -> Iterator[Diagnostic]:
     """All of them as one finding."""
-    found = list(moves(view, "skip"))
-    if found:
-        cost = total(part.time_ms for part in found)
-        moved = total(part.layer.bytes_moved or part.layer.io_bytes for part in found)
-        size = f", {moved / 1e6:,.4g} MB each run" if moved else ""
-        number = "1 copy" if len(found) == 1 else f"{len(found):,} copies"
-        yield Found(f"{number} to join skip connections{size}{view.pct(cost)}", names(found), cost)
+    found = moving_layers(view, "skip")
+    moved = sum_known(entry.layer.bytes_moved or entry.layer.io_bytes for entry in found)
+    size = f", {moved / 1e6:,.4g} MB each run" if moved else ""
+    number = "1 copy" if len(found) == 1 else f"{len(found):,} copies"
+    yield from report_time(view, found, f"{number} to join skip connections{size}")

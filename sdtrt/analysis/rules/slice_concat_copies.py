@@ -14,15 +14,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from sdtrt.analysis.rule_support.moves import moves
-from sdtrt.analysis.rule_support.view import Found, View, counted, names, total
+from sdtrt.analysis.rule_support.moving_layers import moving_layers, report_time
+from sdtrt.analysis.rule_support.view import Diagnostic, View, pluralize
 
 TITLE = "Slice and concat copies"
 
 
-def find(view: View) -> Iterator[Found]:
+def find(view: View) -> Iterator[Diagnostic]:
     """All of them as one finding."""
-    found = list(moves(view, "copy"))
-    if found:
-        cost = total(part.time_ms for part in found)
-        yield Found(f"{counted(len(found), 'layer')} to cut or join tensors{view.pct(cost)}", names(found), cost)
+    found = moving_layers(view, "copy")
+    yield from report_time(view, found, f"{pluralize(found, 'layer')} to cut or join tensors")

@@ -17,30 +17,31 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from sdtrt.analysis.device_peaks import GPU_LAUNCH_US
-from sdtrt.analysis.rule_support.moves import sort_of
-from sdtrt.analysis.rule_support.view import Found, Part, View, counted, names, total
+from sdtrt.analysis.rule_support.moving_layers import move_kind
+from sdtrt.analysis.rule_support.view import Diagnostic, LayerView, View, names_by_time, pluralize, time_of
+from sdtrt.plan.sums import sum_known
 
 TITLE = "Tiny kernels"
-TURN = 1
+ORDER = 1
 TINY_MS = 0.005
 LEAST = 20
 LEAST_SHARE = 0.05
 
 
-def find(view: View) -> Iterator[Found]:
+def find(view: View) -> Iterator[Diagnostic]:
     """All of them as one finding."""
-    computing = (p for p in view.parts if p.layer.name not in view.named and sort_of(view, p) is None)
-    tiny = [part for part in computing if 0 < (part.time_ms or 0) < TINY_MS]
-    taken = total(part.time_ms for part in tiny) or 0
+    computing = (p for p in view.layers if p.layer.name not in view.reported and move_kind(view, p) is None)
+    tiny = [entry for entry in computing if 0 < (entry.time_ms or 0) < TINY_MS]
+    taken = time_of(tiny) or 0
     if view.on_gpu and len(tiny) >= LEAST and taken >= LEAST_SHARE * (view.layers_ms or 0):
-        cost = total(_cost(view, part) for part in tiny)
-        text = f"{counted(len(tiny), 'layer')} of less than {TINY_MS * 1e3:g} microseconds{view.pct(taken)}"
-        yield Found(text, names(tiny), cost)
+        cost = sum_known(_cost(view, entry) for entry in tiny)
+        text = f"{pluralize(tiny, 'layer')} of less than {TINY_MS * 1e3:g} microseconds{view.percent(taken)}"
+        yield Diagnostic(text, names_by_time(tiny), cost)
 
 
-def _cost(view: View, part: Part) -> float:
+def _cost(view: View, entry: LayerView) -> float:
     """Time over that of the work: the larger of compute and memory."""
-    limits, layer, time_ms = view.peaks, part.layer, part.time_ms or 0
+    limits, layer, time_ms = view.peaks, entry.layer, entry.time_ms or 0
     peak = limits and limits.tflops(layer.kind, layer.precision)
     if limits is None or not peak or not limits.gb_per_s or layer.flops is None or layer.bytes_moved is None:
         return min(time_ms, GPU_LAUNCH_US / 1e3)

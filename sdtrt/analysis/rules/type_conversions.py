@@ -13,17 +13,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from sdtrt.analysis.rule_support.moves import moves
-from sdtrt.analysis.rule_support.view import Found, View, counted, names, total
+from sdtrt.analysis.rule_support.moving_layers import moving_layers, report_time
+from sdtrt.analysis.rule_support.view import Diagnostic, View, pluralize
 
 TITLE = "Type conversions"
 
 
-def find(view: View) -> Iterator[Found]:
+def find(view: View) -> Iterator[Diagnostic]:
     """All of them as one finding."""
-    found = list(moves(view, "cast"))
-    if found:
-        cost = total(part.time_ms for part in found)
-        border = [part for part in found if not any(view.feeds(part)) or not any(view.fed(part))]
-        where = f", {len(border)} at the engine's inputs and outputs" if border else ""
-        yield Found(f"{counted(len(found), 'cast')}{where}{view.pct(cost)}", names(found), cost)
+    found = moving_layers(view, "cast")
+    border = [entry for entry in found if not any(view.writers_of(entry)) or not any(view.readers_of(entry))]
+    where = f", {len(border)} at the engine's inputs and outputs" if border else ""
+    yield from report_time(view, found, f"{pluralize(found, 'cast')}{where}")

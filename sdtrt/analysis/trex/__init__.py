@@ -7,19 +7,6 @@ TREx's where TREx is right; what is not known is NaN, where TREx writes 0.
 
 from functools import partial
 
-from sdtrt.analysis.trex import (
-    activations,
-    colors,
-    compare_engines,
-    df_preprocessing,
-    engine_plan,
-    graphing,
-    lint,
-    misc,
-    notebook,
-    plotting,
-    report_card,
-)
 from sdtrt.analysis.trex.activations import Activation, create_activations
 from sdtrt.analysis.trex.colors import default_pallete, layer_colormap, precision_colormap
 from sdtrt.analysis.trex.compare_engines import (

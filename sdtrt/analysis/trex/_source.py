@@ -1,11 +1,9 @@
-"""Which plan an EnginePlan shows: from the files that it is given by name, or from whatever `load` finds at a path."""
+"""The plan that an EnginePlan shows: from files that are named, or from what `load` finds at a path."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cache
 from pathlib import Path
-from types import ModuleType
 from typing import Any, TypeAlias
 
 from sdtrt import readers
@@ -35,13 +33,26 @@ def read_plan(
     shapes: Mapping[str, tuple[int, ...]] | None,
     component: str | None,
 ) -> Plan:
-    """The plan at `source`. A metadata file that does not exist is no error, as in TREx."""
+    """The plan at `source`.
+
+    Args:
+        source: a graph file, a folder, a `plan.json`, or parsed layers.
+        profile: the profile JSON, or None.
+        metadata: metadata files; one that does not exist is left out, as in TREx.
+        profile_id: number of the engine's optimization profile.
+        onnx: the ONNX file that the engine was built from, or None.
+        shapes: shapes of the ONNX inputs; those of the engine's files by default.
+        component: which engine of a bundle; the U-Net by default.
+
+    Raises:
+        PlanError: no engine is described here, or not the one that `component` names.
+    """
     if isinstance(source, str | Path) and (Path(source).is_dir() or Path(source).name == "plan.json"):
         return _of_component(load(source, onnx=onnx, shapes=shapes, profile=profile_id).plans, source, component)
     graph = parse(Path(source)) if isinstance(source, str | Path) else Document(Path("layers"), source)
     files = [parse(Path(file)) for file in metadata if file and Path(file).exists()]
     documents = [graph, *([parse(Path(profile))] if profile else []), *files]
-    reader = next((reader for reader in _readers() if reader.sniff(graph)), None)
+    reader = readers.format_of(graph)
     if reader is None:
         raise PlanError(
             "this is no layer report of an engine",
@@ -49,13 +60,9 @@ def read_plan(
             received=graph.path,
             expected="a graph.json of trtexec --exportLayerInfo, a plan.json or a profile of ONNX Runtime",
         )
-    plan: Plan = reader.read(documents, component or name_of(source).partition(".")[0] or "engine", profile_id)
+    name = component or name_of(source).partition(".")[0] or "engine"
+    plan: Plan = readers.load(reader).read(documents, name, profile_id)
     return plan if onnx is None else join_onnx(plan, Path(onnx), shapes)
-
-
-@cache
-def _readers() -> tuple[ModuleType, ...]:
-    return tuple(map(readers.load, readers.names()))
 
 
 def _of_component(plans: Sequence[Plan], source: object, component: str | None) -> Plan:

@@ -7,6 +7,7 @@ from math import nan
 from statistics import fmean, median
 
 from sdtrt.analysis.trex.layer import Layer
+from sdtrt.analysis.trex.misc import nan_if_none
 from sdtrt.plan.layers import Layer as PlanLayer
 from sdtrt.plan.layers import Plan, Timing
 
@@ -24,16 +25,12 @@ def times(layers: Sequence[Layer], plan: Plan) -> dict[str, list[float]]:
     Shares that were not recorded are those of the sum over all layers of the plan, with those that TREx leaves out.
     """
     timings = [timing_of(layer.source) for layer in layers]
-    columns = {name: [_known(getattr(timing, field)) for timing in timings] for name, field in COLUMNS.items()}
+    columns = {name: [nan_if_none(getattr(timing, field)) for timing in timings] for name, field in COLUMNS.items()}
     whole = sum(timing_of(layer).mean_ms or 0 for layer in plan.layers)
     shares = [100 * mean / whole if whole else nan for mean in columns["latency.avg_time"]]
     recorded = columns["latency.pct_time"]
     columns["latency.pct_time"] = [s if r != r else r for r, s in zip(recorded, shares, strict=True)]
     return columns
-
-
-def _known(value: float | None) -> float:
-    return nan if value is None else value
 
 
 def timing_of(layer: PlanLayer) -> Timing:

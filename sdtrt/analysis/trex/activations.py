@@ -18,7 +18,7 @@ import pandas as pd
 from sdtrt.plan.layers import DTYPE_BITS, TensorInfo
 from sdtrt.readers.formats.tensorrt.tensors import dtype_of
 
-# What TREx calls a type that it cannot tell.
+# TREx's name of an unknown type.
 UNKNOWN = "Unknown format"
 PRECISIONS = {
     "float64": "FP64",

@@ -7,7 +7,6 @@ matched by ONNX nodes where they are known: "these 3 layers became 1" is one row
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from math import nan
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -18,7 +17,7 @@ from sdtrt.analysis.trex.colors import layer_colormap, precision_colormap
 from sdtrt.analysis.trex.engine_plan import EnginePlan, summary_dict
 from sdtrt.analysis.trex.figures.menu import menu, shown
 from sdtrt.analysis.trex.layer import Layer
-from sdtrt.analysis.trex.misc import group_count, group_sum_attr
+from sdtrt.analysis.trex.misc import group_count, group_sum_attr, nan_if_none
 from sdtrt.analysis.trex.notebook import display_df, in_notebook
 from sdtrt.analysis.trex.plotting import stacked_bars
 
@@ -57,10 +56,10 @@ def aligned_merge_plans(plan1: EnginePlan, plan2: EnginePlan) -> pd.DataFrame:
     """A row for each group of layers that do the same work, with times, speed-up, precisions, tactics and names."""
     rows = []
     for group in diff(plan1.folded, plan2.folded).groups:
-        row = {"type": Layer(group.main, group.main.name).type, "speedup (2)": _number(group.speedup)}
+        row = {"type": Layer(group.main, group.main.name).type, "speedup (2)": nan_if_none(group.speedup)}
         sides = ((group.before_ms, group.before), (group.after_ms, group.after))
         for number, (time_ms, layers) in enumerate(sides, 1):
-            row[f"time ({number})"] = _number(time_ms)
+            row[f"time ({number})"] = nan_if_none(time_ms)
             row[f"precision ({number})"] = _text(PRECISIONS.get(x.precision or "", x.precision) for x in layers)
             row[f"tactic ({number})"] = _text(x.kernel for x in layers)
             row[f"name ({number})"] = _text(x.name for x in layers)
@@ -73,9 +72,13 @@ def aligned_merge_plans(plan1: EnginePlan, plan2: EnginePlan) -> pd.DataFrame:
 def compare_engines_layer_latencies(
     plan1: EnginePlan, plan2: EnginePlan, threshold: float = 0.03, exact_matching: bool | None = None
 ) -> None:
-    """Show `aligned_merge_plans`; a speed-up that differs from 1 by more than `threshold` is colored.
+    """Show `aligned_merge_plans`.
 
-    `exact_matching` is TREx's and does nothing: there is one way to match, by what the layers compute.
+    Args:
+        plan1: the baseline.
+        plan2: the candidate.
+        threshold: a speed-up that differs from 1 by more is colored.
+        exact_matching: TREx's; ignored, since layers are matched in one way, by what they compute.
     """
     table = aligned_merge_plans(plan1, plan2)
     if not in_notebook():
@@ -87,10 +90,6 @@ def compare_engines_layer_latencies(
         return f"background-color: {'#cdeac0' if speedup > 1 else '#f6c6c6'}; color: black" if changed else ""
 
     display_df(table.style.map(color, subset=["speedup (2)"]))
-
-
-def _number(value: float | None) -> float:
-    return nan if value is None else value
 
 
 def _text(values: Iterable[str | None]) -> str:

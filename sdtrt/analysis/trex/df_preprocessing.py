@@ -11,20 +11,9 @@ from typing import Any
 
 import pandas as pd
 
-from sdtrt.analysis.trex._convolution import annotate_convolutions
+from sdtrt.analysis.trex._convolution import annotate_convolutions as annotate_convolutions  # TREx has it here
 from sdtrt.analysis.trex.activations import create_activations
 from sdtrt.analysis.trex.layer import Layer
-
-__all__ = [
-    "annotate_convolutions",
-    "change_col_order",
-    "clean_df",
-    "clean_for_display",
-    "clean_io",
-    "drop_columns",
-    "filter_by_layer",
-    "layer_attributes",
-]
 
 # For each type the raw keys that `filter_by_layer` keeps, and what it calls them.
 layer_attributes: dict[str, dict[str, str]] = {
@@ -78,14 +67,8 @@ _COMMON = (
     *("total_io_size_bytes", "weights_size", "total_footprint_bytes", "Inputs", "Outputs", "subtype", "module", "macs"),
 )
 _FIRST = (
-    "Name",
-    "type",
-    "Inputs",
-    "Outputs",
-    "latency.avg_time",
-    "latency.pct_time",
-    "total_footprint_bytes",
-    "tactic",
+    *("Name", "type", "Inputs", "Outputs", "latency.avg_time", "latency.pct_time"),
+    *("total_footprint_bytes", "tactic"),
 )
 _RENAMED = {"LayerType": "subtype", "TacticName": "tactic"}
 # The raw keys that are of interest for every layer; all others, which start with a capital too, belong to few types.
@@ -159,7 +142,7 @@ def clean_df(df: pd.DataFrame, inplace: bool = True) -> pd.DataFrame:
 
 
 def clean_for_display(df: pd.DataFrame) -> pd.DataFrame:
-    """A copy with the columns that one wants to see, the most important first; columns without a value are left out."""
+    """A copy with the columns of interest, the most important first; columns without a value are left out."""
     table = change_col_order(clean_df(df, inplace=False)).dropna(axis="columns", how="all")
     drop_columns(table, ("subtype", "TacticValue", "precision", "total_io_size_bytes", "macs"))
     return table

@@ -146,7 +146,7 @@ def _missing(column: pd.Series) -> str:
 
 
 def _layers(plan: Plan) -> list[Layer]:
-    """Views of all layers under distinct names: the second "a" is "a_2", unless a layer is called so."""
+    """Views of all layers under distinct names: the second "a" is "a_2", unless a layer has that name."""
     taken = {layer.name for layer in plan.layers}
     count: Counter[str] = Counter()
     layers = []

@@ -39,7 +39,7 @@ def to_dot(
 ) -> graphviz.Digraph:
     """A Graphviz graph of the plan; `sdtrt.analysis.graph.draw.to_dot` documents the options.
 
-    A formatter of one's own is called with TREx's view of the layer. Options of TREx that draw memory regions or
+    A custom formatter is called with TREx's view of the layer. Options of TREx that draw memory regions or
     choose a node's renderer have no counterpart: they are named in a warning and do nothing.
     """
     ignored = sorted(set(options) - _OPTIONS)

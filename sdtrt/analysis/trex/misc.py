@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from math import nan
 from typing import Any
 
 import pandas as pd
@@ -23,6 +24,11 @@ def group_mean_attr(df: pd.DataFrame, grouping_attr: str, reduced_attr: str) -> 
     return df.groupby(grouping_attr)[reduced_attr].mean().reset_index()
 
 
+def nan_if_none(value: float | None) -> float:
+    """The value; NaN, as TREx's tables have it, for one that is not known."""
+    return nan if value is None else value
+
+
 def shape_to_str(shape: Iterable[object]) -> str:
     """[1, 64, 56, 56] as "[1,64,56,56]"."""
     return f"[{','.join(map(str, shape))}]"
@@ -37,6 +43,13 @@ def stack_dicts(dict_list: Sequence[Mapping[Any, Any]], empty_placeholder: objec
 def stack_dataframes(
     df_list: Sequence[pd.DataFrame], names_col: str, values_col: str, empty_placeholder: object = 0
 ) -> dict[Any, list[Any]]:
-    """`stack_dicts` of two columns of each table: for each name its value in every table."""
+    """For each name its value in every table.
+
+    Args:
+        df_list: the tables.
+        names_col: their column of names.
+        values_col: their column of values.
+        empty_placeholder: value where a table lacks a name.
+    """
     pairs = [dict(zip(df[names_col].tolist(), df[values_col].tolist(), strict=True)) for df in df_list]
     return stack_dicts(pairs, empty_placeholder)

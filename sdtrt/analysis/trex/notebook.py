@@ -29,10 +29,11 @@ def write(text: str) -> None:
     sys.stdout.write(text + "\n")
 
 
-def show(figure: Any) -> None:
-    """Show a plotly figure below the cell; nothing outside a notebook."""
-    if in_notebook():
+def show(figure: Any, do_show: bool = True) -> Any:
+    """Show a plotly figure below the cell if `do_show`, in a notebook only, and return it."""
+    if do_show and in_notebook():
         figure.show()
+    return figure
 
 
 def section_header(title: str) -> Any:

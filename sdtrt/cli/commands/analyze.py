@@ -216,12 +216,12 @@ def _netron(plan: Plan, path: Path) -> Path:
 
 
 def _junit(analysis: Analysis, path: Path, severity: FailOn) -> Path:
-    from sdtrt import registry
     from sdtrt.analysis.comparison.junit import finding_cases, to_junit
+    from sdtrt.analysis.findings import rules
     from sdtrt.system.files import write_text
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    cases = finding_cases(analysis.findings, registry.names("sdtrt.analysis.rules"), severity)
+    cases = finding_cases(analysis.findings, [rule.name for rule in rules()], severity)
     write_text(path, to_junit("sdtrt analyze", cases))
     return path
 

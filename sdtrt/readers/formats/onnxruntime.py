@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from sdtrt.plan.layers import Layer, Plan, TensorInfo, Timing
 from sdtrt.plan.node_names import module_of
 from sdtrt.plan.op_kinds import node_kind
-from sdtrt.readers.documents import Document, LeftOut
+from sdtrt.readers.documents import Document, Omissions
 from sdtrt.readers.formats.tensorrt.tensors import dims_of
 from sdtrt.readers.formats.tensorrt.timings import milliseconds
 
@@ -37,11 +37,11 @@ def sniff(document: Document) -> bool:
 
 def read(documents: Sequence[Document], component: str, profile: int = 0) -> Plan:
     """One layer per node, in the order in which they first ran."""
-    left = LeftOut()
+    omitted = Omissions()
     document = documents[0]
     events = [e for e in document.data if isinstance(e, dict)]
-    walls = [_micro(e, left) for e in events if e.get("name") == _RUNS[0]] or [
-        _micro(e, left) for e in events if e.get("name") == _RUNS[1]
+    walls = [_micro(e, omitted) for e in events if e.get("name") == _RUNS[0]] or [
+        _micro(e, omitted) for e in events if e.get("name") == _RUNS[1]
     ]
     nodes: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
     for event in events:
@@ -52,7 +52,7 @@ def read(documents: Sequence[Document], component: str, profile: int = 0) -> Pla
             nodes.setdefault(key, []).append({**event, "args": facts})
     runs = len(walls) or max(map(len, nodes.values()), default=0)
     skipped = 1 if runs > 2 else 0
-    layers = tuple(_layer(key, found, runs, skipped, left) for key, found in nodes.items())
+    layers = tuple(_layer(key, found, runs, skipped, omitted) for key, found in nodes.items())
     notes = [f"the first of {runs} runs was left out as a warm-up"] if skipped else []
     wall_ms = [ms for ms in walls[skipped:] if ms is not None]
     return Plan(
@@ -64,7 +64,7 @@ def read(documents: Sequence[Document], component: str, profile: int = 0) -> Pla
         layers=layers,
         runs=runs - skipped if runs else None,
         wall_times_ms=tuple(wall_ms) or None,
-        notes=(*document.notes, *notes, *left.notes()),
+        notes=(*document.notes, *notes, *omitted.notes()),
     )
 
 
@@ -92,14 +92,16 @@ def _nodes(layer: Layer, costs: GraphCosts, producers: dict[str, str]) -> tuple[
     return (found,)
 
 
-def _layer(key: tuple[str, str, str], events: list[dict[str, Any]], runs: int, skipped: int, left: LeftOut) -> Layer:
+def _layer(
+    key: tuple[str, str, str], events: list[dict[str, Any]], runs: int, skipped: int, omitted: Omissions
+) -> Layer:
     name, op, index = key
     facts = events[-1]["args"]
     name = name or f"{op}_{index}"
-    inputs = _tensors(facts.get("input_type_shape"), f"{name} input", left)
-    outputs = _tensors(facts.get("output_type_shape"), f"{name} output", left)
+    inputs = _tensors(facts.get("input_type_shape"), f"{name} input", omitted)
+    outputs = _tensors(facts.get("output_type_shape"), f"{name} output", omitted)
     weights, read, written = (_bytes(facts.get(k)) for k in ("parameter_size", "activation_size", "output_size"))
-    times = [_micro(e, left) for e in events]
+    times = [_micro(e, omitted) for e in events]
     known = [ms for ms in times if ms is not None]
     each = _per_run(known, runs) if len(known) == len(times) else None
     mean = Timing(mean_ms=sum(known) / runs) if each is None and known and runs else None
@@ -121,15 +123,15 @@ def _layer(key: tuple[str, str, str], events: list[dict[str, Any]], runs: int, s
 
 
 def _per_run(times: list[float], runs: int) -> list[float] | None:
-    """Time of a node in each run: in a loop it runs several times; None when the runs cannot be told apart."""
+    """Time of a node in each run: in a loop it runs several times; None when the runs cannot be separated."""
     if not runs or len(times) % runs:
         return None
     size = len(times) // runs
     return [sum(times[i : i + size]) for i in range(0, len(times), size)]
 
 
-def _micro(event: dict[str, Any], left: LeftOut) -> float | None:
-    value = milliseconds(event.get("dur"), left, event.get("name"))
+def _micro(event: dict[str, Any], omitted: Omissions) -> float | None:
+    value = milliseconds(event.get("dur"), omitted, event.get("name"))
     return None if value is None else value / 1e3
 
 
@@ -139,11 +141,11 @@ def _bytes(value: Any) -> int | None:
     return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else None
 
 
-def _tensors(raw: Any, name: str, left: LeftOut) -> tuple[TensorInfo, ...]:
+def _tensors(raw: Any, name: str, omitted: Omissions) -> tuple[TensorInfo, ...]:
     found = []
     for index, entry in enumerate(raw if isinstance(raw, list) else []):
         dtype, shape = next(iter(entry.items())) if isinstance(entry, dict) and entry else (None, None)
-        sizes = dims_of(shape, left, name)
+        sizes = dims_of(shape, omitted, name)
         found.append(TensorInfo(name=f"{name} {index}", shape=sizes, dtype=_DTYPES.get(str(dtype), str(dtype))))
     return tuple(found)
 

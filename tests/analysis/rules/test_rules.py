@@ -5,15 +5,14 @@ from __future__ import annotations
 import re
 
 import pytest
-from rule_engines import DEVICE
+from rule_engines import CASES, DEVICE, cases_by_rule
 
 from sdtrt import registry
 from sdtrt.analysis.findings import RULES, rules
 from sdtrt.analysis.image_budget import Budget, BudgetRow
 from sdtrt.analysis.session import Analysis
 
-CASES = "analysis.rules.cases"
-NAMES = registry.names(RULES)
+NAMES = [rule.name for rule in rules()]
 STEPS = 20
 
 
@@ -26,7 +25,7 @@ def analysis(plan, peaks=DEVICE):
 
 
 def cases(name, kind):
-    return getattr(registry.load(CASES, name), kind) if name in registry.names(CASES) else []
+    return cases_by_rule(kind).get(name, [])
 
 
 def each(kind):
@@ -35,12 +34,13 @@ def each(kind):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_has_cases_in_which_it_finds_something_and_in_which_it_does_not(name):
-    assert cases(name, "FIRES"), f"write tests/analysis/rules/cases/{name}.py"
+    assert cases(name, "FIRES"), f"write the cases of {name} in tests/analysis/rules/cases"
     assert cases(name, "QUIET")
 
 
 def test_no_cases_are_left_of_a_rule_that_is_gone():
-    assert set(registry.names(CASES)) == set(NAMES)
+    assert registry.names(CASES) == registry.names(RULES)
+    assert set(cases_by_rule("FIRES")) == set(cases_by_rule("QUIET")) == set(NAMES)
 
 
 @pytest.mark.parametrize("rule", rules(), ids=lambda rule: rule.name)

@@ -33,7 +33,16 @@ def create_layout(
     orientation: str,
     show_axis_ticks: Sequence[bool] = (True, True),
 ) -> go.Layout:
-    """Layout of bars; with `orientation` "h" the two titles change places."""
+    """Layout of bars.
+
+    Args:
+        title: of the figure; `<br>` breaks its lines.
+        size: width and height in pixels; None for plotly's own.
+        x_title: title of the axis of names.
+        y_title: title of the axis of values.
+        orientation: "v", or "h", for which the two titles change places.
+        show_axis_ticks: whether the x and the y axis have labels.
+    """
     import plotly.graph_objects as go
 
     x, y = (y_title, x_title) if orientation == "h" else (x_title, y_title)
@@ -68,7 +77,21 @@ def plotly_bar2(
 ) -> go.Figure:
     """One bar for each row, or groups of bars for a dict of tables.
 
-    `color` is a column: numbers get a color scale, anything else a color per category from `colormap`.
+    Args:
+        df: a table, or tables by the name of their group.
+        title: of the figure; `<br>` breaks its lines.
+        values_col: column of the values.
+        names_col: column of the bars' names.
+        orientation: "v" or "h".
+        color: a column: numbers get a color scale, anything else a color per category from `colormap`.
+        size: width and height in pixels; None for plotly's own.
+        use_slider: add a range slider below the x axis.
+        colormap: colors by category.
+        show_axis_ticks: whether the x and the y axis have labels.
+        showlegend: whether groups are listed.
+        xaxis_title: `names_col` by default.
+        yaxis_title: `values_col` by default.
+        do_show: show the figure in a notebook.
     """
     import plotly.graph_objects as go
 
@@ -76,42 +99,25 @@ def plotly_bar2(
         title, size, xaxis_title or names_col, yaxis_title or values_col, orientation, show_axis_ticks
     )
     fig = go.Figure(layout=layout)
+    axis, names_axis = ("y", "x") if orientation == "v" else ("x", "y")
     for name, table in df.items() if isinstance(df, Mapping) else [(None, df)]:
-        fig.add_trace(_bar(table, name, values_col, names_col, orientation, color, colormap, showlegend))
+        digits = _format(table[values_col])
+        value = f"%{{{axis}:{digits}}}" if digits else f"%{{{axis}}}"
+        hover = f"{escaped(names_col)}: %{{{names_axis}}}<br>{escaped(values_col)}: {value}"
+        fig.add_bar(
+            **{axis: table[values_col], names_axis: [escaped(label) for label in table[names_col]]},
+            orientation=orientation,
+            marker=_marker(table, color, colormap),
+            text=table[values_col],
+            texttemplate=f"%{{value:{digits}}}" if digits else "%{value}",
+            hovertemplate=f"{hover}<br>{escaped(color)}: %{{customdata}}" if color else hover,
+            customdata=[escaped(entry) for entry in table[color]] if color else None,
+            name=None if name is None else escaped(name),
+            showlegend=showlegend,
+        )
     if use_slider:
         fig.update_xaxes(rangeslider_visible=True)
-    if do_show:
-        show(fig)
-    return fig
-
-
-def _bar(
-    df: pd.DataFrame,
-    name: str | None,
-    values_col: str,
-    names_col: str,
-    orientation: str,
-    color: str | None,
-    colormap: Colormap | None,
-    showlegend: bool,
-) -> go.Bar:
-    import plotly.graph_objects as go
-
-    axis, names_axis = ("y", "x") if orientation == "v" else ("x", "y")
-    figures = _format(df[values_col])
-    value = f"%{{{axis}:{figures}}}" if figures else f"%{{{axis}}}"
-    hover = f"{escaped(names_col)}: %{{{names_axis}}}<br>{escaped(values_col)}: {value}"
-    return go.Bar(
-        {axis: df[values_col], names_axis: [escaped(label) for label in df[names_col]]},
-        orientation=orientation,
-        marker=_marker(df, color, colormap),
-        text=df[values_col],
-        texttemplate=f"%{{value:{figures}}}" if figures else "%{value}",
-        hovertemplate=f"{hover}<br>{escaped(color)}: %{{customdata}}" if color else hover,
-        customdata=[escaped(entry) for entry in df[color]] if color else None,
-        name=None if name is None else escaped(name),
-        showlegend=showlegend,
-    )
+    return show(fig, do_show)
 
 
 def _format(values: pd.Series) -> str:
@@ -141,7 +147,17 @@ def plotly_hist(
     colormap: Colormap | None = None,
     do_show: bool = True,
 ) -> go.Figure:
-    """How the values of a column are distributed, stacked by the categories of `color`."""
+    """Histogram of a column, stacked by category.
+
+    Args:
+        df: the table; rows without a value are left out.
+        title: of the figure.
+        values_col: column of the values.
+        xaxis_title: title of the value axis.
+        color: column of the categories; none by default.
+        colormap: colors by category.
+        do_show: show the figure in a notebook.
+    """
     import plotly.graph_objects as go
 
     fig = go.Figure()
@@ -154,6 +170,4 @@ def plotly_hist(
         fig.add_histogram(x=rows[values_col], name=escaped(key), nbinsx=bins, marker=marker, bingroup=1)
     axes = {"xaxis_title": title_text(xaxis_title), "yaxis_title": "count"}
     trex_base_layout(fig).update_layout(title_text=title_text(title), barmode="stack", bargap=0.05, **axes)
-    if do_show:
-        show(fig)
-    return fig
+    return show(fig, do_show)

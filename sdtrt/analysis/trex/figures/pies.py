@@ -24,14 +24,21 @@ def plotly_pie(
     colormap: Colormap | None = None,
     do_show: bool = True,
 ) -> go.Figure:
-    """One pie."""
+    """One pie.
+
+    Args:
+        df: a row per slice.
+        title: of the figure.
+        values: column of the slices' sizes.
+        names: column of the slices' names.
+        colormap: colors by name.
+        do_show: show the figure in a notebook.
+    """
     import plotly.graph_objects as go
 
     fig = go.Figure(_pie(df, title, values, names, colormap))
     fig.update_layout(title={"text": title_text(title), "x": 0.5})
-    if do_show:
-        show(fig)
-    return fig
+    return show(fig, do_show)
 
 
 def plotly_pie2(
@@ -41,7 +48,15 @@ def plotly_pie2(
     colormap: Colormap | None = None,
     do_show: bool = True,
 ) -> go.Figure:
-    """A grid of rings, one for each `(df, title, values column, names column)`."""
+    """A grid of rings.
+
+    Args:
+        title: of the figure.
+        charts: table, title, column of values and column of names of each ring.
+        max_cols: rings in a row.
+        colormap: colors by name.
+        do_show: show the figure in a notebook.
+    """
     from plotly.subplots import make_subplots
 
     columns = max(min(max_cols, len(charts)), 1)
@@ -52,9 +67,7 @@ def plotly_pie2(
         pie = _pie(df, name, values, names, colormap)
         fig.add_trace(pie.update(hole=0.4), index // columns + 1, index % columns + 1)
     fig.update_layout(title={"text": title_text(title), "x": 0.5})
-    if do_show:
-        show(fig)
-    return fig
+    return show(fig, do_show)
 
 
 def _pie(df: pd.DataFrame, title: str, values: str, names: str, colormap: Colormap | None) -> go.Pie:

@@ -31,7 +31,14 @@ def stacked_tabular_df(
 ) -> pd.DataFrame:
     """The table beside `stacked_bars`: a row for each name, a column for each bar.
 
-    As in TREx the names stand in a first column that is called as the values.
+    As in TREx the first column holds the names and has the name of the values.
+
+    Args:
+        bar_names: a name for each table.
+        df_list: the tables.
+        names_col: their column of names.
+        values_col: their column of values.
+        empty_symbol: stands where a table lacks a name.
     """
     stacked = stack_dataframes(df_list, names_col, values_col, empty_symbol)
     df = pd.DataFrame.from_dict(stacked, orient="index", columns=list(bar_names))
@@ -58,7 +65,22 @@ def stacked_bars(
     yaxis_title: str | None = None,
     do_show: bool = True,
 ) -> go.Figure:
-    """One bar for each table, stacked by name. Bars are added to `fig` if it is given, which is then not shown."""
+    """One bar for each table, stacked by name.
+
+    Args:
+        title: of the figure.
+        bar_names: a name for each table.
+        df_list: the tables.
+        names_col: their column of names.
+        values_col: their column of values.
+        empty_symbol: value where a table lacks a name.
+        colormap: colors by name.
+        display_tbl: show `stacked_tabular_df` as well.
+        fig: figure to which the bars are added; it is then not shown.
+        xaxis_title: `names_col` by default.
+        yaxis_title: `values_col` by default.
+        do_show: show the figure in a notebook.
+    """
     import plotly.graph_objects as go
 
     stacked = stack_dataframes(df_list, names_col, values_col, empty_symbol)
@@ -78,8 +100,7 @@ def stacked_bars(
     fig.update_layout(title={"text": title_text(title), "x": 0.5}, barmode="stack", showlegend=colormap is not None)
     fig.update_layout(uniformtext={"minsize": 8, "mode": "hide"})
     fig.update_layout(xaxis_title=escaped(xaxis_title or names_col), yaxis_title=escaped(yaxis_title or values_col))
-    if do_show and not given:
-        show(fig)
+    show(fig, do_show and not given)
     if display_tbl:
         stacked_tabular(bar_names, df_list, names_col, values_col, empty_symbol)
     return fig

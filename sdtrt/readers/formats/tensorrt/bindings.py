@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sdtrt.plan.layers import Layer, TensorInfo
-from sdtrt.readers.documents import LeftOut
+from sdtrt.readers.documents import Omissions
 from sdtrt.readers.formats.tensorrt.tensors import dims_of, tensor_of
 
 
@@ -20,21 +20,28 @@ class Bindings:
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
 
-def read(data: Any, layers: Sequence[Layer], profile: int, left: LeftOut) -> Bindings:
-    """Bindings of the engine; sizes are those at which its layers were inspected, else the profile's optimum."""
+def read(data: Any, layers: Sequence[Layer], profile: int, omitted: Omissions) -> Bindings:
+    """Bindings of the engine; sizes are those at which its layers were inspected, else the profile's optimum.
+
+    Args:
+        data: the parsed graph file.
+        layers: the engine's layers.
+        profile: number of the optimization profile.
+        omitted: takes entries of a wrong type.
+    """
     listed = data if isinstance(data, dict) else {}
     key = "I/O Tensors" if "I/O Tensors" in listed else "Bindings"
     entries = listed.get(key) or []
     if not isinstance(entries, list):
-        left.add(f"{key} that is not a list", "the file")
+        omitted.add(f"{key} that is not a list", "the file")
         entries = []
-    named = {t.name: (t, raw) for raw in entries if (t := tensor_of(raw, left, key)) is not None}
-    used, made = _seen(layers)
+    named = {t.name: (t, raw) for raw in entries if (t := tensor_of(raw, omitted, key)) is not None}
+    consumed, written = _seen(layers)
     inputs, outputs, shapes = [], [], {}
     for name, (tensor, raw) in named.items():
-        sized = _sized(tensor, used.get(name) or made.get(name), _optimum(raw, profile, left))
+        sized = _sized(tensor, consumed.get(name) or written.get(name), _optimum(raw, profile, omitted))
         mode = raw.get("IOMode") if isinstance(raw, dict) else None
-        if (isinstance(mode, str) and mode.lower() == "output") or name in made:
+        if (isinstance(mode, str) and mode.lower() == "output") or name in written:
             outputs.append(sized)
             continue
         inputs.append(sized)
@@ -46,22 +53,22 @@ def read(data: Any, layers: Sequence[Layer], profile: int, left: LeftOut) -> Bin
 
 def _seen(layers: Sequence[Layer]) -> tuple[dict[str, TensorInfo], dict[str, TensorInfo]]:
     """Tensors that layers read and write, by name, as they are known best."""
-    used: dict[str, TensorInfo] = {}
-    made: dict[str, TensorInfo] = {}
+    consumed: dict[str, TensorInfo] = {}
+    written: dict[str, TensorInfo] = {}
     for layer in layers:
-        for side, tensors in ((used, layer.inputs), (made, layer.outputs)):
+        for side, tensors in ((consumed, layer.inputs), (written, layer.outputs)):
             for tensor in tensors:
                 old = side.get(tensor.name)
                 if old is None or old.shape is None or None in old.shape:
                     side[tensor.name] = tensor
-    return used, made
+    return consumed, written
 
 
-def _optimum(raw: Any, profile: int, left: LeftOut) -> tuple[int | None, ...] | None:
+def _optimum(raw: Any, profile: int, omitted: Omissions) -> tuple[int | None, ...] | None:
     infos = raw.get("ProfileInfo") if isinstance(raw, dict) else None
     if not isinstance(infos, list) or not profile < len(infos) or not isinstance(infos[profile], dict):
         return None
-    return dims_of(infos[profile].get("OptShape"), left, "ProfileInfo")
+    return dims_of(infos[profile].get("OptShape"), omitted, "ProfileInfo")
 
 
 def _sized(tensor: TensorInfo, seen: TensorInfo | None, best: tuple[int | None, ...] | None) -> TensorInfo:

@@ -1,6 +1,6 @@
 """Layers of one optimization profile, out of an inspector file that lists those of all profiles one after another.
 
-TensorRT's own layers of profile 1 and up end in "[profile 1]", products of Myelin have it inside their names
+TensorRT's own layers of profile 1 and up end in "[profile 1]", matmuls of Myelin have it inside their names
 ("node_linear [profile 1]_myl11_2"), other Myelin layers only in the names of tensors that enter or leave their region.
 So a tag on a layer or its tensors counts for its whole region (`_myl11_`), and what is still open belongs to the block
 it stands in.
@@ -26,16 +26,16 @@ def blocks(layers: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
     of_region = {r[0]: tag for r, tag in zip(regions, tags, strict=True) if r and tag is not None}
     tags = [of_region.get(r[0]) if r and tag is None else tag for r, tag in zip(regions, tags, strict=True)]
     profiles = max(tag for tag in tags if tag is not None) + 1
-    size, rest = divmod(len(layers), profiles)
+    size, remainder = divmod(len(layers), profiles)
     by_size = [i // size if size else 0 for i in range(len(layers))]
-    if not rest and all(tag in (None, block) for tag, block in zip(tags, by_size, strict=True)):
+    if not remainder and all(tag in (None, block) for tag, block in zip(tags, by_size, strict=True)):
         chosen = by_size
     else:
         chosen = _swept(tags)
-    made: list[list[dict[str, Any]]] = [[] for _ in range(profiles)]
+    by_profile: list[list[dict[str, Any]]] = [[] for _ in range(profiles)]
     for layer, block in zip(layers, chosen, strict=True):
-        made[block].append(layer)
-    return made
+        by_profile[block].append(layer)
+    return by_profile
 
 
 def _tag(layer: dict[str, Any]) -> int | None:

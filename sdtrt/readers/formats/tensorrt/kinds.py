@@ -12,49 +12,19 @@ import re
 
 from sdtrt.plan.layers import DTYPE_BITS, Kind, TensorInfo
 
-# Parts of a lower-case type, in the order in which they are looked for.
-_PARTS: tuple[tuple[str, Kind], ...] = (
-    ("myelin", "other"),
-    ("foreignnode", "other"),
-    ("mha", "attention"),
-    ("mhca", "attention"),
-    ("attention", "attention"),
-    ("conv", "conv"),
-    ("fprop", "conv"),
-    ("correlation", "conv"),
-    ("gemm", "gemm"),
-    ("matmul", "gemm"),
-    ("matrixmultiply", "gemm"),
-    ("fullyconnected", "gemm"),
-    ("softmax", "norm"),
-    ("norm", "norm"),
-    ("noop", "shape"),
-    ("shape_call", "shape"),
-    ("constant", "shape"),
-    ("reformat", "reformat"),
-    ("shuffle", "reformat"),
-    ("cast", "reformat"),
-    ("transpose", "reformat"),
-    ("reshape", "reformat"),
-    ("pool", "pointwise"),
-    ("pointwise", "pointwise"),
-    ("elementwise", "pointwise"),
-    ("unary", "pointwise"),
-    ("activation", "pointwise"),
-    ("scale", "pointwise"),
-    ("reduce", "pointwise"),
-    ("select", "pointwise"),
-    ("quantize", "pointwise"),
-    ("concat", "copy"),
-    ("slice", "copy"),
-    ("padding", "copy"),
-    ("resize", "copy"),
-    ("gather", "copy"),
-    ("scatter", "copy"),
-    ("memset", "copy"),
-    ("memcpy", "copy"),
-    ("copy", "copy"),
-)
+# Parts of a lower-case type by the kind that they mean, in the order in which they are searched.
+_PARTS_BY_KIND: dict[Kind, str] = {
+    "other": "myelin foreignnode",
+    "attention": "mha mhca attention",
+    "conv": "conv fprop correlation",
+    "gemm": "gemm matmul matrixmultiply fullyconnected",
+    "norm": "softmax norm",
+    "shape": "noop shape_call constant",
+    "reformat": "reformat shuffle cast transpose reshape",
+    "pointwise": "pool pointwise elementwise unary activation scale reduce select quantize",
+    "copy": "concat slice padding resize gather scatter memset memcpy copy",
+}
+_PARTS = tuple((part, kind) for kind, parts in _PARTS_BY_KIND.items() for part in parts.split())
 _EXACT: dict[str, Kind] = {"add": "pointwise", "mul": "pointwise", "sub": "pointwise", "div": "pointwise"}
 # Types that say nothing of the work; a plugin's own name may.
 _OPEN = ("fusion", "plugin", "custom", "unknown")
@@ -66,19 +36,19 @@ _LONGEST = 4000
 _KGEN = re.compile(r"__myl_(?:bb\d+_\d+_)?([A-Za-z]\w*?)(?:_0x[0-9a-fA-F]+|_myl\d+\w*|\s.*)?$")
 # xmma and cuBLAS name the operands' types: "sm90_xmma_gemm_f16f16_f16f32_f32", "ampere_bf16_s16816gemm".
 _OPERAND = re.compile(r"(?:^|_)(bf16|fp16|f16|tf32|fp32|f32|f64|int8|i8|u8|i4|e4m3|e5m2|e2m1|fp8|fp4)(?![0-9])")
-_OPERANDS = {
-    "f16": "float16",
-    "fp16": "float16",
-    "bf16": "bfloat16",
-    **dict.fromkeys(("f32", "fp32", "tf32"), "float32"),
-    "f64": "float64",
-    **dict.fromkeys(("i8", "int8"), "int8"),
-    "u8": "uint8",
-    "i4": "int4",
-    **dict.fromkeys(("e4m3", "fp8"), "float8"),
-    "e5m2": "float8_e5m2",
-    **dict.fromkeys(("e2m1", "fp4"), "float4"),
+_OPERANDS_BY_TYPE = {
+    "float16": "f16 fp16",
+    "bfloat16": "bf16",
+    "float32": "f32 fp32 tf32",
+    "float64": "f64",
+    "int8": "i8 int8",
+    "uint8": "u8",
+    "int4": "i4",
+    "float8": "e4m3 fp8",
+    "float8_e5m2": "e5m2",
+    "float4": "e2m1 fp4",
 }
+_OPERANDS = {word: dtype for dtype, words in _OPERANDS_BY_TYPE.items() for word in words.split()}
 
 
 def tokens(text: str) -> tuple[str, ...]:
@@ -88,16 +58,23 @@ def tokens(text: str) -> tuple[str, ...]:
 
 
 def kind_of(layer_type: str, parameter_type: str, tactic: str, name: str) -> Kind:
-    """Kind of a layer by what TensorRT says about it."""
+    """Kind of a layer by TensorRT's record of it.
+
+    Args:
+        layer_type: its `LayerType`.
+        parameter_type: its `ParameterType`; empty for Myelin's layers.
+        tactic: its `TacticName`, the kernel.
+        name: its name.
+    """
     lowered = layer_type.lower()
     if lowered == "kgen":
         return _kgen(tactic, name)
     for text in (parameter_type.lower(), lowered):
         if text in _EXACT:
             return _EXACT[text]
-        found = next((kind for part, kind in _PARTS if part in text), None)
-        if found is not None:
-            return found
+        kind = next((kind for part, kind in _PARTS if part in text), None)
+        if kind is not None:
+            return kind
     if any(word in lowered for word in _OPEN):
         hint = f"{tactic} {name.rpartition('/')[2]}".lower()
         return next((kind for part, kind in _PARTS if part in hint and kind in _HEAVY), "other")
@@ -107,19 +84,19 @@ def kind_of(layer_type: str, parameter_type: str, tactic: str, name: str) -> Kin
 def _kgen(tactic: str, name: str) -> Kind:
     if _MHA.search(tactic) or _MHA.search(name):
         return "attention"
-    found = frozenset(tokens(tactic[:_LONGEST]) or tokens(name[:_LONGEST]))
-    if not found:
+    ops = frozenset(tokens(tactic[:_LONGEST]) or tokens(name[:_LONGEST]))
+    if not ops:
         return "other"
-    if found & {"gemm", "matm", "fc"}:
+    if ops & {"gemm", "matm", "fc"}:
         return "gemm"
-    if found & {"conv", "corr"}:
+    if ops & {"conv", "corr"}:
         return "conv"
-    softmax = {"exp", "sum"} <= found and bool(found & {"max", "maxr"})
-    if softmax or "softm" in found or ("mean" in found and bool(found & {"sqrt", "rsqr"})):
+    softmax = {"exp", "sum"} <= ops and bool(ops & {"max", "maxr"})
+    if softmax or "softm" in ops or ("mean" in ops and bool(ops & {"sqrt", "rsqr"})):
         return "norm"
-    if found <= _REGROUP:
+    if ops <= _REGROUP:
         return "reformat"
-    return "copy" if found <= _REGROUP | _PICK else "pointwise"
+    return "copy" if ops <= _REGROUP | _PICK else "pointwise"
 
 
 def precision_of(
@@ -127,14 +104,20 @@ def precision_of(
 ) -> str | None:
     """Type that the layer computes in.
 
-    TensorRT's own layers: that of the first input, as TREx has it. Myelin's: the operands' type where a product's
-    kernel names it, else that of the first input of real numbers, since masks and indices may come first.
+    Args:
+        kind: kind of the layer.
+        native: True for TensorRT's own layers: the type is that of the first input, as in TREx. False for Myelin's: the
+            operands' type where the kernel of a matmul names it, else that of the first input of real numbers, since
+            masks and indices may come first.
+        tactic: the kernel's name.
+        inputs: tensors that the layer reads.
+        outputs: tensors that it writes.
     """
     if native:
         return inputs[0].dtype if inputs else None
-    named = _OPERAND.search(tactic[:_LONGEST]) if kind in ("conv", "gemm", "attention") else None
-    if named is not None:
-        return _OPERANDS[named.group(1)]
-    known = [t.dtype for t in (*inputs, *outputs) if t.dtype in DTYPE_BITS]
-    real = (d for d in known if d is not None and ("float" in d or d in ("int8", "int4")))
-    return next(real, known[0] if known else None)
+    operand = _OPERAND.search(tactic[:_LONGEST]) if kind in ("conv", "gemm", "attention") else None
+    if operand is not None:
+        return _OPERANDS[operand.group(1)]
+    dtypes = [t.dtype for t in (*inputs, *outputs) if t.dtype in DTYPE_BITS]
+    real = (d for d in dtypes if d is not None and ("float" in d or d in ("int8", "int4")))
+    return next(real, dtypes[0] if dtypes else None)

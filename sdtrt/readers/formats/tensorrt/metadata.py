@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from sdtrt.plan.layers import LONGEST_MS
-from sdtrt.readers.documents import LeftOut
+from sdtrt.readers.documents import Omissions
 
 _SECTIONS = {
     "device_information": "device",
@@ -34,7 +34,7 @@ def is_devices(data: Any) -> bool:
     return isinstance(first, dict) and "Name" in first and len(first) > 2 and "LayerType" not in first
 
 
-def sections(data: Any, left: LeftOut) -> Metadata:
+def sections(data: Any, omitted: Omissions) -> Metadata:
     """The sections of one file; later files may add to them."""
     if is_devices(data):
         return {"device": _pycuda(data[0])}
@@ -43,7 +43,7 @@ def sections(data: Any, left: LeftOut) -> Metadata:
         if key in _SECTIONS and isinstance(value, dict):
             found[_SECTIONS[key]] = value
         else:
-            left.add("a section of the metadata that is not known", key)
+            omitted.add("a section of the metadata that is not known", key)
     return found
 
 

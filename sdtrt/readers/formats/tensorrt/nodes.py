@@ -10,13 +10,13 @@ import re
 from collections import Counter
 
 from sdtrt.plan.node_names import module_of
-from sdtrt.readers.documents import LeftOut
+from sdtrt.readers.documents import Omissions
 
 _SEPARATOR = re.compile(r"[\x1e\x1f]")
 _MARK = "[ONNX Layer: "
 
 
-def nodes_of(metadata: object, left: LeftOut, where: object) -> tuple[str, ...]:
+def nodes_of(metadata: object, omitted: Omissions, where: object) -> tuple[str, ...]:
     """Names of ONNX nodes, each once, in order."""
     if not isinstance(metadata, str) or _MARK not in metadata:
         return ()
@@ -27,7 +27,7 @@ def nodes_of(metadata: object, left: LeftOut, where: object) -> tuple[str, ...]:
             if name.endswith("]"):
                 found[name[:-1]] = None
             else:
-                left.add("the end of metadata that TensorRT cut off", where)
+                omitted.add("the end of metadata that TensorRT cut off", where)
     return tuple(found)
 
 

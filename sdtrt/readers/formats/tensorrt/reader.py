@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from sdtrt.errors import PlanError
 from sdtrt.plan.layers import Layer, Plan
-from sdtrt.readers.documents import Document, LeftOut
+from sdtrt.plan.sums import sum_complete
+from sdtrt.readers.documents import Document, Omissions
 from sdtrt.readers.formats.tensorrt import bindings, kinds, timings, work
 from sdtrt.readers.formats.tensorrt.blocks import blocks
 from sdtrt.readers.formats.tensorrt.metadata import (
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 _TAKEN = frozenset({"Name", "LayerType", "Inputs", "Outputs"})
 _MAX_DEPTH = 12
 _REBUILD = "build with --profilingVerbosity=detailed (config.profiling_verbosity = DETAILED) and export again"
-# Types of Myelin's layers; all others are TensorRT's own, whose first input tells the precision.
+# Types of Myelin's layers; all others are TensorRT's own, which compute in the type of their first input.
 _MYELIN = frozenset({"kgen", "gemm", "correlation", "fusion", "myelin", "shape_call", "maxpool", "add", "custom_layer"})
 
 
@@ -82,25 +83,23 @@ def read(documents: Sequence[Document], component: str, profile: int = 0) -> Pla
             expected="the inspector's file beside them, such as X.graph.json",
             hint="export it: trtexec --loadEngine=FILE --exportLayerInfo=X.graph.json",
         )
-    left = LeftOut()
+    omitted = Omissions()
     metadata: Metadata = {}
     for document in _of(documents, "metadata"):
-        for section, facts in sections(document.data, left).items():
-            metadata.setdefault(section, {}).update(_plain(facts, left, section))
+        for section, facts in sections(document.data, omitted).items():
+            metadata.setdefault(section, {}).update(_plain(facts, omitted, section))
     raw, notes = _layers(graph)
     notes += _doubled(documents)
-    found = blocks(raw)
-    layers = owned([_layer(entry, left) for entry in _block(found, profile, graph)])
-    times = [timings.records(d.data, left) for d in _of(documents, "profile")]
-    if len(found) > 1:
-        notes.append(f"the engine has {len(found)} optimization profiles; this is number {profile}")
+    by_profile = blocks(raw)
+    layers = owned([_layer(entry, omitted) for entry in _block(by_profile, profile, graph)])
+    times = [timings.records(d.data, omitted) for d in _of(documents, "profile")]
+    if len(by_profile) > 1:
+        notes.append(f"the engine has {len(by_profile)} optimization profiles; this is number {profile}")
     if times:
-        layers, more = _timed(layers, times[0], found, profile)
+        layers, more = _timed(layers, times[0], by_profile, profile)
         notes += more
-    bound = bindings.read(graph.data, layers, profile, left)
-    weights = [x.weight_bytes for x in layers if x.op != timings.UNMATCHED]
-    known = [w for w in weights if w is not None]
-    walls = [timings.run_times(d.data, left) for d in _of(documents, "timing")]
+    bound = bindings.read(graph.data, layers, profile, omitted)
+    walls = [timings.run_times(d.data, omitted) for d in _of(documents, "timing")]
     return Plan(
         component=component,
         backend="tensorrt",
@@ -113,9 +112,9 @@ def read(documents: Sequence[Document], component: str, profile: int = 0) -> Pla
         outputs=bound.outputs,
         runs=times[0].runs if times else None,
         wall_times_ms=walls[0] if walls else gpu_ms(metadata),
-        total_weight_bytes=sum(known) if len(known) == len(weights) else None,
+        total_weight_bytes=sum_complete(x.weight_bytes for x in layers if x.op != timings.UNMATCHED),
         metadata=metadata,
-        notes=(*(n for d in documents for n in d.notes), *notes, *left.notes()),
+        notes=(*(n for d in documents for n in d.notes), *notes, *omitted.notes()),
     )
 
 
@@ -131,7 +130,7 @@ def _of(documents: Sequence[Document], role: str) -> list[Document]:
 
 
 def _doubled(documents: Sequence[Document]) -> list[str]:
-    """Files that say what another says already: the first of each kind counts."""
+    """Notes on files of a kind that was read already: the first of each kind counts."""
     found = [(role, [d.path.name for d in _of(documents, role)]) for role in ("graph", "profile", "timing")]
     return [
         f"of several {role} files {names[0]} was used, not {', '.join(names[1:])}" for role, names in found if names[1:]
@@ -140,12 +139,12 @@ def _doubled(documents: Sequence[Document]) -> list[str]:
 
 def _layers(graph: Document) -> tuple[list[dict[str, Any]], list[str]]:
     """Raw layers, each with a name; an engine built without details has names only."""
-    found = graph.data.get("Layers") if isinstance(graph.data, dict) else graph.data
-    if not isinstance(found, list):
-        raise _wrong(graph, "Layers", found, "a list of layers")
+    entries = graph.data.get("Layers") if isinstance(graph.data, dict) else graph.data
+    if not isinstance(entries, list):
+        raise _wrong(graph, "Layers", entries, "a list of layers")
     layers: list[dict[str, Any]] = []
     bare = 0
-    for index, entry in enumerate(found):
+    for index, entry in enumerate(entries):
         if isinstance(entry, str):
             bare += 1
             layers.append({"Name": entry, "LayerType": "unknown"})
@@ -168,38 +167,38 @@ def _wrong(graph: Document, field: str, received: object, expected: str) -> Plan
     )
 
 
-def _block(found: list[list[dict[str, Any]]], profile: int, graph: Document) -> list[dict[str, Any]]:
-    if not 0 <= profile < len(found):
+def _block(by_profile: list[list[dict[str, Any]]], profile: int, graph: Document) -> list[dict[str, Any]]:
+    if not 0 <= profile < len(by_profile):
         raise PlanError(
             "the engine has no such optimization profile",
             slug="plan-profile",
             received=f"{profile} of {graph.path}",
-            expected=f"0 to {len(found) - 1}",
+            expected=f"0 to {len(by_profile) - 1}",
         )
-    return found[profile]
+    return by_profile[profile]
 
 
 def _timed(
-    layers: list[Layer], times: timings.Records, found: list[list[dict[str, Any]]], profile: int
+    layers: list[Layer], times: timings.Records, by_profile: list[list[dict[str, Any]]], profile: int
 ) -> tuple[list[Layer], list[str]]:
     """A profiler reports the one optimization profile that ran: times of another are not those of these layers."""
-    fits = [timings.matches(times.timings, (x["Name"] for x in block)) for block in found]
-    best = max(range(len(found)), key=lambda p: (fits[p], p == profile))
+    fits = [timings.matches(times.timings, (x["Name"] for x in block)) for block in by_profile]
+    best = max(range(len(by_profile)), key=lambda p: (fits[p], p == profile))
     if best != profile:
         return layers, [f"the times are those of optimization profile {best} and were left out: ask for that one"]
     timed, notes = timings.timed(layers, times)
     return timed, list(notes)
 
 
-def _layer(raw: dict[str, Any], left: LeftOut) -> Layer:
+def _layer(raw: dict[str, Any], omitted: Omissions) -> Layer:
     """One layer; what has a wrong type is noted and not known."""
     name = raw["Name"]
-    layer_type, parameter, tactic = (_text(raw, key, left) for key in ("LayerType", "ParameterType", "TacticName"))
+    layer_type, parameter, tactic = (_text(raw, key, omitted) for key in ("LayerType", "ParameterType", "TacticName"))
     layer_type = layer_type or "unknown"
     kind = kinds.kind_of(layer_type, parameter, tactic, name)
-    inputs, outputs = tensors_of(raw, "Inputs", left), tensors_of(raw, "Outputs", left)
-    nodes = nodes_of(raw.get("Metadata"), left, name)
-    weights = work.weight_bytes(raw, kind, left)
+    inputs, outputs = tensors_of(raw, "Inputs", omitted), tensors_of(raw, "Outputs", omitted)
+    nodes = nodes_of(raw.get("Metadata"), omitted, name)
+    weights = work.weight_bytes(raw, kind, omitted)
     stream = raw.get("StreamId")
     return Layer.model_construct(
         name=name,
@@ -215,7 +214,7 @@ def _layer(raw: dict[str, Any], left: LeftOut) -> Layer:
         weight_bytes=weights,
         bytes_moved=work.bytes_moved(kind, weights, inputs, outputs),
         flops=work.flops(raw, inputs, outputs) if kind == "conv" else _free(kind),
-        attributes=_plain({k: v for k, v in raw.items() if k not in _TAKEN}, left, name),
+        attributes=_plain({k: v for k, v in raw.items() if k not in _TAKEN}, omitted, name),
     )
 
 
@@ -223,19 +222,19 @@ def _free(kind: str) -> int | None:
     return 0 if kind in ("reformat", "copy", "shape") else None
 
 
-def _text(raw: dict[str, Any], key: str, left: LeftOut) -> str:
+def _text(raw: dict[str, Any], key: str, omitted: Omissions) -> str:
     value = raw.get(key, "")
     if isinstance(value, str):
         return value
-    left.add(f"{key} that is no text", raw["Name"])
+    omitted.add(f"{key} that is no text", raw["Name"])
     return ""
 
 
-def _plain(facts: dict[str, Any], left: LeftOut, where: str) -> dict[str, Any]:
+def _plain(facts: dict[str, Any], omitted: Omissions, where: str) -> dict[str, Any]:
     """Values as they stand, without those that are nested too deeply to be written again."""
     kept = {k: v for k, v in facts.items() if not isinstance(v, list | dict) or _shallow(v, _MAX_DEPTH)}
     if len(kept) < len(facts):
-        left.add("a value that is nested too deeply", where)
+        omitted.add("a value that is nested too deeply", where)
     return kept
 
 

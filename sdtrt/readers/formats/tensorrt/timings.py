@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sdtrt.plan.layers import LONGEST_MS, Layer, Timing
-from sdtrt.readers.documents import LeftOut
+from sdtrt.readers.documents import Omissions
 from sdtrt.readers.formats.tensorrt.tensors import PROFILE
 
 _KEYS = {"total_ms": "timeMs", "mean_ms": "averageMs", "median_ms": "medianMs", "percentage": "percentage"}
@@ -27,35 +27,35 @@ class Records:
     runs: int | None
 
 
-def records(data: Any, left: LeftOut) -> Records:
+def records(data: Any, omitted: Omissions) -> Records:
     """The profile's records; anything else in the list is left out."""
     found, runs = [], None
     for entry in data if isinstance(data, list) else []:
         if not isinstance(entry, dict):
-            left.add("an entry of the profile that is no record", type(entry).__name__)
+            omitted.add("an entry of the profile that is no record", type(entry).__name__)
         elif isinstance(entry.get("name"), str):
-            figures = {field: milliseconds(entry.get(key), left, entry["name"]) for field, key in _KEYS.items()}
+            figures = {field: milliseconds(entry.get(key), omitted, entry["name"]) for field, key in _KEYS.items()}
             found.append((entry["name"], Timing.model_construct(None, **figures)))
         elif type(entry.get("count")) is int and entry["count"] >= 0:
             runs = entry["count"]
         else:
-            left.add("a record of the profile without a name", str(entry))
+            omitted.add("a record of the profile without a name", str(entry))
     return Records(tuple(found), runs)
 
 
-def milliseconds(value: Any, left: LeftOut, where: object) -> float | None:
+def milliseconds(value: Any, omitted: Omissions, where: object) -> float | None:
     """A time, or None when it is missing or none."""
     if type(value) in (int, float) and 0 <= value <= LONGEST_MS:
         return float(value)
     if value is not None:
-        left.add("a time that is negative, no number or above all sense", where)
+        omitted.add("a time that is negative, no number or above all sense", where)
     return None
 
 
-def run_times(data: Any, left: LeftOut) -> tuple[float, ...] | None:
+def run_times(data: Any, omitted: Omissions) -> tuple[float, ...] | None:
     """GPU time of each run."""
     entries = [e for e in data if isinstance(e, dict)] if isinstance(data, list) else []
-    found = [milliseconds(e.get("computeMs"), left, "computeMs") for e in entries]
+    found = [milliseconds(e.get("computeMs"), omitted, "computeMs") for e in entries]
     return tuple(ms for ms in found if ms is not None) or None
 
 
@@ -65,37 +65,38 @@ def matches(timings: Iterable[tuple[str, Timing]], names: Iterable[str]) -> int:
     return sum(name in known for name, _ in timings)
 
 
-def timed(layers: list[Layer], found: Records) -> tuple[list[Layer], tuple[str, ...]]:
+def timed(layers: list[Layer], measured: Records) -> tuple[list[Layer], tuple[str, ...]]:
     """Layers with their times, those of unmatched records at the end, and notes on what did not fit."""
     open_by_name: dict[str, list[int]] = defaultdict(list)
-    for index in reversed(range(len(found.timings))):
-        open_by_name[found.timings[index][0]].append(index)
-    taken: dict[int, int] = {}
+    for index in reversed(range(len(measured.timings))):
+        open_by_name[measured.timings[index][0]].append(index)
+    record_of: dict[int, int] = {}
     for position, layer in enumerate(layers):
         if open_by_name.get(layer.name):
-            taken[position] = open_by_name[layer.name].pop()
-    left = sorted(set(range(len(found.timings))) - set(taken.values()))
-    if left:
-        _by_plain_name(layers, found, left, taken)
-    made = [
-        layer.model_copy(update={"timing": found.timings[taken[i]][1]}) if i in taken else layer
+            record_of[position] = open_by_name[layer.name].pop()
+    unmatched = sorted(set(range(len(measured.timings))) - set(record_of.values()))
+    if unmatched:
+        _by_plain_name(layers, measured, unmatched, record_of)
+    timed_layers = [
+        layer.model_copy(update={"timing": measured.timings[record_of[i]][1]}) if i in record_of else layer
         for i, layer in enumerate(layers)
     ]
-    extra = [Layer(name=found.timings[i][0], kind="other", op=UNMATCHED, timing=found.timings[i][1]) for i in left]
-    return made + extra, _notes(made, extra)
+    rest = (measured.timings[i] for i in unmatched)
+    extra = [Layer(name=name, kind="other", op=UNMATCHED, timing=timing) for name, timing in rest]
+    return timed_layers + extra, _notes(timed_layers, extra)
 
 
-def _by_plain_name(layers: list[Layer], found: Records, left: list[int], taken: dict[int, int]) -> None:
-    """Match what differs only in the tag of a profile; shrinks `left`."""
+def _by_plain_name(layers: list[Layer], measured: Records, unmatched: list[int], record_of: dict[int, int]) -> None:
+    """Match what differs only in the tag of a profile; shrinks `unmatched`."""
     waiting: dict[str, list[int]] = defaultdict(list)
     for position, layer in enumerate(layers):
-        if position not in taken:
+        if position not in record_of:
             waiting[PROFILE.sub("", layer.name)].append(position)
-    for index in list(left):
-        positions = waiting.get(PROFILE.sub("", found.timings[index][0]))
+    for index in list(unmatched):
+        positions = waiting.get(PROFILE.sub("", measured.timings[index][0]))
         if positions:
-            taken[positions.pop(0)] = index
-            left.remove(index)
+            record_of[positions.pop(0)] = index
+            unmatched.remove(index)
 
 
 def _notes(layers: list[Layer], extra: list[Layer]) -> tuple[str, ...]:

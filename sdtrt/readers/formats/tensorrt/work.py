@@ -1,9 +1,9 @@
-"""What a TensorRT layer costs by its own words, for dumps without an ONNX file.
+"""FLOPs and bytes of a TensorRT layer by its own record, for dumps without an ONNX file.
 
 - FLOPs of a convolution: 2 x multiply-adds, N x K x output area x (C / groups) x kernel area with N, C of the input and
   K of the output; a deconvolution does as much for each input element. Biases and activations are not counted.
 - Weights: `Weights` and `Bias` (a fused pooling's `ConvWeights`, `ConvBias`), `Constants` where TensorRT 11 lists them;
-  0 for layers that have none by their nature. A generated kernel or a product that lists none: not known.
+  0 for layers that have none by their nature. A generated kernel or a matmul that lists none: unknown.
 - Bytes moved: inputs and outputs, each tensor once, and weights.
 """
 
@@ -13,7 +13,8 @@ from math import prod
 from typing import Any
 
 from sdtrt.plan.layers import DTYPE_BITS, Kind, TensorInfo
-from sdtrt.readers.documents import LeftOut
+from sdtrt.plan.sums import sum_complete
+from sdtrt.readers.documents import Omissions
 from sdtrt.readers.formats.tensorrt.tensors import dtype_of, tensor_of
 
 _WEIGHTS = ("Weights", "Bias", "ConvWeights", "ConvBias")
@@ -21,20 +22,17 @@ _WITHOUT = ("pool", "softmax", "signal", "wait", "memset")
 _LIMIT = 1 << 60
 
 
-def weight_bytes(raw: dict[str, Any], kind: Kind, left: LeftOut) -> int | None:
-    """Bytes of a layer's weights, or None when it does not tell."""
+def weight_bytes(raw: dict[str, Any], kind: Kind, omitted: Omissions) -> int | None:
+    """Bytes of a layer's weights, or None when unknown."""
     named = [raw[key] for key in _WEIGHTS if key in raw]
     if named:
-        sizes = [_bytes(entry) for entry in named]
-        known = [s for s in sizes if s is not None]
-        if len(known) < len(sizes):
-            left.add("Weights without a known Type and Count", raw.get("Name"))
-            return None
-        return sum(known)
+        size = sum_complete(map(_bytes, named))
+        if size is None:
+            omitted.add("Weights without a known Type and Count", raw.get("Name"))
+        return size
     if isinstance(raw.get("Constants"), list) and raw["Constants"]:
-        constants = [tensor_of(entry, left, raw.get("Name")) for entry in raw["Constants"]]
-        found = [None if t is None else t.nbytes for t in constants]
-        return sum(n for n in found if n is not None) if None not in found else None
+        constants = [tensor_of(entry, omitted, raw.get("Name")) for entry in raw["Constants"]]
+        return sum_complete(None if t is None else t.nbytes for t in constants)
     layer_type = str(raw.get("ParameterType", raw.get("LayerType"))).lower()
     moves_only = kind in ("reformat", "copy", "shape", "attention")
     return 0 if moves_only or any(part in layer_type for part in _WITHOUT) else None
@@ -71,9 +69,15 @@ def flops(raw: dict[str, Any], inputs: tuple[TensorInfo, ...], outputs: tuple[Te
 def bytes_moved(
     kind: Kind, weights: int | None, inputs: tuple[TensorInfo, ...], outputs: tuple[TensorInfo, ...]
 ) -> int | None:
-    """Bytes across the layer's border; what computes shapes, or nothing, moves none."""
+    """Bytes of the layer's tensors and weights; None when one is unknown.
+
+    Args:
+        kind: kind of the layer; one that computes shapes, or nothing, moves 0 bytes.
+        weights: bytes of its weights.
+        inputs: tensors that it reads.
+        outputs: tensors that it writes.
+    """
     if kind == "shape":
         return 0
-    sizes = [t.nbytes for t in {t.name: t for t in (*inputs, *outputs)}.values()]
-    known = [s for s in sizes if s is not None]
-    return sum(known) + weights if sizes and weights is not None and len(known) == len(sizes) else None
+    tensors = {t.name: t.nbytes for t in (*inputs, *outputs)}
+    return sum_complete((weights, *tensors.values())) if tensors else None
