@@ -66,7 +66,7 @@ def test_a_picture_that_cannot_be_written_is_told_before_anything_is_loaded(sdtr
         (("generate", "BUNDLE", "-p", "x", "--image", "no.png"), "the picture cannot be read: No such file"),
         (("analyze", "BUNDLE", "--run", "no.json"), "no run can be read here: No such file or directory\n"),
         (("build", "m", "--precision", "fp17"), "expected: 'fp32', 'fp16', 'fp8' or 'int8'\n"),
-        (("build", "MODEL", "--out", "x", "--backend", "foo"), "'foo' is none of the engines\n"),
+        (("build", "MODEL", "--out", "x", "--backend", "foo"), "'foo' is none of the backends\n"),
         (("compare", "BUNDLE"), "received: 1 of them\n"),
     ],
 )
