@@ -53,12 +53,8 @@ def run(
     revision: options.Revision = None,
     variant: options.Variant = None,
     force: Annotated[bool, typer.Option("--force", help="Rebuild engines that are up to date too.")] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show what would be built, and why; build nothing.")
-    ] = False,
-    print_trtexec: Annotated[
-        bool, typer.Option("--print-trtexec", help="Print the trtexec commands for the same engines; build nothing.")
-    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be built, and why.")] = False,
+    print_trtexec: Annotated[bool, typer.Option("--print-trtexec", help="Print trtexec commands instead.")] = False,
 ) -> None:
     """Export, optimize, build and verify every component of a pipeline."""
     from sdtrt import config as configs
@@ -132,7 +128,16 @@ def _add_profiles(
     if bundle is None and model is None:
         raise typer.BadParameter("the bundle is missing", param_hint="--add-profile")
     if bundle is None or (model is not None and (Path(model) / MANIFEST).is_file()):
-        model, bundle = None, _same_bundle(Path(model or ""), bundle)
+        source, model = Path(model or ""), None
+        if bundle is not None and bundle.resolve() != source.resolve():
+            raise ConfigError(
+                "sizes are added to a bundle in place",
+                slug="add-profile-out",
+                received=f"{source} and --out {bundle}",
+                expected="one bundle",
+                hint="to keep the bundle as it is, copy its folder first",
+            )
+        bundle = source
     with progress("add profiles") as report:
         report("looking at the bundle", 0.0)
         from sdtrt.builder import add_profiles
@@ -149,19 +154,6 @@ def _add_profiles(
     for step in plan.steps:
         if step.action == "reuse":
             out.print(f"{step.spec.name} was kept: {step.reasons[0]}", markup=False, soft_wrap=True)
-
-
-def _same_bundle(bundle: Path, target: Path | None) -> Path:
-    """The bundle to extend; ConfigError when MODEL and --out name two different ones."""
-    if target is not None and target.resolve() != bundle.resolve():
-        raise ConfigError(
-            "sizes are added to a bundle in place",
-            slug="add-profile-out",
-            received=f"{bundle} and --out {target}",
-            expected="one bundle",
-            hint="to keep the bundle as it is, copy its folder first",
-        )
-    return bundle
 
 
 def show_trtexec(recipe: BuildConfig) -> None:

@@ -41,12 +41,9 @@ def run(
         list[Path] | None, typer.Option("--out", "-o", help="Report: .html, .md or .json; may be repeated.")
     ] = None,
     max_regression: Annotated[
-        str | None,
-        typer.Option(help='Exit with 1 when a time grew by more than this, such as "3%", and by more than noise.'),
+        str | None, typer.Option(help='Exit with 1 when a time grew by more than this, such as "3%", and than noise.')
     ] = None,
-    by: Annotated[
-        By, typer.Option(help="What --max-regression checks: whole engines, or their modules or layers too.")
-    ] = "total",
+    by: Annotated[By, typer.Option(help="What --max-regression checks besides whole engines.")] = "total",
     depth: Annotated[int, typer.Option("--module-depth", min=1, help="Depth of the modules of --by module.")] = 2,
     sigmas: Annotated[float, typer.Option(min=0, help="Standard errors of a time that count as noise.")] = 3.0,
     junit: Annotated[Path | None, typer.Option(help="Write the checks as JUnit XML.")] = None,

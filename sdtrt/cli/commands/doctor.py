@@ -22,15 +22,9 @@ EXAMPLES = (
 
 def run(
     as_json: Annotated[bool, typer.Option("--json", help="Print all data as JSON.")] = False,
-    peaks: Annotated[
-        Path | None, typer.Option(help="Measure peak rates of the device, write them for sdtrt analyze --peaks.")
-    ] = None,
-    self_test: Annotated[
-        bool, typer.Option("--self-test", help="Build and check a small model on every usable backend; takes minutes.")
-    ] = False,
-    report: Annotated[Path, typer.Option("--out", "-o", help="Report of --self-test, as .json and .md.")] = Path(
-        "self-test.json"
-    ),
+    peaks: Annotated[Path | None, typer.Option(help="Measure and write peak rates, for analyze --peaks.")] = None,
+    self_test: Annotated[bool, typer.Option("--self-test", help="Check a small model on every backend.")] = False,
+    report: Annotated[Path, typer.Option("--out", "-o", help="Report of --self-test.")] = Path("self-test.json"),
 ) -> None:
     """Show this machine's hardware and packages, the backends it can use, and how to fix the others."""
     if peaks is not None:

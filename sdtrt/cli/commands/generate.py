@@ -35,16 +35,10 @@ def run(
     height: Annotated[int | None, typer.Option(help="Height in pixels; by default the bundle's optimum.")] = None,
     width: Annotated[int | None, typer.Option(help="Width in pixels; by default the bundle's optimum.")] = None,
     num_images: Annotated[int, typer.Option(min=1, help="Images to generate.")] = 1,
-    source: Annotated[
-        Path | None, typer.Option("--image", help="Initial image for img2img or inpainting; resized to the output.")
-    ] = None,
+    source: Annotated[Path | None, typer.Option("--image", help="Initial image of img2img or inpainting.")] = None,
     mask: Annotated[Path | None, typer.Option(help="Inpainting mask, white where --image is repainted.")] = None,
-    strength: Annotated[
-        float | None, typer.Option(min=0, max=1, help="How much --image changes: 0 keeps it, 1 ignores it.")
-    ] = None,
-    control: Annotated[
-        list[Path] | None, typer.Option(help="ControlNet image; repeat it for each ControlNet of the bundle.")
-    ] = None,
+    strength: Annotated[float | None, typer.Option(min=0, max=1, help="0 keeps --image, 1 ignores it.")] = None,
+    control: Annotated[list[Path] | None, typer.Option(help="ControlNet image; repeat it per ControlNet.")] = None,
     control_scale: Annotated[float | None, typer.Option(help="ControlNet conditioning scale.")] = None,
     clip_skip: Annotated[int | None, typer.Option(min=0, help="Last layers of the text encoder to skip.")] = None,
     scheduler: Annotated[str | None, typer.Option(help="A diffusers scheduler, such as DPMSolverMultistep.")] = None,
@@ -55,9 +49,7 @@ def run(
     lora: Annotated[
         list[str] | None, typer.Option(help="LoRA to apply to the engines, as FILE or FILE:SCALE; may be repeated.")
     ] = None,
-    low_memory: Annotated[
-        bool, typer.Option("--low-memory", help="Keep only one engine in memory at a time: slower, same images.")
-    ] = False,
+    low_memory: Annotated[bool, typer.Option("--low-memory", help="Keep one engine in memory at a time.")] = False,
     trust: options.TrustRemoteCode = False,
     record: Annotated[Path | None, typer.Option(help="Write times as JSON, for sdtrt analyze --run.")] = None,
 ) -> None:
