@@ -30,7 +30,7 @@ from parts import Parts
 import sdtrt
 from sdtrt import tiny_model
 from sdtrt.bundle.bundle import Bundle
-from sdtrt.cli.console import hush
+from sdtrt.cli.console import disable_library_progress
 from sdtrt.config import Calibration
 from sdtrt.engines.backends.inductor.engine import InductorOptions
 from sdtrt.errors import VerifyError
@@ -54,7 +54,7 @@ MEASURES = ("color", "background", "shape", "all")
 
 def build(variant: str, folder: Path, device: str, quick: bool) -> None:
     """In a process of its own: one bundle, and a note of how long it took and what was given up for it."""
-    hush()
+    disable_library_progress()
     settings = dict(VARIANTS[variant])
     if "calibration" in settings:
         few = {"images": 1, "steps": 2} if quick else {}
@@ -241,7 +241,7 @@ def main() -> int:
 
 def compare(args: argparse.Namespace, folder: Path) -> int:
     """Everything after the arguments."""
-    hush()
+    disable_library_progress()
     parts = Parts(args.out, claim=(__doc__ or "").splitlines()[0], count=args.count, steps=args.steps)
     variants = list(VARIANTS)
     workers = start(folder, variants, args.device, args.quick)

@@ -33,7 +33,7 @@ import configs
 import sdtrt
 from sdtrt import engines, models, tiny_model
 from sdtrt.cli.commands.demo import PROFILE
-from sdtrt.cli.console import hush
+from sdtrt.cli.console import disable_library_progress
 from sdtrt.engines import EngineContext
 from sdtrt.export import onnx_export
 from sdtrt.graph import optimize
@@ -57,7 +57,7 @@ def main() -> None:
     parser.add_argument("--full-size", action="store_true")
     parser.add_argument("--engine", type=Path, help="folder that keeps the full-size engine")
     options = parser.parse_args()
-    hush()
+    disable_library_progress()
     record: dict[str, Any] = {"machine": env.describe(), "runs": options.runs, "rank": RANK}
     with tempfile.TemporaryDirectory() as name:
         if options.full_size:

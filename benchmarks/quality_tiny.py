@@ -16,7 +16,7 @@ from typing import Any
 import sdtrt
 from sdtrt import engines, tiny_model
 from sdtrt.cli.commands.demo import PROFILE
-from sdtrt.cli.console import hush
+from sdtrt.cli.console import disable_library_progress
 from sdtrt.pipelines import eager_pipeline
 from sdtrt.system import env
 
@@ -32,7 +32,7 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     arguments.add_argument("--count", type=int, default=200)
     options = arguments.parse_args()
-    hush()
+    disable_library_progress()
     rows: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as name:
         pipes = {"diffusers": eager_pipeline.eager(tiny_model.MODEL)}

@@ -25,7 +25,7 @@ from diffusers import DiffusionPipeline
 import sdtrt
 from sdtrt import tiny_model
 from sdtrt.cli.commands.demo import PROFILE
-from sdtrt.cli.console import hush
+from sdtrt.cli.console import disable_library_progress
 from sdtrt.engines import Engine
 from sdtrt.system import env
 
@@ -45,7 +45,7 @@ def main() -> None:
     arguments.add_argument("--steps", type=int, default=4)
     arguments.add_argument("--callers", type=int, default=4)
     options = arguments.parse_args()
-    hush()
+    disable_library_progress()
     with tempfile.TemporaryDirectory() as name:
         bundle = sdtrt.build(tiny_model.copy(Path(name) / "model"), Path(name) / "bundle", profiles=[PROFILE])
         pipe = sdtrt.load(bundle)

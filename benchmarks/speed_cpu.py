@@ -21,7 +21,7 @@ from spreads import spread
 import sdtrt
 from sdtrt import tiny_model
 from sdtrt.cli.commands.demo import PROFILE
-from sdtrt.cli.console import hush
+from sdtrt.cli.console import disable_library_progress
 from sdtrt.pipelines import eager_pipeline
 from sdtrt.system import env
 
@@ -34,7 +34,7 @@ def main() -> None:
     arguments.add_argument("--runs", type=int, default=15)
     arguments.add_argument("--steps", type=int, default=20)
     options = arguments.parse_args()
-    hush()
+    disable_library_progress()
     with tempfile.TemporaryDirectory() as name:
         model = tiny_model.copy(Path(name) / "model")
         bundle = sdtrt.build(model, Path(name) / "bundle", profiles=[PROFILE])

@@ -24,7 +24,7 @@ from spreads import spread
 import sdtrt
 from sdtrt import tiny_model
 from sdtrt.cli.commands.demo import PROFILE
-from sdtrt.cli.console import hush
+from sdtrt.cli.console import disable_library_progress
 from sdtrt.system import env
 
 RESULTS = Path(__file__).parent / "results"
@@ -38,7 +38,7 @@ def main() -> None:
     arguments.add_argument("--rounds", type=int, default=5)
     arguments.add_argument("--callers", type=int, default=4)
     options = arguments.parse_args()
-    hush()
+    disable_library_progress()
     with tempfile.TemporaryDirectory() as name:
         bundle = sdtrt.build(tiny_model.copy(Path(name) / "model"), Path(name) / "bundle", profiles=[PROFILE])
         pipe = sdtrt.load(bundle, options={"threads": 1})

@@ -1,8 +1,8 @@
-"""A fresh process, as a service that starts: loads a pipeline, makes images, tells when, and how much memory it took.
+"""A fresh process that loads a pipeline and generates images: cold start and peak memory of a service.
 
     python -m sdtrt.bench.fresh_process JOB
 
-JOB is a `Job` as JSON. Lines on standard output that start with MARK are for the parent, which stamps them.
+JOB is a `Job` as JSON. The parent reads lines on standard output that start with PREFIX, and takes their times.
 """
 
 from __future__ import annotations
@@ -16,68 +16,69 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any
 
-from sdtrt.bench.pipelines import Settings, Shape, call_of, open_eager, open_engines
-from sdtrt.bench.record import BenchError, Start
+from sdtrt.bench.pipelines import CallSettings, CallShape, make_call, open_eager, open_engines
+from sdtrt.bench.record import BenchError, ColdStart
 from sdtrt.bundle.bundle import Bundle
 from sdtrt.errors import SdtrtError
 from sdtrt.system import env
 from sdtrt.system.json_records import Record
 
-MARK = "sdtrt-bench "
+PREFIX = "sdtrt-bench "
 
 
 class Job(Record):
-    """What the process does; `device` is None for engines, which have their own."""
+    """Work of the process; `device` is None for engines, whose bundle says where they run."""
 
     bundle: str
     device: str | None
-    settings: Settings
-    shapes: tuple[Shape, ...]
+    settings: CallSettings
+    shapes: tuple[CallShape, ...]
 
 
-def start(job: Job, report: Callable[[str], None] = lambda label: None) -> tuple[Start, str]:
-    """Run a job and wait for it; also returns the device that it ran on.
+def run(job: Job, report: Callable[[str], None] = lambda label: None) -> tuple[ColdStart, str]:
+    """Run a job in a fresh process; returns its times and memory, and the device of the pipeline.
 
-    Raises what the process raised, or BenchError with its last words.
+    Raises the SdtrtError of the process, or BenchError with the last line of its standard error.
     """
     started = time.perf_counter()
     command = [sys.executable, "-m", __name__, job.model_dump_json()]
-    at: dict[str, float] = {}
-    facts: dict[str, Any] = {}
+    reached_s: dict[str, float] = {}
+    messages: dict[str, Any] = {}
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:
             for line in process.stdout or ():
-                if line.startswith(MARK):
-                    told = json.loads(line.removeprefix(MARK))
-                    at.setdefault(told["at"], time.perf_counter() - started)
-                    facts |= told
-                    if "error" not in told:
-                        report(told["at"])
-            last = _last(process.stderr)
+                if line.startswith(PREFIX):
+                    message = json.loads(line.removeprefix(PREFIX))
+                    reached_s.setdefault(message["stage"], time.perf_counter() - started)
+                    messages |= message
+                    if "error" not in message:
+                        report(message["stage"])
+            last_line = _last_line(process.stderr)
         except BaseException:
             process.kill()
             raise
-    if "error" in facts:
-        raise SdtrtError(facts["error"].pop("message"), **facts["error"])
-    if process.returncode or "done" not in at:
-        raise BenchError("the fresh process ended early", slug="bench-process", received=last or process.returncode)
-    found = Start(
-        loaded_s=at["loaded"],
-        first_image_s=at["first image"],
-        second_call_s=at["second call"] - at["first image"],
-        resident_bytes=facts["resident_bytes"],
-        gpu_bytes=facts["gpu_bytes"],
+    if "error" in messages:
+        raise SdtrtError(messages["error"].pop("message"), **messages["error"])
+    if process.returncode or "done" not in reached_s:
+        received = last_line or process.returncode
+        raise BenchError("the fresh process ended early", slug="bench-process", received=received)
+    start = ColdStart(
+        loaded_s=reached_s["loaded"],
+        first_image_s=reached_s["first image"],
+        second_call_s=reached_s["second call"] - reached_s["first image"],
+        resident_bytes=messages["resident_bytes"],
+        gpu_bytes=messages["gpu_bytes"],
     )
-    return found, str(facts["device"])
+    return start, str(messages["device"])
 
 
-def _last(stream: IO[str] | None) -> str:
+def _last_line(stream: IO[str] | None) -> str:
     lines = stream.read().strip().splitlines() if stream else []
     return lines[-1] if lines else ""
 
 
 def main(text: str) -> None:
-    """In the fresh process."""
+    """Run the job that `text` describes; called in the fresh process."""
     job = Job.model_validate_json(text)
     before = _gpu_used()
     try:
@@ -86,27 +87,27 @@ def main(text: str) -> None:
             pipe, device = open_engines(bundle)
         else:
             pipe, device = open_eager(bundle, job.settings.model, job.device), job.device
-        _tell("loaded")
-        call = call_of(pipe, job.settings, job.shapes[0])
+        _send("loaded")
+        call = make_call(pipe, job.settings, job.shapes[0])
         call(0)
-        _tell("first image")
+        _send("first image")
         call(1)
-        _tell("second call")
-        for shape in job.shapes:  # for the memory
+        _send("second call")
+        for shape in job.shapes:  # only the peak memory of these calls is measured
             with ThreadPoolExecutor(shape.callers) as pool:
-                list(pool.map(call_of(pipe, job.settings, shape), range(shape.callers)))
+                list(pool.map(make_call(pipe, job.settings, shape), range(shape.callers)))
     except SdtrtError as exc:
-        words = {n: getattr(exc, n) for n in ("message", "slug", "hint")}
-        words |= {n: None if (v := getattr(exc, n)) is None else str(v) for n in ("received", "expected")}
-        _tell("error", error=words)
+        values = {n: getattr(exc, n) for n in ("message", "slug", "received", "expected", "hint")}
+        error = {n: None if value is None else str(value) for n, value in values.items()}
+        _send("error", error=error)
         return
     used = {uuid: now - before[uuid] for uuid, now in _gpu_used().items() if uuid in before}
     gpu = used.get(gpu_uuid(device) or "")
-    _tell("done", device=device, resident_bytes=peak_resident_bytes(), gpu_bytes=gpu)
+    _send("done", device=device, resident_bytes=peak_resident_bytes(), gpu_bytes=gpu)
 
 
-def _tell(at: str, **facts: Any) -> None:
-    sys.stdout.write(f"{MARK}{json.dumps({'at': at, **facts})}\n")
+def _send(stage: str, **values: Any) -> None:
+    sys.stdout.write(f"{PREFIX}{json.dumps({'stage': stage, **values})}\n")
     sys.stdout.flush()
 
 

@@ -1,4 +1,4 @@
-"""What is compared: the bundle's pipeline and the checkpoint's own, on the same device, called in the same way."""
+"""The pipelines that a benchmark compares, a bundle's and eager diffusers, and one call of either."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
+
+import torch
 
 from sdtrt import config, lora, models
 from sdtrt.bundle.bundle import Bundle
@@ -19,16 +21,16 @@ from sdtrt.system.json_records import Record
 Call = Callable[[int], Any]
 
 
-class Settings(Record):
-    """What a call has beside its size: `model` is where the checkpoint lies, if not where it was built from."""
+class CallSettings(Record):
+    """Settings that all calls have in common; `model` is the checkpoint, if it has moved since the build."""
 
     steps: int
     guidance_scale: float | None = None
     model: str | None = None
 
 
-class Shape(Record):
-    """What is asked for in one case."""
+class CallShape(Record):
+    """Image size in pixels, images per call, and threads that call at the same time."""
 
     height: int
     width: int
@@ -37,39 +39,35 @@ class Shape(Record):
 
 
 def open_engines(bundle: Bundle) -> tuple[Any, str]:
-    """The pipeline with engines, and the device that they run on."""
+    """The pipeline with engines, and the device of the engines."""
     pipe = load(bundle)
     pipe.set_progress_bar_config(disable=True)
     return pipe, str(next(iter(engines_of(pipe).values())).device)
 
 
-def call_of(pipe: Any, settings: Settings, shape: Shape) -> Call:
-    """A function that makes the images of one call, with the noise of a seed.
+def make_call(pipe: Any, settings: CallSettings, shape: CallShape) -> Call:
+    """A function of a seed that generates the images of one call.
 
-    A stock pipeline has one caller at a time: others wait, as they have to in a service.
+    A stock diffusers pipeline is not thread-safe: a lock around its calls makes other callers wait, as in a service.
     """
-    import torch
-
-    given: dict[str, Any] = {"num_inference_steps": settings.steps, "height": shape.height, "width": shape.width}
+    arguments: dict[str, Any] = {"num_inference_steps": settings.steps, "height": shape.height, "width": shape.width}
     if settings.guidance_scale is not None:
-        given["guidance_scale"] = settings.guidance_scale
-    turn: AbstractContextManager[Any] = nullcontext() if engines_of(pipe) else threading.Lock()
+        arguments["guidance_scale"] = settings.guidance_scale
+    lock: AbstractContextManager[Any] = nullcontext() if engines_of(pipe) else threading.Lock()
 
     def call(seed: int) -> Any:
         noise = torch.Generator().manual_seed(seed)
-        with turn:
-            return pipe([config.PROMPTS[0]] * shape.batch, generator=noise, **given).images
+        with lock:
+            return pipe([config.PROMPTS[0]] * shape.batch, generator=noise, **arguments).images
 
     return call
 
 
 def open_eager(bundle: Bundle, model: str | None, device: str) -> Any:
-    """The checkpoint's own pipeline on that device, with the LoRAs of the build.
+    """The checkpoint's diffusers pipeline on `device`, with the LoRAs of the build.
 
-    In half precision on a GPU, unless the bundle is float32; on a CPU in float32, the only type that it is made for.
+    float16 on a GPU unless the bundle is float32; float32 on a CPU, which has no fast float16.
     """
-    import torch
-
     manifest = bundle.manifest
     config = manifest.config
     try:
@@ -80,7 +78,7 @@ def open_eager(bundle: Bundle, model: str | None, device: str) -> Any:
             slug=exc.slug,
             received=exc.received,
             expected=exc.expected,
-            hint="say where it lies with --model, or measure the engines alone with --no-eager",
+            hint="name the checkpoint with --model, or measure only the engines with --no-eager",
         ) from exc
     specs = models.load(manifest.family).components(folder, "fp32")
     loras = lora.baked([LoraEntry.model_validate(e) for e in config.get("lora", ())], specs, folder)

@@ -1,4 +1,4 @@
-"""What `sdtrt bench` measured, as a JSON file, with every single time, so that other figures can be made of them."""
+"""The JSON file of `sdtrt bench`: every measured time, percentiles and ratios, and the machine they are from."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ FORMAT_VERSION = 1
 
 
 class BenchError(SdtrtError):
-    """A benchmark could not be run or read, or its limits were not met."""
+    """A benchmark cannot be run or read, or a limit is exceeded."""
 
     slug = "bench"
 
 
 class Latency(Record):
-    """Seconds of each call from prompt to images; percentiles are times that were measured, by the nearest rank."""
+    """Seconds of each call from prompt to images; percentiles are by nearest rank, so each is a measured time."""
 
     p50_s: PositiveFloat
     p90_s: PositiveFloat
@@ -34,14 +34,14 @@ class Latency(Record):
 
     @classmethod
     def of(cls, seconds: Sequence[float]) -> Latency:
-        """The percentiles of some calls; with fewer than 100 of them the 99th is the longest."""
+        """Percentiles of the calls; with fewer than 100 calls, p99 is the longest."""
         ranked = sorted(seconds)
         at = {p: ranked[math.ceil(p / 100 * len(ranked)) - 1] for p in (50, 90, 99)}
         return cls(p50_s=at[50], p90_s=at[90], p99_s=at[99], calls_s=tuple(seconds))
 
 
-class Served(Record):
-    """One pipeline in one case: `rounds_s` are the times of whole rounds, in which each caller makes one call."""
+class PipelineTimes(Record):
+    """Times of one pipeline in one case; `rounds_s` are whole rounds, in which each caller makes one call."""
 
     latency: Latency
     rounds_s: tuple[PositiveFloat, ...]
@@ -49,7 +49,7 @@ class Served(Record):
 
 
 class Ratio(Record):
-    """How many times as fast as eager, round by round: median, median absolute deviation, least and largest."""
+    """Speedup over eager, round by round: median, median absolute deviation, minimum and maximum."""
 
     median: PositiveFloat
     mad: NonNegativeFloat
@@ -58,36 +58,36 @@ class Ratio(Record):
 
     @classmethod
     def of(cls, eager_s: Sequence[float], engines_s: Sequence[float]) -> Ratio:
-        """From rounds that took turns."""
-        ratios = [e / m for e, m in zip(eager_s, engines_s, strict=True)]
-        middle = median(ratios)
-        mad = median(abs(r - middle) for r in ratios)
-        return cls(median=middle, mad=mad, least=min(ratios), largest=max(ratios))
+        """From the seconds of alternating rounds."""
+        ratios = [eager / engines for eager, engines in zip(eager_s, engines_s, strict=True)]
+        center = median(ratios)
+        mad = median(abs(ratio - center) for ratio in ratios)
+        return cls(median=center, mad=mad, least=min(ratios), largest=max(ratios))
 
 
 class Case(Record):
-    """One size, batch and number of callers. `image` is where the time of one call went, measured apart."""
+    """One size, batch and number of callers; `image` has the time of each engine in one call, measured apart."""
 
     height: PositiveInt
     width: PositiveInt
     batch: PositiveInt
     callers: PositiveInt
-    engines: Served
-    eager: Served | None = None
+    engines: PipelineTimes
+    eager: PipelineTimes | None = None
     ratio: Ratio | None = None
     image: ImageRun
 
     @property
     def name(self) -> str:
-        """For tables and errors."""
+        """Name in tables and errors."""
         callers = f", {self.callers} callers" if self.callers > 1 else ""
         return f"{self.width}x{self.height}, batch {self.batch}{callers}"
 
 
-class Start(Record):
-    """A fresh process: seconds from its start until it was so far, and the most memory it had after all cases.
+class ColdStart(Record):
+    """A fresh process: seconds from its start to each stage, and its peak memory over all cases.
 
-    `gpu_bytes` is what the GPU held more than before the process, by NVML: other processes must leave it alone.
+    `gpu_bytes` is the growth of the GPU's used memory by NVML, which is right only if no other process uses the GPU.
     """
 
     loaded_s: PositiveFloat
@@ -98,7 +98,7 @@ class Start(Record):
 
 
 class Bench(Record):
-    """One benchmark of a bundle. `machine` is `sdtrt.system.env.describe()`, `clocks` what NVML told meanwhile."""
+    """One benchmark of a bundle; `machine` is `env.describe()`, `clocks` are NVML's clocks during the measurement."""
 
     format: int = FORMAT_VERSION
     bundle: str
@@ -115,15 +115,15 @@ class Bench(Record):
     machine: dict[str, Any]
     load_average: float | None
     clocks: dict[str, Any]
-    starts: dict[str, tuple[Start, ...]]
+    starts: dict[str, tuple[ColdStart, ...]]
     cases: tuple[Case, ...]
 
     def save(self, path: Path) -> None:
-        """Write as JSON; folders are made."""
+        """Write as JSON, and create the folder."""
         path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, self.model_dump_json(indent=1) + "\n")
 
     @classmethod
     def load(cls, path: Path) -> Bench:
-        """Read; BenchError names the file and the field that is wrong."""
+        """Read a file; BenchError names the file and the invalid field."""
         return read(path, cls, FORMAT_VERSION, BenchError, "record one: sdtrt bench BUNDLE --out FILE")

@@ -1,6 +1,6 @@
-"""The command line: one file per command, errors turned into messages and exit codes here and nowhere else.
+"""The command line: registers the commands and maps errors to messages and exit codes.
 
-Exit codes: 0 success, 1 an error that sdtrt explains or a gate that did not pass, 2 wrong usage, 130 interrupted.
+Exit codes: 0 success, 1 an `SdtrtError` or a failed check, 2 wrong usage, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -13,47 +13,48 @@ from typing import Annotated
 
 import typer
 
-from sdtrt import __version__
-from sdtrt.cli.commands import analyze, bench, build, compare, demo, doctor, generate, pull, push, verify, why
-from sdtrt.cli.console import interrupt, interrupted, out, show_error
+from sdtrt import __version__, registry
+from sdtrt.cli import commands
+from sdtrt.cli.console import handle_interrupt, interrupted, out, show_error
 from sdtrt.errors import SdtrtError
 
 app = typer.Typer(
     name="sdtrt",
-    help="Build Stable Diffusion checkpoints into engines, run them as diffusers pipelines, see where time goes.",
-    epilog="Begin with [bold]sdtrt demo[/]: it builds, draws and explains a tiny model that comes along, in a minute.",
+    help="Build engines from Stable Diffusion checkpoints, run them as diffusers pipelines, analyze where time goes.",
+    epilog="Start with [bold]sdtrt demo[/]: it builds, runs and analyzes an included tiny model in about a minute.",
     no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (doctor, build, why, generate, analyze, compare, bench, verify, push, pull, demo):
-    app.command(name=command.__name__.rpartition(".")[2], epilog=command.EXAMPLES)(command.run)
+for name in dict.fromkeys((*commands.ORDER, *registry.names(commands.__name__))):
+    command = registry.load(commands.__name__, name)
+    app.command(name=name, epilog=command.EXAMPLES)(command.run)
 
 
-def show_version(asked: bool) -> None:
-    """Print it and stop."""
-    if asked:
+def show_version(requested: bool) -> None:
+    """Print the version and exit."""
+    if requested:
         out.print(f"sdtrt {__version__}")
         raise typer.Exit
 
 
 @app.callback()
-def options(
+def app_options(
     version: Annotated[
         bool, typer.Option("--version", callback=show_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    """What holds for all commands."""
+    """Options of `sdtrt` itself."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit the process."""
-    # Read by the libraries when they are first imported; a command that wants their notes sets them itself.
+    # The libraries read these when they are first imported.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
     interrupted.clear()
-    signal.signal(signal.SIGINT, interrupt)
+    signal.signal(signal.SIGINT, handle_interrupt)
     try:
         app(args=None if arguments is None else list(arguments), standalone_mode=True)
     except SdtrtError as exc:

@@ -1,4 +1,8 @@
-"""What the terminal shows: tables, errors and a progress bar that becomes plain lines where there is no terminal."""
+"""Terminal output: tables, errors, warnings, sizes, times, and progress bars that become plain lines in a log file.
+
+`rich` shows no progress where there is no terminal, and its `TimeRemainingColumn` knows no earlier builds: the plain
+lines and `Countdown` are for these two.
+"""
 
 from __future__ import annotations
 
@@ -10,38 +14,30 @@ from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
+from rich.filesize import decimal
 from rich.markup import escape
-from rich.progress import (
-    BarColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TaskProgressColumn,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
-from rich.text import Text
 
 from sdtrt.errors import FallbackWarning, SdtrtError
+
+ReportProgress = Callable[[str, float], None]
 
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 
-
-# Python drops an interrupt that arrives while a destructor runs, so it is remembered and raised at the next report.
+# Python drops a KeyboardInterrupt that is raised in a destructor: the next progress report raises it again.
 interrupted = threading.Event()
 
 
-def interrupt(*_: object) -> None:
-    """Handle Ctrl-C."""
+def handle_interrupt(*_: object) -> None:
+    """Handle SIGINT (Ctrl-C)."""
     interrupted.set()
     raise KeyboardInterrupt
 
 
 def show_error(error: SdtrtError) -> None:
-    """One message: what happened, both sides, what to do."""
+    """Print an error: its slug, what happened, what was received and expected, and the hint."""
     first, *rest = str(error).splitlines()
     err.print(f"[bold red]error[/] [dim]({error.slug})[/] {escape(first)}", soft_wrap=True)
     for line in rest:
@@ -49,16 +45,16 @@ def show_error(error: SdtrtError) -> None:
 
 
 @contextmanager
-def shown_warnings() -> Iterator[None]:
-    """Show our own warnings as one line each; those of libraries stay as they are."""
+def show_fallback_warnings() -> Iterator[None]:
+    """Print each FallbackWarning as one line; warnings of other categories are shown as before."""
     with warnings.catch_warnings():
-        other = warnings.showwarning
+        default = warnings.showwarning
 
-        def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+        def show(message: Warning | str, category: type[Warning], *args: Any, **kwargs: Any) -> None:
             if issubclass(category, FallbackWarning):
                 err.print(f"[bold yellow]warning[/] {escape(str(message))}", soft_wrap=True)
             else:
-                other(message, category, *where, **more)
+                default(message, category, *args, **kwargs)
 
         warnings.simplefilter("always", FallbackWarning)
         warnings.showwarning = show
@@ -66,109 +62,88 @@ def shown_warnings() -> Iterator[None]:
 
 
 def table(*columns: str, numbers: tuple[str, ...] = ()) -> Table:
-    """An empty table in the house style; columns named in `numbers` are set flush right."""
+    """An empty table without borders; the columns named in `numbers` are aligned right."""
     grid = Table(box=None, header_style="dim", pad_edge=False)
     for column in columns:
-        whole = column in numbers or column == columns[0]
-        grid.add_column(column, justify="right" if column in numbers else "left", no_wrap=whole)
+        no_wrap = column in numbers or column == columns[0]
+        grid.add_column(column, justify="right" if column in numbers else "left", no_wrap=no_wrap)
     return grid
 
 
 class Countdown:
-    """The time that is left of something that takes `expected_s`, from earlier times it was done; None is not known."""
+    """Remaining time of work that takes `expected_s` seconds according to earlier runs; None where there are none."""
 
     def __init__(self, expected_s: float | None) -> None:
         self._expected_s = expected_s
         self._share, self._since = 0.0, time.monotonic()
 
     def reach(self, share: float) -> None:
-        """Say what share is done."""
+        """Record the share of the work that is complete, from 0 to 1."""
         if share != self._share:
             self._share, self._since = share, time.monotonic()
 
     def __str__(self) -> str:
-        """As "3 min 20 s"; a part that takes longer than ever before keeps what comes after it."""
+        """Such as "3 min 20 s". Time since the last `reach` counts as work of the current part only."""
         if self._expected_s is None:
             return "unknown"
         left_s = self._expected_s * (1 - self._share) - (time.monotonic() - self._since)
-        return duration(left_s) if left_s > 0 else "longer than before"
-
-
-class _Left(ProgressColumn):
-    def __init__(self, countdown: Countdown) -> None:
-        super().__init__()
-        self._countdown = countdown
-
-    def render(self, task: Task) -> Text:
-        return Text(str(self._countdown))
+        return format_duration(left_s) if left_s > 0 else "longer than before"
 
 
 @contextmanager
-def progress(title: str, countdown: Countdown | None = None) -> Iterator[Callable[[str, float], None]]:
-    """Yield `report(label, share)`: a bar with elapsed and remaining time, or one line per new label.
+def progress(title: str, countdown: Countdown | None = None) -> Iterator[ReportProgress]:
+    """Yield `report(label, share)`, which updates a bar with elapsed and remaining time, or prints a line per label.
 
-    The remaining time is the countdown's, or without one what follows from the time until now.
+    Without a countdown, the remaining time is extrapolated from the elapsed time.
     """
-    if not out.is_terminal:
-        yield _stoppable(_plain(title, countdown))
-        return
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
         TaskProgressColumn(),
         TimeElapsedColumn(),
         TextColumn("[dim]left[/]"),
-        _Left(countdown) if countdown else TimeRemainingColumn(),
+        TextColumn("{task.fields[left]}") if countdown else TimeRemainingColumn(),
     )
-    with Progress(*columns, console=out, transient=True) as bars:
-        task = bars.add_task(title, total=1.0)
+    print_line = _line_printer(title, countdown)
+    with Progress(*columns, console=out, transient=True, disable=not out.is_terminal) as bars:
+        task = bars.add_task(title, total=1.0, left=countdown)
 
-        def show(label: str, share: float) -> None:
+        def report(label: str, share: float) -> None:
+            if interrupted.is_set():
+                raise KeyboardInterrupt
             if countdown:
                 countdown.reach(share)
-            bars.update(task, completed=share, description=f"{title} [dim]{escape(label)}[/]")
+            if out.is_terminal:
+                bars.update(task, completed=share, description=f"{title} [dim]{escape(label)}[/]")
+            else:
+                print_line(label, share)
 
-        yield _stoppable(show)
-
-
-def _stoppable(show: Callable[[str, float], None]) -> Callable[[str, float], None]:
-    def report(label: str, share: float) -> None:
-        if interrupted.is_set():
-            raise KeyboardInterrupt
-        show(label, share)
-
-    return report
+        yield report
 
 
-def _plain(title: str, countdown: Countdown | None) -> Callable[[str, float], None]:
-    started, last = time.monotonic(), [""]
+def _line_printer(title: str, countdown: Countdown | None) -> ReportProgress:
+    started, last_label = time.monotonic(), ""
 
-    def report(label: str, share: float) -> None:
-        if label != last[0]:
-            last[0] = label
-            elapsed = time.monotonic() - started
-            left = f", {elapsed / share - elapsed:.0f} s left" if 0.05 < share < 1 else ""
-            if countdown:
-                countdown.reach(share)
-                left = f", left: {countdown}" if share < 1 else ""
-            out.print(f"{title} {share:4.0%} {label} ({elapsed:.0f} s{left})", markup=False, soft_wrap=True)
+    def print_line(label: str, share: float) -> None:
+        nonlocal last_label
+        if label == last_label:
+            return
+        last_label, elapsed = label, time.monotonic() - started
+        left = f", {elapsed / share - elapsed:.0f} s left" if 0.05 < share < 1 else ""
+        if countdown:
+            left = f", left: {countdown}" if share < 1 else ""
+        out.print(f"{title} {share:4.0%} {label} ({elapsed:.0f} s{left})", markup=False, soft_wrap=True)
 
-    return report
-
-
-def size(count: float | None) -> str:
-    """Bytes for people."""
-    if count is None:
-        return "unknown"
-    for unit in ("B", "kB", "MB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}"
-        count /= 1000
-    return f"{count:.2f} GB"
+    return print_line
 
 
-def duration(seconds: float | None) -> str:
-    """Seconds for people."""
+def format_bytes(count: float | None) -> str:
+    """Such as "829 kB" or "1.73 GB", in powers of 1000."""
+    return "unknown" if count is None else decimal(round(count), precision=2 if count >= 1e9 else 0)
+
+
+def format_duration(seconds: float | None) -> str:
+    """Such as "45 s", "3 min 20 s" or "1 h 05 min"; `rich` and Python's timedelta have only "0:03:20"."""
     if seconds is None:
         return "unknown"
     if seconds < 1:
@@ -181,8 +156,8 @@ def duration(seconds: float | None) -> str:
     return f"{int(seconds) // 60} min {int(seconds) % 60:02d} s"
 
 
-def hush() -> None:
-    """Silence the progress bars of libraries: ours says what is going on."""
+def disable_library_progress() -> None:
+    """Switch off the progress bars of diffusers and transformers: `progress` shows one for the whole command."""
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
 

@@ -48,7 +48,7 @@ def test_the_ratio_is_of_rounds_that_took_turns():
 def test_turns_change_who_is_first_and_drop_the_first_round():
     order = []
     calls = {kind: lambda seed, kind=kind: order.append((kind, seed)) for kind in ("engines", "eager")}
-    rounds = bench._turns(calls, 2, 3, lambda: None)
+    rounds = bench._alternate(calls, 2, 3, lambda: None)
     assert [kind for kind, _ in order[::2]] == ["eager", "engines", "engines", "eager"] * 2
     assert {kind: [len(seconds) for _, seconds in found] for kind, found in rounds.items()} == {
         "engines": [2, 2, 2],
@@ -129,10 +129,11 @@ def test_a_fresh_process_tells_when_and_how_much(bundles):
 
 
 def test_an_error_in_the_fresh_process_is_raised_here(tmp_path):
-    shape = pipelines.Shape(height=64, width=64, batch=1, callers=1)
-    job = fresh_process.Job(bundle=str(tmp_path), device=None, settings=pipelines.Settings(steps=1), shapes=(shape,))
+    shape = pipelines.CallShape(height=64, width=64, batch=1, callers=1)
+    settings = pipelines.CallSettings(steps=1)
+    job = fresh_process.Job(bundle=str(tmp_path), device=None, settings=settings, shapes=(shape,))
     with pytest.raises(SdtrtError, match="bundle") as caught:
-        fresh_process.start(job)
+        fresh_process.run(job)
     assert caught.value.slug.startswith("bundle")
     assert caught.value.hint
 

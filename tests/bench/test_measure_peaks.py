@@ -17,7 +17,7 @@ def small(monkeypatch):
 
 
 def test_rates_follow_from_the_seconds(small, monkeypatch):
-    monkeypatch.setattr(measure_peaks, "_seconds", lambda call, device: 1e-3)
+    monkeypatch.setattr(measure_peaks, "_median_s", lambda call, device: 1e-3)
     found = measure_peaks.measure_peaks("cpu")
     assert found.matrix_tflops == {"float32": pytest.approx(2 * 64**3 / 1e-3 / 1e12)}
     assert found.gb_per_s == pytest.approx(2 * (1 << 20) / 1e-3 / 1e9)
@@ -29,8 +29,8 @@ def test_rates_follow_from_the_seconds(small, monkeypatch):
 def test_gpus_that_multiply_float8_are_measured_in_it(capability, rates, monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "GPU")
-    monkeypatch.setattr(measure_peaks, "_product_tflops", lambda dtype, side, device: float(len(dtype)))
-    monkeypatch.setattr(measure_peaks, "_plain_tflops", lambda device: None)
+    monkeypatch.setattr(measure_peaks, "_matmul_tflops", lambda dtype, side, device: float(len(dtype)))
+    monkeypatch.setattr(measure_peaks, "_elementwise_tflops", lambda device: None)
     monkeypatch.setattr(measure_peaks, "_copy_gb_per_s", lambda nbytes, device: 1.0)
     found = measure_peaks.measure_peaks("cuda")
     assert list(found.matrix_tflops) == ["float32", "float16", "bfloat16", "float8"][:rates]
@@ -39,7 +39,7 @@ def test_gpus_that_multiply_float8_are_measured_in_it(capability, rates, monkeyp
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "float8"])
 def test_a_product_of_each_type_runs(dtype):
-    assert measure_peaks._product_tflops(dtype, 64, "cpu") > 0
+    assert measure_peaks._matmul_tflops(dtype, 64, "cpu") > 0
 
 
 def test_doctor_writes_what_analyze_reads(small, tmp_path, capsys):

@@ -1,4 +1,4 @@
-"""`sdtrt build`: a checkpoint into a bundle of engines."""
+"""`sdtrt build`: build the engines of a checkpoint into a bundle, or add shape profiles to a bundle."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sdtrt.cli.console import Countdown, duration, hush, out, progress, size, table
-from sdtrt.cli.memory_tables import show_expected, show_found
+from sdtrt.cli import options
+from sdtrt.cli.console import Countdown, disable_library_progress, format_bytes, format_duration, out, progress, table
+from sdtrt.cli.memory_tables import show_estimated_memory, show_recorded_memory
 from sdtrt.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -18,9 +19,9 @@ if TYPE_CHECKING:
     from sdtrt.bundle.manifest import Quantization
     from sdtrt.config import BuildConfig
 
-# A finding may name a hundred modules: the manifest holds them all.
-NOTE_CHARS = 200
-_WORST = 3
+# A note may name a hundred modules; the manifest has the whole text.
+MAX_NOTE_CHARS = 200
+MAX_SENSITIVE_LAYERS = 3
 EXAMPLES = (
     "Examples:\n\n"
     "[bold]sdtrt build stabilityai/stable-diffusion-xl-base-1.0 --out xl --config configs/sdxl_onnxruntime.yaml[/]\n\n"
@@ -35,42 +36,31 @@ def run(
         str | None,
         typer.Argument(
             metavar="MODEL",
-            help="Hub id, diffusers folder, or .safetensors checkpoint; or named in --config; or a bundle to add to.",
+            help="Hub id, diffusers folder or .safetensors file, if not in --config; a bundle with --add-profile.",
         ),
     ] = None,
-    bundle: Annotated[Path | None, typer.Option("--out", "-o", help="Folder of the bundle.")] = None,
+    bundle: Annotated[Path | None, typer.Option("--out", "-o", help="Bundle folder to write.")] = None,
     add_profile: Annotated[
-        list[str] | None,
-        typer.Option(help="Add these sizes to the bundle, by its own recipe, and keep the rest; may be repeated."),
+        list[str] | None, typer.Option(help="Add this shape profile to a bundle, by its recipe; may be repeated.")
     ] = None,
-    config: Annotated[Path | None, typer.Option(help="YAML recipe; the options here win over it.")] = None,
-    backend: Annotated[str | None, typer.Option(help="Engine backend; see `sdtrt doctor`.")] = None,
-    precision: Annotated[str | None, typer.Option(help="fp32, fp16, fp8 or int8.")] = None,
-    profile: Annotated[
-        list[str] | None, typer.Option(help='Sizes, such as "B=1:1:4,H=256:512:768,W=512"; may be repeated.')
-    ] = None,
-    lora: Annotated[
-        list[str] | None, typer.Option(help="LoRA to build in, as FILE or FILE:SCALE; may be repeated.")
-    ] = None,
-    controlnet: Annotated[
-        list[str] | None, typer.Option(help="ControlNet to build in, hub id or folder; may be repeated.")
-    ] = None,
-    component: Annotated[list[str] | None, typer.Option(help="Build only this component; may be repeated.")] = None,
-    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the hub.")] = None,
-    variant: Annotated[str | None, typer.Option(help='Weight variant, such as "fp16".')] = None,
-    force: Annotated[bool, typer.Option("--force", help="Build everything anew.")] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would be built, and why; build nothing.")
-    ] = False,
-    print_trtexec: Annotated[
-        bool, typer.Option("--print-trtexec", help="Print NVIDIA's commands for the same engines; build nothing.")
-    ] = False,
+    config: options.Recipe = None,
+    backend: options.Backend = None,
+    precision: options.Precision = None,
+    profiles: options.Profiles = None,
+    lora: options.Loras = None,
+    controlnet: options.ControlNets = None,
+    components: options.Components = None,
+    revision: options.Revision = None,
+    variant: options.Variant = None,
+    force: Annotated[bool, typer.Option("--force", help="Rebuild engines that are up to date too.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be built, and why.")] = False,
+    print_trtexec: Annotated[bool, typer.Option("--print-trtexec", help="Print trtexec commands instead.")] = False,
 ) -> None:
     """Export, optimize, build and verify every component of a pipeline."""
     from sdtrt import config as configs
 
     if add_profile:
-        add_sizes(model, bundle, add_profile, _given(context), force=force, dry_run=dry_run)
+        _add_profiles(model, bundle, add_profile, _options_on_command_line(context), force=force, dry_run=dry_run)
         return
 
     if model is None and config is None:
@@ -85,8 +75,8 @@ def run(
         model=model,
         backend=backend,
         precision=precision,
-        profiles=profile or None,
-        components=component or None,
+        profiles=profiles or None,
+        components=components or None,
         lora=lora or None,
         controlnet=controlnet or None,
         revision=revision,
@@ -96,127 +86,124 @@ def run(
         show_trtexec(recipe)
         return
     if bundle is None:
-        raise typer.BadParameter("say where the bundle goes", param_hint="--out")
+        raise typer.BadParameter("the folder of the bundle is missing", param_hint="--out")
     with progress("build") as report:
         report("looking at the model", 0.0)
         from sdtrt.builder import build
         from sdtrt.builder.planning import plan_build
 
-        hush()
+        disable_library_progress()
         plan = plan_build(recipe, bundle, force)
     show_plan(plan)
-    show_expected(plan, bundle)
+    show_estimated_memory(plan, bundle)
     if dry_run:
         out.print("nothing was built")
         return
     with progress("build", Countdown(plan.expected_s)) as report:
-        made = build.run(plan, bundle, report)
-    show_bundle(made)
+        built = build.run(plan, bundle, report)
+    show_bundle(built)
 
 
-def _given(context: typer.Context) -> set[str]:
-    """Options that were typed, as they are typed."""
-    flags = {p.name: max(p.opts, key=len) for p in context.command.params if p.name}
-    typed = (n for n in flags if (where := context.get_parameter_source(n)) and where.name == "COMMANDLINE")
-    return {flags[n] for n in typed}
+def _options_on_command_line(context: typer.Context) -> set[str]:
+    """Arguments and options that the user typed, by their names, such as "--add-profile"."""
+    names = {p.name: max(p.opts, key=len) for p in context.command.params if p.name}
+    sources = {name: context.get_parameter_source(name) for name in names}
+    return {names[name] for name, source in sources.items() if source and source.name == "COMMANDLINE"}
 
 
-def add_sizes(
-    model: str | None, bundle: Path | None, profiles: list[str], given: set[str], *, force: bool, dry_run: bool
+def _add_profiles(
+    model: str | None, bundle: Path | None, profiles: list[str], used_options: set[str], *, force: bool, dry_run: bool
 ) -> None:
-    """Add profiles to a bundle, which is MODEL or --out; with both, MODEL is where its checkpoint lies now."""
+    """Add profiles to the bundle, which is `bundle` or `model`; with both, `model` is the checkpoint's new place."""
     from sdtrt.bundle.manifest import MANIFEST
 
-    if other := given - {"model", "--out", "--add-profile", "--force", "--dry-run"}:
+    if other := used_options - {"model", "--out", "--add-profile", "--force", "--dry-run"}:
         raise ConfigError(
-            "a bundle is extended by its own recipe",
+            "--add-profile uses the recipe of the bundle",
             slug="add-profile-options",
             received=", ".join(sorted(other)),
             expected="--add-profile with --dry-run or --force alone",
-            hint="to build by another recipe, leave --add-profile out",
+            hint="leave out --add-profile to build with another recipe",
         )
     if bundle is None and model is None:
-        raise typer.BadParameter("name the bundle", param_hint="--add-profile")
+        raise typer.BadParameter("the bundle is missing", param_hint="--add-profile")
     if bundle is None or (model is not None and (Path(model) / MANIFEST).is_file()):
-        model, bundle = None, check_same(Path(model or ""), bundle)
-    with progress("add sizes") as report:
+        source, model = Path(model or ""), None
+        if bundle is not None and bundle.resolve() != source.resolve():
+            raise ConfigError(
+                "sizes are added to a bundle in place",
+                slug="add-profile-out",
+                received=f"{source} and --out {bundle}",
+                expected="one bundle",
+                hint="to keep the bundle as it is, copy its folder first",
+            )
+        bundle = source
+    with progress("add profiles") as report:
         report("looking at the bundle", 0.0)
         from sdtrt.builder import add_profiles
 
-        hush()
+        disable_library_progress()
         plan = add_profiles.plan(bundle, profiles, model, force)
         if not dry_run:
-            made = add_profiles.run(plan, bundle, report)
+            built = add_profiles.run(plan, bundle, report)
     if dry_run:
         show_plan(plan)
         out.print("nothing was built")
         return
-    show_bundle(made)
+    show_bundle(built)
     for step in plan.steps:
         if step.action == "reuse":
             out.print(f"{step.spec.name} was kept: {step.reasons[0]}", markup=False, soft_wrap=True)
 
 
-def check_same(bundle: Path, target: Path | None) -> Path:
-    """The one bundle that is meant; ConfigError when two are named."""
-    if target is not None and target.resolve() != bundle.resolve():
-        raise ConfigError(
-            "sizes are added to a bundle in its place",
-            slug="add-profile-out",
-            received=f"{bundle} and --out {target}",
-            expected="one bundle",
-            hint="copy the folder first to keep the bundle as it is",
-        )
-    return bundle
-
-
 def show_trtexec(recipe: BuildConfig) -> None:
-    """The commands of trtexec 10 and 11 for every component; neither TensorRT nor a GPU is needed for that."""
+    """Print the trtexec commands of TensorRT 10 and 11 for every component; needs neither TensorRT nor a GPU."""
     from sdtrt import engines
     from sdtrt.builder.planning import resolve
     from sdtrt.engines.backends.tensorrt import engine
 
-    out.print(
-        "# run in the bundle's folder; options: {keep_onnx: true} keeps the graphs in it", style="dim", markup=False
-    )
-    given = recipe.options if recipe.backend == engine.BACKEND.name else {}
-    options = engines.Backend.check_options(engine.BACKEND, given)
+    note = "# run in the bundle folder; options: {keep_onnx: true} in the recipe keeps the ONNX files"
+    out.print(note, style="dim", markup=False)
+    recipe_options = recipe.options if recipe.backend == engine.BACKEND.name else {}
+    engine_options = engines.Backend.check_options(engine.BACKEND, recipe_options)
     _, _, specs, profiles = resolve(recipe)
     for name, spec in specs.items():
         if recipe.components is not None and name not in recipe.components:
             continue
         for major, release in ((10, "10.12 to 10.16"), (11, "11")):
-            for command in engine.trtexec(spec, profiles, options, recipe.profile_runs, major):
+            for command in engine.trtexec(spec, profiles, engine_options, recipe.profile_runs, major):
                 out.print(f"# {name}, TensorRT {release}", style="dim", markup=False)
                 out.print(command, markup=False, soft_wrap=True)
 
 
 def show_plan(plan: BuildPlan) -> None:
-    """What would be done, component by component."""
+    """Print what a build does with each component, and why."""
     grid = table("component", "action", "weights", "time", "why", numbers=("weights", "time"))
     for step in plan.steps:
-        time = duration(step.expected_s) if step.action == "build" else "-"
-        grid.add_row(step.spec.name, step.action, size(step.weight_bytes), time, "\n".join(step.reasons))
+        time = format_duration(step.expected_s) if step.action == "build" else "-"
+        grid.add_row(step.spec.name, step.action, format_bytes(step.weight_bytes), time, "\n".join(step.reasons))
     out.print(grid)
     out.print(f"profiles: {'; '.join(map(str, plan.profiles))}", soft_wrap=True)
-    out.print(f"new on disk: about {size(plan.new_bytes)}; time, from earlier builds here: {duration(plan.expected_s)}")
+    disk, time = format_bytes(plan.new_bytes), format_duration(plan.expected_s)
+    out.print(f"new on disk: about {disk}; time, from earlier builds here: {time}")
 
 
 def show_bundle(bundle: Bundle) -> None:
-    """What was built, how large, how far from eager, how long it took."""
+    """Print weight sizes, ONNX node counts, errors against eager PyTorch, build times and memory of a bundle."""
     grid = table("component", "weights", "nodes", "error against eager", "seconds", numbers=("weights", "seconds"))
     for name, c in bundle.manifest.components.items():
         nodes = f"{c.passes[0].nodes_before} -> {c.passes[-1].nodes_after}" if c.passes else "-"
         error = f"{max(c.parity.values()):.1e}" if c.parity else "-"
-        grid.add_row(name, size(c.weight_bytes), nodes, error, f"{sum(c.seconds.values()):.1f}")
+        grid.add_row(name, format_bytes(c.weight_bytes), nodes, error, f"{sum(c.seconds.values()):.1f}")
     out.print(grid)
     for name, c in bundle.manifest.components.items():
         for note in (*(n for p in c.passes if p.name == "widen_fp32" for n in p.notes), *c.notes):
-            out.print(f"{name}: {note if len(note) < NOTE_CHARS else note[:NOTE_CHARS] + ' ...'}", markup=False)
+            text = note if len(note) < MAX_NOTE_CHARS else f"{note[:MAX_NOTE_CHARS]} ..."
+            out.print(f"{name}: {text}", markup=False)
         if c.quantization is not None:
-            out.print(f"{name}: {rounded(c.quantization)}", markup=False, soft_wrap=True)
+            out.print(f"{name}: {describe_quantization(c.quantization)}", markup=False, soft_wrap=True)
     out.print(f"sizes: {'; '.join(bundle.manifest.profiles)}", soft_wrap=True)
-    show_found(bundle.manifest)
+    show_recorded_memory(bundle.manifest)
     image = bundle.manifest.image
     if image:
         out.print(
@@ -226,12 +213,13 @@ def show_bundle(bundle: Bundle) -> None:
     out.print(f"bundle: [bold]{bundle.path}[/]", soft_wrap=True)
 
 
-def rounded(found: Quantization) -> str:
-    """Which layers are rounded, and where it was measured, what that costs and which are kept for it."""
-    layers = f"{len(found.layers)} layers in {found.scheme}"
-    if not found.errors:
-        return layers
-    error = math.hypot(*(found.errors[name] for name in found.layers))
-    text = f"{layers}, which put the output off by {error:.2g}; {len(found.kept)} more stay fp16"
-    worst = ", ".join(f"{name} ({found.errors[name]:.2g})" for name in found.kept[:_WORST])
-    return f"{text}, the worst {worst}" if worst else text
+def describe_quantization(quantization: Quantization) -> str:
+    """Number of quantized layers; and where their errors were measured, the sum and the layers kept in fp16 for it."""
+    text = f"{len(quantization.layers)} layers in {quantization.scheme}"
+    errors = quantization.errors
+    if not errors:
+        return text
+    error = math.hypot(*(errors[name] for name in quantization.layers))
+    text += f", which put the output off by {error:.2g}; {len(quantization.kept)} more stay fp16"
+    sensitive = [f"{name} ({errors[name]:.2g})" for name in quantization.kept[:MAX_SENSITIVE_LAYERS]]
+    return f"{text}, the worst {', '.join(sensitive)}" if sensitive else text

@@ -1,4 +1,4 @@
-"""`sdtrt demo`: build, generate and analyze on the embedded default, offline."""
+"""`sdtrt demo`: build, run and analyze the tiny model that sdtrt includes; needs no network."""
 
 from __future__ import annotations
 
@@ -8,47 +8,52 @@ from typing import Annotated
 
 import typer
 
-from sdtrt.cli.commands import analyze
+from sdtrt.cli import options
 from sdtrt.cli.commands.build import show_bundle
 from sdtrt.cli.commands.generate import show_times, timed_call
-from sdtrt.cli.console import hush, out, progress
+from sdtrt.cli.console import disable_library_progress, out, progress
+from sdtrt.cli.tables import show_analysis
 
 EXAMPLES = "Example: [bold]sdtrt demo[/], then open demo/report.html."
 PROFILE = "B=1:1:8,H=64:128:192,W=64:128:192"
 
 
 def run(
-    folder: Annotated[
-        Path, typer.Option("--out", "-o", help="Folder for the model, bundle, pictures and report.")
-    ] = Path("demo"),
-    backend: Annotated[str, typer.Option(help="Engine backend; see `sdtrt doctor`.")] = "onnxruntime",
-    steps: Annotated[int, typer.Option(min=1, help="Denoising steps.")] = 20,
+    folder: Annotated[Path, typer.Option("--out", "-o", help="Folder for all files.")] = Path("demo"),
+    backend: Annotated[str, typer.Option(help="Backend of the engines; sdtrt doctor lists them.")] = "onnxruntime",
+    steps: options.Steps = 20,
 ) -> None:
-    """Build a tiny embedded model, make pictures with its engines, and write a report."""
+    """Build engines of an included tiny model, generate images with them, and write a report."""
     with progress("demo") as report:
         report("copying the model", 0.0)
-        from sdtrt import tiny_model
+        from sdtrt import analysis, tiny_model
         from sdtrt.bench.measure_peaks import measure_peaks
         from sdtrt.builder import build
         from sdtrt.pipelines.load import load
+        from sdtrt.system.files import write_text
 
-        hush()
+        disable_library_progress()
         model = tiny_model.copy(folder / "model")
         bundle = build.build(model, folder / "bundle", backend=backend, profiles=[PROFILE], progress=report)
     show_bundle(bundle)
     started = time.perf_counter()
     pipe = load(bundle)
-    loaded = time.perf_counter() - started
+    load_s = time.perf_counter() - started
     best = bundle.manifest.shape_profiles[0].sizes("opt")
     call = {"prompt": [*tiny_model.PROMPTS], "num_inference_steps": steps, "height": best["H"], "width": best["W"]}
     images, timing = timed_call(pipe, 0, call)
-    timing.save(folder / "image.json")  # the bundle has its own, by its build
+    timing.save(folder / "image.json")  # next to the bundle, which has the times of its build's image
     for index, image in enumerate(images, start=1):
         image.save(folder / f"image-{index}.png")
     tiny_model.grid(images, tiny_model.PROMPTS).save(folder / "images.png")
     out.print(f"[bold]{folder / 'images.png'}[/]: {'; '.join(tiny_model.PROMPTS)}", soft_wrap=True)
-    show_times(timing, backend, loaded)
+    show_times(timing, backend, load_s)
     with progress("peaks") as report:
-        report("measuring what the machine can do at best", 0.0)
+        report("measuring peak rates of the device", 0.0)
         measure_peaks().save(folder / "peaks.json")
-    analyze.write(bundle.path, folder / "report.html", folder / "peaks.json", folder / "image.json")
+    with progress("analyze") as report:
+        report("writing report.html", 0.0)
+        analyzed = analysis.load(bundle.path, peaks=folder / "peaks.json", run=folder / "image.json")
+        write_text(folder / "report.html", analysis.render(analyzed))
+    show_analysis(analyzed)
+    out.print(f"[bold]{folder / 'report.html'}[/]", soft_wrap=True)

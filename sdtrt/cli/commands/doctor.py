@@ -1,4 +1,4 @@
-"""`sdtrt doctor`: what this machine has and which engines it can use."""
+"""`sdtrt doctor`: hardware, package versions and usable backends of this machine; its peak rates; the self-test."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 
 from sdtrt import engines
-from sdtrt.cli.console import hush, out, progress, size, table
+from sdtrt.cli.console import disable_library_progress, format_bytes, out, progress, table
 from sdtrt.system import env
 
 EXAMPLES = (
@@ -21,86 +21,82 @@ EXAMPLES = (
 
 
 def run(
-    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
-    peaks: Annotated[
-        Path | None, typer.Option(help="Measure peak rates of the device into this file, for sdtrt analyze --peaks.")
-    ] = None,
-    self_test: Annotated[
-        bool, typer.Option("--self-test", help="Build and run a small model and check all that can be; minutes.")
-    ] = False,
-    report: Annotated[
-        Path, typer.Option("--out", "-o", help="Where --self-test writes; a .md file comes beside it.")
-    ] = Path("self-test.json"),
+    as_json: Annotated[bool, typer.Option("--json", help="Print all data as JSON.")] = False,
+    peaks: Annotated[Path | None, typer.Option(help="Measure and write peak rates, for analyze --peaks.")] = None,
+    self_test: Annotated[bool, typer.Option("--self-test", help="Check a small model on every backend.")] = False,
+    report: Annotated[Path, typer.Option("--out", "-o", help="Report of --self-test.")] = Path("self-test.json"),
 ) -> None:
-    """Show what this machine has, which engines it can use, and what mends those it cannot."""
+    """Show this machine's hardware and packages, the backends it can use, and how to fix the others."""
     if peaks is not None:
-        measure(peaks)
+        write_peaks(peaks)
         return
     if self_test:
-        check(report)
+        run_self_test(report)
         return
     facts = env.describe()
-    rows = [(n, engines.load(n).unavailable(), engines.load(n)) for n in engines.names()]
+    backends = [engines.load(name) for name in engines.names()]
+    problems = {backend.name: backend.unavailable() for backend in backends}
     import onnxruntime
 
     providers = list(onnxruntime.get_available_providers())
     if as_json:
-        usable = {n: None if why is None else {"reason": why.reason, "fix": why.fix} for n, why, _ in rows}
-        data = {**facts, "engines": usable, "onnxruntime_providers": providers}
-        out.print_json(json.dumps(data))
+        unusable = {n: p and {"reason": p.reason, "fix": p.fix} for n, p in problems.items()}
+        out.print_json(json.dumps({**facts, "engines": unusable, "onnxruntime_providers": providers}))
         return
     machine = table("machine", "")
     for gpu in env.gpus():
-        machine.add_row("GPU", f"{gpu.name}, {size(gpu.memory_bytes)}, SM {gpu.sm}, driver {gpu.driver}")
+        machine.add_row("GPU", f"{gpu.name}, {format_bytes(gpu.memory_bytes)}, SM {gpu.sm}, driver {gpu.driver}")
     if not env.gpus():
         machine.add_row("GPU", "none seen" if env.importable("pynvml") else "unknown: pip install nvidia-ml-py")
-    machine.add_row("CPU", f"{facts['cpu']}, {facts['cores']} cores, {size(facts['memory_bytes'])}")
+    machine.add_row("CPU", f"{facts['cpu']}, {facts['cores']} cores, {format_bytes(facts['memory_bytes'])}")
     machine.add_row("system", f"{facts['platform']}, Python {facts['python']}")
     for package in env.PACKAGES:
         machine.add_row(package, facts["packages"].get(package, "[dim]not installed[/]"))
     out.print(machine)
-    found = table("engine", "usable", "version", "to mend")
-    for name, why, backend in rows:
-        if why is None:
-            found.add_row(name, "[green]yes[/]", backend.version(), "")
+    grid = table("backend", "usable", "version", "fix")
+    for backend in backends:
+        if (problem := problems[backend.name]) is None:
+            grid.add_row(backend.name, "[green]yes[/]", backend.version(), "")
         else:
-            found.add_row(name, f"[red]no[/]: {why.reason}", "", why.fix)
+            grid.add_row(backend.name, f"[red]no[/]: {problem.reason}", "", problem.fix)
     if "CUDAExecutionProvider" in providers:
-        found.add_row("onnxruntime on CUDA", "[green]yes[/]", "", "")
+        grid.add_row("onnxruntime on CUDA", "[green]yes[/]", "", "")
     else:
         fix = "pip uninstall onnxruntime && pip install onnxruntime-gpu" if env.gpus() else "needs an NVIDIA GPU"
-        found.add_row("onnxruntime on CUDA", "[red]no[/]: this build has no CUDA provider", "", fix)
-    out.print(found)
+        grid.add_row("onnxruntime on CUDA", "[red]no[/]: this build has no CUDA provider", "", fix)
+    out.print(grid)
 
 
-def measure(path: Path) -> None:
-    """Write the device's peaks and show them."""
+def write_peaks(path: Path) -> None:
+    """Measure the device's peak rates, write and print them."""
     with progress("doctor") as report:
-        report("measuring what the device can do at best", 0.0)
+        report("measuring peak rates of the device", 0.0)
         from sdtrt.bench.measure_peaks import measure_peaks
 
-        found = measure_peaks()
+        peaks = measure_peaks()
     path.parent.mkdir(parents=True, exist_ok=True)
-    found.save(path)
-    grid = table("peak", found.device, numbers=(found.device,))
-    for dtype, rate in found.matrix_tflops.items():
-        grid.add_row(f"{dtype} products", f"{rate:.3g} TFLOP/s")
-    grid.add_row("memory", f"{found.gb_per_s:.3g} GB/s")
+    peaks.save(path)
+    grid = table("peak", peaks.device, numbers=(peaks.device,))
+    for dtype, rate in peaks.matrix_tflops.items():
+        grid.add_row(f"{dtype} matmul", f"{rate:.3g} TFLOP/s")
+    grid.add_row("memory", f"{peaks.gb_per_s:.3g} GB/s")
     out.print(grid)
     out.print(f"[bold]{path}[/]", soft_wrap=True)
 
 
-def check(report: Path) -> None:
-    """Run the self-test, show its checks, and exit with 1 when one failed."""
-    with progress("self-test") as say:
-        say("loading", 0.0)
+def run_self_test(report: Path) -> None:
+    """Run the self-test, print its checks, and exit with 1 when one failed."""
+    with progress("self-test") as update:
+        update("loading", 0.0)
         from sdtrt import selftest
 
-        hush()
-        result = selftest.run(report, say)
+        disable_library_progress()
+        result = selftest.run(report, update)
     grid = table("backend", "check", "result", "seconds", "", numbers=("seconds",))
     colors = {"passed": "green", "failed": "red", "skipped": "dim"}
-    for c in (c for c in result.checks if c.backend not in result.missing):
+    for c in result.checks:
+        if c.backend in result.missing:
+            continue
         color = colors[c.status]
         reason = escape(c.reason.partition("\n")[0])
         grid.add_row(c.backend, c.title, f"[{color}]{c.status}[/]", f"{c.seconds:.1f}", reason)

@@ -1,4 +1,4 @@
-"""`sdtrt generate`: pictures from a bundle."""
+"""`sdtrt generate`: images from a bundle."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from sdtrt.cli import prompt_inputs
-from sdtrt.cli.console import hush, out, progress, shown_warnings, table
+from sdtrt.cli import options, prompt_inputs
+from sdtrt.cli.console import disable_library_progress, out, progress, show_fallback_warnings, table
 from sdtrt.config import LoraEntry
 from sdtrt.errors import ConfigError, SdtrtError
 
@@ -25,53 +25,36 @@ EXAMPLES = 'Example: [bold]sdtrt generate bundle --prompt "a red fox in the snow
 
 
 def run(
-    bundle: Annotated[Path, typer.Argument(help="Folder of the bundle, or owner/name on the hub.")],
-    prompt: Annotated[str, typer.Option("--prompt", "-p", help="What to show.")],
-    image: Annotated[Path, typer.Option("--out", "-o", help="File to write; more images get -2, -3 ...")] = Path(
-        "out.png"
-    ),
-    negative: Annotated[str | None, typer.Option(help="What to avoid.")] = None,
-    steps: Annotated[int, typer.Option(min=1, help="Denoising steps.")] = 30,
-    guidance: Annotated[float | None, typer.Option(help="Guidance scale; 1 or less switches it off.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of the noise; drawn and printed when left out.")] = None,
-    height: Annotated[int | None, typer.Option(help="Pixels; by default what the bundle is tuned for.")] = None,
-    width: Annotated[int | None, typer.Option(help="Pixels; by default what the bundle is tuned for.")] = None,
-    num_images: Annotated[int, typer.Option(min=1, help="Images of this prompt.")] = 1,
-    source: Annotated[
-        Path | None, typer.Option("--image", help="Picture to start from; it is scaled to the size asked for.")
-    ] = None,
-    mask: Annotated[Path | None, typer.Option(help="White where --image is to be made anew.")] = None,
-    strength: Annotated[
-        float | None, typer.Option(min=0, max=1, help="How far to leave --image: 0 keeps it, 1 keeps nothing.")
-    ] = None,
-    control: Annotated[
-        list[Path] | None, typer.Option(help="Picture for a ControlNet; one for each that was built in.")
-    ] = None,
-    control_scale: Annotated[float | None, typer.Option(help="How strongly the ControlNet acts.")] = None,
-    clip_skip: Annotated[int | None, typer.Option(min=0, help="Layers of the text encoder to leave out.")] = None,
+    bundle: Annotated[Path, typer.Argument(help="Bundle folder, or owner/name on the hub.")],
+    prompt: Annotated[str, typer.Option("--prompt", "-p", help="Prompt; (word:1.2) weights a part of it.")],
+    image: Annotated[Path, typer.Option("--out", "-o", help="Image file; more get -2, -3 ...")] = Path("out.png"),
+    negative: Annotated[str | None, typer.Option(help="Negative prompt.")] = None,
+    steps: options.Steps = 30,
+    guidance: Annotated[float | None, typer.Option(help="Guidance scale; 1 or less switches guidance off.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the noise; by default random, and printed.")] = None,
+    height: Annotated[int | None, typer.Option(help="Height in pixels; by default the bundle's optimum.")] = None,
+    width: Annotated[int | None, typer.Option(help="Width in pixels; by default the bundle's optimum.")] = None,
+    num_images: Annotated[int, typer.Option(min=1, help="Images to generate.")] = 1,
+    source: Annotated[Path | None, typer.Option("--image", help="Initial image of img2img or inpainting.")] = None,
+    mask: Annotated[Path | None, typer.Option(help="Inpainting mask, white where --image is repainted.")] = None,
+    strength: Annotated[float | None, typer.Option(min=0, max=1, help="0 keeps --image, 1 ignores it.")] = None,
+    control: Annotated[list[Path] | None, typer.Option(help="ControlNet image; repeat it per ControlNet.")] = None,
+    control_scale: Annotated[float | None, typer.Option(help="ControlNet conditioning scale.")] = None,
+    clip_skip: Annotated[int | None, typer.Option(min=0, help="Last layers of the text encoder to skip.")] = None,
     scheduler: Annotated[str | None, typer.Option(help="A diffusers scheduler, such as DPMSolverMultistep.")] = None,
     on_unsupported_size: Annotated[
-        str, typer.Option(help='A size that was not built: "error", or "eager" for the checkpoint\'s own modules.')
+        str, typer.Option(help='A size outside all profiles: "error", or "eager" to run the checkpoint with PyTorch.')
     ] = "error",
-    model: Annotated[
-        str | None, typer.Option(help="Where the checkpoint lies now, for --on-unsupported-size eager.")
-    ] = None,
+    model: options.Checkpoint = None,
     lora: Annotated[
-        list[str] | None,
-        typer.Option(help="LoRA, as FILE or FILE:SCALE, for engines that take other weights; may be repeated."),
+        list[str] | None, typer.Option(help="LoRA to apply to the engines, as FILE or FILE:SCALE; may be repeated.")
     ] = None,
-    low_memory: Annotated[
-        bool, typer.Option("--low-memory", help="Hold one engine in memory at a time: slower, and the same pictures.")
-    ] = False,
-    trust: Annotated[
-        bool, typer.Option("--trust", help="Load native code that was pulled from a hub: you know its author.")
-    ] = False,
-    record: Annotated[
-        Path | None, typer.Option(help="Write where the time went as JSON, for sdtrt analyze --run.")
-    ] = None,
+    low_memory: Annotated[bool, typer.Option("--low-memory", help="Keep one engine in memory at a time.")] = False,
+    trust: options.TrustRemoteCode = False,
+    record: Annotated[Path | None, typer.Option(help="Write times as JSON, for sdtrt analyze --run.")] = None,
 ) -> None:
-    """Make pictures and say where the time went."""
-    prompt_inputs.check_kind(image)
+    """Generate images and show the time of each engine."""
+    prompt_inputs.check_image_format(image)
     started = time.perf_counter()
     with progress("generate") as report:
         report("loading engines", 0.0)
@@ -79,10 +62,10 @@ def run(
         from sdtrt.pipelines.load import engines_of, load
 
         opened = hub.opened(bundle)
-        hush()
+        disable_library_progress()
         pipe = load(
             opened,
-            prompt_inputs.task_of(source, mask, control or ()),
+            prompt_inputs.select_task(source, mask, control or ()),
             on_unsupported_size=cast("OnUnsupportedSize", on_unsupported_size),
             model=model,
             low_memory=low_memory,
@@ -94,12 +77,12 @@ def run(
             report("switching LoRAs", 0.5)
             use_loras(pipe, [LoraEntry.parse(entry) for entry in lora])
     best = opened.manifest.shape_profiles[0].sizes("opt")
-    loaded = time.perf_counter() - started
+    load_s = time.perf_counter() - started
     seed = secrets.randbits(32) if seed is None else seed
     pixels = {"height": height or best["H"], "width": width or best["W"]}
     call: dict[str, Any] = {
         **prompt_inputs.prompt_arguments(pipe, prompt, negative, clip_skip),
-        **prompt_inputs.picture_arguments(pipe, source, mask, control or (), (pixels["width"], pixels["height"])),
+        **prompt_inputs.image_arguments(pipe, source, mask, control or (), (pixels["width"], pixels["height"])),
         "num_inference_steps": steps,
         "guidance_scale": guidance,
         "num_images_per_prompt": num_images,
@@ -108,13 +91,13 @@ def run(
         **pixels,
     }
     call = {name: value for name, value in call.items() if value is not None}
-    with shown_warnings():
+    with show_fallback_warnings():
         images, timing = timed_call(pipe, seed, call)
     paths = [image if i == 0 else image.with_stem(f"{image.stem}-{i + 1}") for i in range(len(images))]
     image.parent.mkdir(parents=True, exist_ok=True)
-    for picture, path in zip(images, paths, strict=True):
-        picture.save(path)
-    show_times(timing, opened.manifest.backend, loaded)
+    for generated, path in zip(images, paths, strict=True):
+        generated.save(path)
+    show_times(timing, opened.manifest.backend, load_s)
     if lora:
         out.print(f"LoRA: {pipe.lora_switch.last}", markup=False, soft_wrap=True)
     for name, engine in engines_of(pipe).items():
@@ -127,9 +110,9 @@ def run(
 
 
 def timed_call(pipe: DiffusionPipeline, seed: int, call: dict[str, Any]) -> tuple[list[Any], ImageRun]:
-    """Run the pipeline with a progress bar over its steps; returns PIL images and where the time went.
+    """Call the pipeline with a progress bar; returns PIL images and the time of each engine.
 
-    The size is given in `call`, also to pipelines that take it from their picture.
+    `call` has the arguments of the pipeline, and height and width even for pipelines that take them from their image.
     """
     import inspect
 
@@ -151,8 +134,8 @@ def timed_call(pipe: DiffusionPipeline, seed: int, call: dict[str, Any]) -> tupl
             images: list[Any] = pipe(generator=generator, callback_on_step_end=on_step, **arguments).images
             return images
 
-        known = inspect.signature(pipe.__call__).parameters
-        arguments = {n: value for n, value in call.items() if n in known or n not in ("height", "width")}
+        parameters = inspect.signature(pipe.__call__).parameters
+        arguments = {n: value for n, value in call.items() if n in parameters or n not in ("height", "width")}
         prompts = 1 if isinstance(call.get("prompt", ""), str) else len(call["prompt"])
         count = prompts * call.get("num_images_per_prompt", 1)
         try:
@@ -161,24 +144,23 @@ def timed_call(pipe: DiffusionPipeline, seed: int, call: dict[str, Any]) -> tupl
             raise exc if isinstance(exc, SdtrtError) else ConfigError(str(exc), slug="call") from exc
 
 
-def show_times(timing: ImageRun, backend: str, loaded: float) -> None:
-    """One line per stage."""
+def show_times(timing: ImageRun, backend: str, load_s: float) -> None:
+    """Print the time of loading, of each engine, and of the rest of the pipeline."""
     grid = table("stage", "time", "", numbers=("time",))
-    grid.add_row("load", f"{loaded:.2f} s", backend)
-    inside_ms = 0.0
+    grid.add_row("load", f"{load_s:.2f} s", backend)
     for name, calls in timing.engines.items():
-        inside_ms += calls.total_ms
         count = "1 call" if calls.count == 1 else f"{calls.count} calls"
         grid.add_row(name, f"{calls.total_ms / 1e3:.2f} s", f"{count}, {calls.total_ms / calls.count:.1f} ms each")
-    grid.add_row("scheduler, rest", f"{(timing.wall_ms - inside_ms) / 1e3:.2f} s", "")
+    rest_ms = timing.wall_ms - sum(calls.total_ms for calls in timing.engines.values())
+    grid.add_row("scheduler, rest", f"{rest_ms / 1e3:.2f} s", "")
     grid.add_row("image, total", f"{timing.wall_ms / 1e3:.2f} s", "without loading")
     out.print(grid)
 
 
 def use_loras(pipe: DiffusionPipeline, entries: Sequence[LoraEntry]) -> None:
-    """Load LoRAs and let all act, in one switch."""
+    """Load LoRAs and activate all of them with one refit."""
     if not hasattr(pipe, "lora_switch"):
-        pipe.load_lora_weights(entries[0].path)  # says why it cannot
+        pipe.load_lora_weights(entries[0].path)  # raises the error that explains what is missing
     names = [f"lora_{number}" for number in range(len(entries))]
     with pipe.lora_switch.together():
         for name, entry in zip(names, entries, strict=True):
@@ -187,14 +169,14 @@ def use_loras(pipe: DiffusionPipeline, entries: Sequence[LoraEntry]) -> None:
 
 
 def use_scheduler(pipe: DiffusionPipeline, name: str) -> None:
-    """Swap the scheduler; ConfigError lists those that fit when there is no such one."""
-    fitting = {c.__name__.removesuffix("Scheduler").lower(): c for c in pipe.scheduler.compatibles}
-    scheduler = fitting.get(name.removesuffix("Scheduler").lower())
+    """Replace the scheduler; ConfigError lists the compatible ones for any other name."""
+    compatible = {c.__name__.removesuffix("Scheduler").lower(): c for c in pipe.scheduler.compatibles}
+    scheduler = compatible.get(name.removesuffix("Scheduler").lower())
     if scheduler is None:
         raise ConfigError(
-            "no scheduler of that name fits this pipeline",
+            "no scheduler of that name is compatible with this pipeline",
             slug="scheduler",
             received=name,
-            expected=", ".join(sorted(c.__name__.removesuffix("Scheduler") for c in fitting.values())),
+            expected=", ".join(sorted(c.__name__.removesuffix("Scheduler") for c in compatible.values())),
         )
     pipe.scheduler = scheduler.from_config(pipe.scheduler.config)
