@@ -16,7 +16,7 @@ from sdtrt.bench.pipelines import Call, Settings, Shape
 from sdtrt.bench.record import Bench, BenchError, Case, Latency, Ratio, Served, Start
 from sdtrt.bundle.bundle import Bundle
 from sdtrt.errors import ConfigError
-from sdtrt.pipelines import load
+from sdtrt.pipelines.timed_call import timed
 from sdtrt.plan.image_timing import ImageRun
 from sdtrt.system import env
 from sdtrt.system.nvml import Clocks
@@ -52,7 +52,7 @@ def bench(
 
     if min(steps, runs, callers, *batches) < 1 or starts < 0:
         raise ConfigError("steps, runs, callers and batches are 1 or more", slug="bench-count")
-    bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
+    bundle = Bundle.open(bundle)
     best = bundle.manifest.shape_profiles[0].sizes("opt")
     shapes = tuple(
         Shape(height=height, width=width, batch=batch, callers=callers)
@@ -143,8 +143,8 @@ def _turns(calls: Mapping[str, Call], callers: int, runs: int, done: Callable[[]
 def _image(pipe: object, call: Call, steps: int, shape: Shape) -> ImageRun:
     """Where the time of one call goes, alone: on a GPU engines wait for their own end meanwhile."""
     given = {"steps": steps, "images": shape.batch, "height": shape.height, "width": shape.width}
-    timed = [load.timed(pipe, lambda: call(0), **given)[1] for _ in range(TIMED)]
-    return sorted(timed, key=lambda run: run.wall_ms)[TIMED // 2]
+    runs = [timed(pipe, lambda: call(0), **given)[1] for _ in range(TIMED)]
+    return sorted(runs, key=lambda run: run.wall_ms)[TIMED // 2]
 
 
 def _case(shape: Shape, rounds: _Rounds, image: ImageRun) -> Case:

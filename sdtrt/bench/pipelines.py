@@ -13,7 +13,8 @@ from sdtrt.config import LoraEntry
 from sdtrt.errors import ModelError
 from sdtrt.models import checkpoint
 from sdtrt.pipelines import eager_pipeline
-from sdtrt.pipelines.load import engines_of, load
+from sdtrt.pipelines.engine_loading import engines_of
+from sdtrt.pipelines.load import load
 from sdtrt.system.json_records import Record
 
 Call = Callable[[int], Any]

@@ -24,8 +24,13 @@ class Bundle:
         self.manifest = manifest
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str]) -> Bundle:
-        """Read the manifest; BundleError when it is missing, damaged or of another format version."""
+    def open(cls, path: str | os.PathLike[str] | Bundle) -> Bundle:
+        """Read the manifest; BundleError when it is missing, damaged or of another format version.
+
+        A bundle that is open already is returned as it is.
+        """
+        if isinstance(path, Bundle):
+            return path
         path = Path(path)
         hint = f"build it: sdtrt build MODEL --out {path}"
         try:

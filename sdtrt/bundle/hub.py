@@ -35,7 +35,7 @@ def push(
     bundle that this one does not have are deleted there, and other files left alone. Raises BundleError for a damaged
     bundle, or when the hub refuses.
     """
-    bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
+    bundle = Bundle.open(bundle)
     bundle.check_everything()
     manifest = bundle.manifest
     with _hub(repo) as api:

@@ -16,7 +16,9 @@ from sdtrt.bundle.bundle import Bundle
 from sdtrt.engines.accuracy import LIMITS
 from sdtrt.errors import NonFiniteError, VerifyError
 from sdtrt.models import checkpoint
-from sdtrt.pipelines.load import LoadOptions, engines_of, load, load_engines, timed
+from sdtrt.pipelines.engine_loading import LoadOptions, engines_of, load_engines
+from sdtrt.pipelines.load import load
+from sdtrt.pipelines.timed_call import timed
 from sdtrt.plan.image_timing import ImageRun
 from sdtrt.system import malloc
 from sdtrt.verification import component_check, image_metrics, reference_images, reference_outputs
@@ -96,7 +98,7 @@ def verify(
     checkpoint is another one or gives NaN itself; rows that do not pass are for the caller to judge. `trust` is that of
     `load`.
     """
-    bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
+    bundle = Bundle.open(bundle)
     bundle.check_beside()
     manifest = bundle.manifest
     config = manifest.config

@@ -15,8 +15,11 @@ from safetensors.torch import save_file
 import sdtrt
 from sdtrt.errors import BundleError, ConfigError, ShapeError, Unsupported
 from sdtrt.pipelines import eager_pipeline
+from sdtrt.pipelines.adapter import REFUSED
+from sdtrt.pipelines.engine_loading import load_engines
 from sdtrt.pipelines.engine_modules import NORM, EngineModule
-from sdtrt.pipelines.load import _REFUSED, _comparable, load_engines, timed
+from sdtrt.pipelines.load import comparable_config
+from sdtrt.pipelines.timed_call import timed
 from sdtrt.shapes.sample_inputs import sample_inputs
 from sdtrt.verification import image_metrics
 
@@ -502,7 +505,7 @@ def test_text_encoder_refuses_a_mask(pipes):
         pipes["sd1"][0].text_encoder(ids, attention_mask=torch.ones_like(ids))
 
 
-@pytest.mark.parametrize("name", _REFUSED)
+@pytest.mark.parametrize("name", REFUSED)
 def test_refused_methods(pipes, name):
     ours, stock = pipes["sd1"]
     assert hasattr(stock, name), "no longer a method of diffusers: drop it from the table"
@@ -571,7 +574,7 @@ def test_surface(pipes, family):
     assert ours.vae_scale_factor == stock.vae_scale_factor
     assert {n for n, m in ours.components.items() if isinstance(m, EngineModule)} >= {"unet", "vae", "text_encoder"}
     for name in ("unet", "vae"):
-        mine, theirs = (_comparable(getattr(pipe, name).config) for pipe in (ours, stock))
+        mine, theirs = (comparable_config(getattr(pipe, name).config) for pipe in (ours, stock))
         assert {k: mine.get(k) for k in theirs} == theirs
 
 

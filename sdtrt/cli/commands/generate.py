@@ -76,7 +76,8 @@ def run(
     with progress("generate") as report:
         report("loading engines", 0.0)
         from sdtrt.bundle import hub
-        from sdtrt.pipelines.load import engines_of, load
+        from sdtrt.pipelines.engine_loading import engines_of
+        from sdtrt.pipelines.load import load
 
         opened = hub.opened(bundle)
         hush()
@@ -135,7 +136,7 @@ def timed_call(pipe: DiffusionPipeline, seed: int, call: dict[str, Any]) -> tupl
 
     import torch
 
-    from sdtrt.pipelines.load import timed
+    from sdtrt.pipelines.timed_call import timed
 
     pipe.set_progress_bar_config(disable=True)
     steps = call["num_inference_steps"]
