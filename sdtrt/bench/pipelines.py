@@ -9,9 +9,7 @@ from typing import Any
 
 from sdtrt import config, lora, models
 from sdtrt.bundle.bundle import Bundle
-from sdtrt.config import LoraEntry
 from sdtrt.errors import ModelError
-from sdtrt.models import checkpoint
 from sdtrt.pipelines import eager_pipeline
 from sdtrt.pipelines.engine_loading import engines_of
 from sdtrt.pipelines.load import load
@@ -72,9 +70,8 @@ def open_eager(bundle: Bundle, model: str | None, device: str) -> Any:
     import torch
 
     manifest = bundle.manifest
-    config = manifest.config
     try:
-        folder = checkpoint.resolve(model or manifest.model, config.get("revision"), config.get("variant"))
+        folder = bundle.checkpoint(model)
     except ModelError as exc:
         raise ModelError(
             f"eager diffusers needs the checkpoint: {exc.message}",
@@ -84,7 +81,7 @@ def open_eager(bundle: Bundle, model: str | None, device: str) -> Any:
             hint="say where it lies with --model, or measure the engines alone with --no-eager",
         ) from exc
     specs = models.load(manifest.family).components(folder, "fp32")
-    loras = lora.baked([LoraEntry.model_validate(e) for e in config.get("lora", ())], specs, folder)
+    loras = lora.baked(manifest.build_config.lora, specs, folder)
     pipe = eager_pipeline.eager(folder, loras)
     half = device.startswith("cuda") and manifest.precision != "fp32"
     return pipe.to(device, torch.float16 if half else torch.float32)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from sdtrt.bundle.manifest import FORMAT_VERSION, MANIFEST, PIPELINE, FileRecord, Manifest
 from sdtrt.errors import BundleError
+from sdtrt.models import checkpoint
 from sdtrt.plan.layers import Plan
 from sdtrt.system.files import sha256
 from sdtrt.system.json_records import read
@@ -54,9 +55,17 @@ class Bundle:
     @property
     def controlnets(self) -> dict[str, Path] | None:
         """Config folders of the ControlNets by component; None when the U-Net takes no residuals."""
-        if self.manifest.config.get("controlnet") is None:
+        if self.manifest.build_config.controlnet is None:
             return None
         return {p.name: p for p in sorted(self.pipeline_folder.glob("controlnet*"))}
+
+    def checkpoint(self, model: str | None = None) -> Path:
+        """Folder of the checkpoint that the bundle was built from, downloaded when necessary.
+
+        `model` is where it lies now, by default where it was at the build. Raises ModelError when it is not there.
+        """
+        config = self.manifest.build_config
+        return checkpoint.resolve(model or self.manifest.model, config.revision, config.variant)
 
     def folder(self, component: str) -> Path:
         """Folder of one component's engine; BundleError when it was not built."""

@@ -6,21 +6,17 @@ from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, ValidationError
 
+from sdtrt.config import BuildConfig
 from sdtrt.shapes.spec import ShapeProfile
-from sdtrt.system.json_records import Record
+from sdtrt.system.json_records import Record, config_error
 
 # 1: first version. 2: words in American spelling (quantization), passes under other names.
 FORMAT_VERSION = 2
 
-
 MANIFEST = "manifest.json"
-
-
 RECORD = "component.json"
-
-
 PIPELINE = "pipeline"
 
 
@@ -129,6 +125,17 @@ class Manifest(Record):
     def shape_profiles(self) -> tuple[ShapeProfile, ...]:
         """The profiles, parsed."""
         return tuple(ShapeProfile.parse(p) for p in self.profiles)
+
+    @property
+    def build_config(self) -> BuildConfig:
+        """The recipe of the build, parsed; keys that this version does not know are left out.
+
+        It is not cached: `model_copy` would copy the value of another recipe. Raises ConfigError for a wrong value.
+        """
+        try:
+            return BuildConfig.model_validate({"model": self.model, **self.config}, extra="ignore")
+        except ValidationError as exc:
+            raise config_error(exc, list(BuildConfig.model_fields), "the bundle's recipe") from exc
 
 
 def differences(built: Mapping[str, str], asked: Mapping[str, str]) -> tuple[str, ...]:

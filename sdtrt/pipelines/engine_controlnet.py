@@ -38,13 +38,11 @@ class EngineControlNet(EngineModule):
         encoder_hidden_states: Tensor,
         controlnet_cond: Tensor,
         conditioning_scale: float = 1.0,
-        class_labels: Tensor | None = None,
-        timestep_cond: Tensor | None = None,
-        attention_mask: Tensor | None = None,
+        *,
         added_cond_kwargs: dict[str, Tensor] | None = None,
-        cross_attention_kwargs: dict[str, Any] | None = None,
         guess_mode: bool = False,
         return_dict: bool = True,
+        **unsupported: Any,
     ) -> Any:
         """Compute the residuals that the U-Net adds to its skip connections and middle block.
 
@@ -54,26 +52,15 @@ class EngineControlNet(EngineModule):
             encoder_hidden_states: the prompt's embeddings (2B, T, D).
             controlnet_cond: the picture to follow, (2B, 3, H, W) in 0..1.
             conditioning_scale: factor of all residuals.
-            class_labels: must be None: the exported graph has no input for it.
-            timestep_cond: must be None.
-            attention_mask: must be None.
-            cross_attention_kwargs: must be None or empty.
             added_cond_kwargs: SDXL's `text_embeds` and `time_ids`; what the engine has no input for is not used.
             guess_mode: scale the residuals up with the depth of their block.
             return_dict: return diffusers' output object instead of a tuple.
+            unsupported: arguments that the exported graph has no input for; must be None or empty.
 
         Raises:
-            Unsupported: an argument that must be None is set.
+            Unsupported: an argument is set that the engine has no input for.
         """
-        self._refuse_set(
-            {
-                "class_labels": class_labels,
-                "timestep_cond": timestep_cond,
-                "attention_mask": attention_mask,
-                "cross_attention_kwargs": cross_attention_kwargs,
-            },
-            {"cross_attention_kwargs": "attention is compiled"},
-        )
+        self._refuse_set(unsupported, {"cross_attention_kwargs": "attention is compiled"})
         (engine,) = self.engines.values()
         added = added_cond_kwargs or {}
         steps = torch.as_tensor(timestep, dtype=torch.float32, device=sample.device)

@@ -115,24 +115,20 @@ class EngineTextEncoder(EngineModule):
     def forward(
         self,
         input_ids: Tensor,
-        attention_mask: Tensor | None = None,
+        *,
         output_hidden_states: bool = False,
         return_dict: bool = True,
-        **unknown: Any,
+        **unsupported: Any,
     ) -> Any:
-        """Encode a batch of prompts.
+        """Encode prompts; Unsupported for an argument that the engine has no input for, such as a mask.
 
         Args:
             input_ids: token ids (B, T).
-            attention_mask: must be None; the engine reads all tokens.
             output_hidden_states: return the hidden states (B, T, D) of all layers too.
             return_dict: return transformers' output object instead of a tuple.
-            unknown: other arguments of the replaced module; must be None.
-
-        Raises:
-            Unsupported: an argument that must be None is set.
+            unsupported: arguments that the exported graph has no input for; must be None or empty.
         """
-        self._refuse_set({"attention_mask": attention_mask, **unknown})
+        self._refuse_set(unsupported)
         (engine,) = self.engines.values()
         out = engine(input_ids=input_ids)
         self._record(engine.spec.name, {}, {"last_hidden_state": out["last_hidden_state"]})
@@ -156,16 +152,13 @@ class EngineUNet(EngineModule):
         sample: Tensor,
         timestep: Tensor | float,
         encoder_hidden_states: Tensor,
-        class_labels: Tensor | None = None,
+        *,
         timestep_cond: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        cross_attention_kwargs: dict[str, Any] | None = None,
         added_cond_kwargs: dict[str, Tensor] | None = None,
         down_block_additional_residuals: tuple[Tensor, ...] | None = None,
         mid_block_additional_residual: Tensor | None = None,
-        down_intrablock_additional_residuals: tuple[Tensor, ...] | None = None,
-        encoder_attention_mask: Tensor | None = None,
         return_dict: bool = True,
+        **unsupported: Any,
     ) -> Any:
         """Predict noise, or velocity.
 
@@ -178,11 +171,7 @@ class EngineUNet(EngineModule):
             down_block_additional_residuals: a ControlNet's residuals, where the engine has these inputs.
             mid_block_additional_residual: the residual of the middle block, likewise.
             return_dict: return diffusers' output object instead of a tuple.
-            class_labels: must be None: the exported graph has no input for it.
-            attention_mask: must be None.
-            encoder_attention_mask: must be None.
-            cross_attention_kwargs: must be None or empty.
-            down_intrablock_additional_residuals: must be None.
+            unsupported: arguments that the exported graph has no input for; must be None or empty.
 
         Raises:
             Unsupported: an argument is set that the engine has no input for.
@@ -194,14 +183,10 @@ class EngineUNet(EngineModule):
         self._refuse_set(
             {
                 **{n: v for n, v in added.items() if n not in inputs_of_graph},
-                "class_labels": class_labels,
-                "attention_mask": attention_mask,
-                "cross_attention_kwargs": cross_attention_kwargs,
+                **unsupported,
                 "down_block_additional_residuals": None if residuals else down_block_additional_residuals,
                 "mid_block_additional_residual": None if residuals else mid_block_additional_residual,
                 "timestep_cond": None if "timestep_cond" in inputs_of_graph else timestep_cond,
-                "down_intrablock_additional_residuals": down_intrablock_additional_residuals,
-                "encoder_attention_mask": encoder_attention_mask,
             },
             {
                 "cross_attention_kwargs": "attention is compiled; give LoRA scales to set_adapters()",

@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sdtrt import config as configs
 from sdtrt import lora, models
 from sdtrt.bundle.bundle import Bundle
 from sdtrt.engines.accuracy import LIMITS
@@ -101,11 +100,10 @@ def verify(
     bundle = Bundle.open(bundle)
     bundle.check_beside()
     manifest = bundle.manifest
-    config = manifest.config
-    folder = checkpoint.resolve(model or manifest.model, config.get("revision"), config.get("variant"))
+    config, folder = manifest.build_config, bundle.checkpoint(model)
     family = models.load(manifest.family)
-    oracle = family.components(folder, "fp32", checkpoint.controlnets(config.get("controlnet")))
-    loras = lora.baked([configs.LoraEntry.model_validate(e) for e in config.get("lora", ())], oracle, folder)
+    oracle = family.components(folder, "fp32", checkpoint.controlnets(config.controlnet))
+    loras = lora.baked(config.lora, oracle, folder)
     loaded = load_engines(bundle, LoadOptions(trust=trust, low_memory=True))
     for engine in loaded.values():
         engine.close()  # it is loaded again when eager has answered
