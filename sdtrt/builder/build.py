@@ -91,7 +91,7 @@ def run(plan: BuildPlan, out: Path, progress: Progress = lambda label, done: Non
     if all(s.action == "reuse" for s in plan.steps):
         present = Bundle.open(out)
         if present.manifest.options == plan.options and present.manifest.shape_profiles == plan.profiles:
-            staging.tidy(out)
+            staging.delete_leftovers(out)
             progress("up to date", 1.0)
             return present
     progress = _forward(progress)
@@ -144,7 +144,7 @@ def _component(
     if step.present is not None:
         report(step.reasons[0], 0.0)
         if step.action == "reuse":
-            stage.adopt(step.present, out.resolve() / step.spec.name)
+            stage.copy_component(step.present, out.resolve() / step.spec.name)
         return step.present
     with stage.component(step.spec.name) as folder:
         component = _build(plan, step, folder, report, made)
@@ -227,7 +227,7 @@ def _build(plan: BuildPlan, step: ComponentPlan, folder: Path, report: Progress,
     return Component(
         name=spec.name,
         key=step.key,
-        files=staging.describe_files(folder),
+        files=staging.record_files(folder),
         passes=changes,
         parity=checked.verdict.figures,
         notes=checked.verdict.notes,

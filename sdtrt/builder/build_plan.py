@@ -116,7 +116,7 @@ def forecast(config: BuildConfig, out: Path, force: bool = False, *, look: engin
         "format": str(manifest.FORMAT_VERSION),
     }
     digest = lru_cache(maxsize=None)(lambda part: checkpoint.weights_digest(part.parent, part.name))
-    bundle, finished = staging.present(out), Staging(out.resolve()).finished()
+    bundle, finished = staging.open_existing(out), Staging(out.resolve()).finished()
     steps = []
     for name, spec in specs.items():
         if name not in wanted and (bundle is None or name not in bundle.manifest.components):
@@ -174,7 +174,7 @@ def _step(
         return ComponentPlan(spec, "resume", ("finished by an interrupted build",), key, size, half)
     if built is None:
         return ComponentPlan(spec, "build", ("it is new",), key, size)
-    return ComponentPlan(spec, "build", manifest.differences(built.key, key), key, size)
+    return ComponentPlan(spec, "build", manifest.key_differences(built.key, key), key, size)
 
 
 def _whole(bundle: Bundle, name: str) -> Component | None:

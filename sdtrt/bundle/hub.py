@@ -61,7 +61,7 @@ def pull(repo: str, out: str | os.PathLike[str]) -> Bundle:
     """
     name, _, revision = repo.partition("@")
     target = Path(out).resolve()
-    staging.present(target)
+    staging.open_existing(target)
     with staging.staging(target), _hub(repo) as api:
         commit = str(api.repo_info(name, revision=revision or None).sha)
         work = target.with_name(f".{target.name}.pulling")
@@ -75,7 +75,7 @@ def pull(repo: str, out: str | os.PathLike[str]) -> Bundle:
     return Bundle.open(target)
 
 
-def opened(bundle: str | os.PathLike[str] | Bundle) -> Bundle:
+def open_or_pull(bundle: str | os.PathLike[str] | Bundle) -> Bundle:
     """The bundle in a folder; one that is named "owner/name" or "owner/name@revision" is pulled into the user's cache.
 
     Without a network, what was pulled last is taken. Raises BundleError.

@@ -138,7 +138,7 @@ class Manifest(Record):
             raise config_error(exc, list(BuildConfig.model_fields), "the bundle's recipe") from exc
 
 
-def differences(built: Mapping[str, str], asked: Mapping[str, str]) -> tuple[str, ...]:
+def key_differences(built: Mapping[str, str], asked: Mapping[str, str]) -> tuple[str, ...]:
     """Fields in which two keys differ, as "precision: fp32 -> fp16"."""
     fields = list(dict.fromkeys([*built, *asked]))
     return tuple(

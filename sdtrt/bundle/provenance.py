@@ -23,7 +23,7 @@ class Origin(Record):
     pulled: str
 
 
-def of(bundle: Bundle) -> Origin | None:
+def read_origin(bundle: Bundle) -> Origin | None:
     """The origin of a bundle, None for one that was built here; BundleError when its file is damaged."""
     path = bundle.path / FILE
     return read(path, Origin, FORMAT_VERSION, BundleError, "pull the bundle again") if path.exists() else None

@@ -41,7 +41,7 @@ class Staging:
                 found[component.name] = component
         return found
 
-    def keep(self, names: Collection[str]) -> None:
+    def delete_except(self, names: Collection[str]) -> None:
         """Delete everything but the finished components of these names."""
         for path in self.path.iterdir() if self.path.is_dir() else ():
             if path.name in names:
@@ -63,7 +63,7 @@ class Staging:
         finally:
             shutil.rmtree(work, ignore_errors=True)
 
-    def adopt(self, component: Component, source: Path) -> None:
+    def copy_component(self, component: Component, source: Path) -> None:
         """Take a finished component from the present bundle, by hard links where the disk allows."""
         with self.component(component.name) as folder:
             shutil.copytree(source, folder, dirs_exist_ok=True, copy_function=link)
@@ -75,7 +75,7 @@ class Staging:
             shutil.rmtree(self.path / name)  # of another model that was to be built here
         for name in manifest.components:
             Bundle(self.path, manifest).check_sizes(name)
-        manifest = manifest.model_copy(update={"files": describe_files(self.path, {MANIFEST, *manifest.components})})
+        manifest = manifest.model_copy(update={"files": record_files(self.path, {MANIFEST, *manifest.components})})
         write_text(self.path / MANIFEST, manifest.model_dump_json(indent=1) + "\n")
         replace_folder(self.path, self.target)
         return Bundle(self.target, manifest)
@@ -101,13 +101,13 @@ def staging(target: Path) -> Iterator[Staging]:
         if old.exists() and not target.exists():
             old.rename(target)  # a kill between two renames of replace_folder
         shutil.rmtree(old, ignore_errors=True)
-        stage.keep(stage.finished())
+        stage.delete_except(stage.finished())
         yield stage
     finally:
         lock.release()
 
 
-def present(out: Path) -> Bundle | None:
+def open_existing(out: Path) -> Bundle | None:
     """The bundle at `out`, or None; one that is damaged is built anew, but a foreign folder is never replaced."""
     try:
         return Bundle.open(out)
@@ -123,7 +123,7 @@ def present(out: Path) -> Bundle | None:
         return None
 
 
-def tidy(target: Path) -> None:
+def delete_leftovers(target: Path) -> None:
     """Delete what a killed build left beside a bundle that is up to date, unless a build is at work there."""
     stage = Staging(target.resolve())
     if stage.path.exists() or former(stage.target).exists():
@@ -131,7 +131,7 @@ def tidy(target: Path) -> None:
             shutil.rmtree(stage.path, ignore_errors=True)
 
 
-def describe_files(folder: Path, without: Collection[str] = (RECORD,)) -> dict[str, FileRecord]:
+def record_files(folder: Path, without: Collection[str] = (RECORD,)) -> dict[str, FileRecord]:
     """Size and digest of every file in a folder, but what in it is named in `without`: a component's record."""
     return {
         str(path.relative_to(folder)): FileRecord(bytes=path.stat().st_size, sha256=sha256(path))

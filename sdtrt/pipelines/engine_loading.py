@@ -97,7 +97,7 @@ def load_engines(
 
 def _check_trust(bundle: Bundle, backend: engines.Backend, trust: bool) -> None:
     """BundleError for native code from a hub that the user does not trust."""
-    origin = provenance.of(bundle) if backend.native_code and not trust else None
+    origin = provenance.read_origin(bundle) if backend.native_code and not trust else None
     if origin is not None:
         raise BundleError(
             f"engines of {backend.name} are native code, and these were not built here",

@@ -56,7 +56,7 @@ def load(
     import diffusers
     import transformers
 
-    bundle = hub.opened(bundle)
+    bundle = hub.open_or_pull(bundle)
     task_name = tasks.choose(bundle, task, "controlnet" in components)
     cls = getattr(diffusers, models.load(bundle.manifest.family).pipelines[task_name])
     index = models.read_json(bundle.pipeline_folder / "model_index.json")

@@ -8,7 +8,7 @@ import pytest
 
 from sdtrt.bundle import staging
 from sdtrt.bundle.bundle import Bundle
-from sdtrt.bundle.manifest import FORMAT_VERSION, MANIFEST, RECORD, Component, FileRecord, Manifest, differences
+from sdtrt.bundle.manifest import FORMAT_VERSION, MANIFEST, RECORD, Component, FileRecord, Manifest, key_differences
 from sdtrt.bundle.staging import Staging
 from sdtrt.errors import BundleError
 from sdtrt.system.files import write_text
@@ -26,7 +26,7 @@ def component(name="unet", **key):
 def finish(stage, name="unet", text="engine"):
     with stage.component(name) as folder:
         (folder / "engine").write_text(text)
-        files = staging.describe_files(folder)
+        files = staging.record_files(folder)
         made = Component(name=name, key={"weights": "1"}, files=files)
         write_text(folder / RECORD, made.model_dump_json())
     return made
@@ -137,7 +137,7 @@ def test_changed_files_are_named(tmp_path):
 
 def test_differences_name_the_fields():
     built, asked = {"a": "1", "b": "2", "c": "3"}, {"a": "1", "b": "x", "d": "4"}
-    assert differences(built, asked) == ("b: 2 -> x", "c: 3 -> (none)", "d: (none) -> 4")
+    assert key_differences(built, asked) == ("b: 2 -> x", "c: 3 -> (none)", "d: (none) -> 4")
 
 
 def test_adopted_components_keep_their_files(tmp_path):
@@ -146,7 +146,7 @@ def test_adopted_components_keep_their_files(tmp_path):
     (old / "engine").write_text("engine")
     made = component().model_copy(update={"files": {"engine": FileRecord(bytes=6, sha256="")}})
     stage = Staging(tmp_path / "bundle")
-    stage.adopt(made, old)
+    stage.copy_component(made, old)
     assert (stage.path / "unet" / "engine").read_text() == "engine"
     assert stage.finished() == {"unet": made}
 

@@ -12,6 +12,7 @@ from sdtrt.config import LoraEntry
 from sdtrt.errors import ConfigError, ModelError
 from sdtrt.pipelines import eager_pipeline
 from sdtrt.shapes.sample_inputs import sample_inputs
+from sdtrt.system.files import sha256
 from sdtrt.verification import verify
 
 SIZES = {"B": 1, "H": 64, "W": 64, "T": 77}
@@ -192,7 +193,7 @@ def recipe(models, **settings):
 def test_the_key_of_what_a_lora_changes_has_its_digest_and_scale(models, files, tmp_path):
     plan = forecast(recipe(models, lora=[f"{files['unet']}:0.5"]), tmp_path / "out")
     keys = {step.spec.name: step.key.get("lora") for step in plan.steps}
-    digest = build.store.sha256(files["unet"])[:16]
+    digest = sha256(files["unet"])[:16]
     assert keys == {"text_encoder": None, "unet": f"{digest} x 0.5", "vae_decoder": None, "vae_encoder": None}
 
 

@@ -79,7 +79,7 @@ def run(
         from sdtrt.pipelines.engine_loading import engines_of
         from sdtrt.pipelines.load import load
 
-        opened = hub.opened(bundle)
+        opened = hub.open_or_pull(bundle)
         hush()
         pipe = load(
             opened,

@@ -23,7 +23,7 @@ def run(
         from sdtrt.bundle.hub import pull
 
         made = pull(repo, bundle)
-    manifest, came = made.manifest, provenance.of(made)
+    manifest, came = made.manifest, provenance.read_origin(made)
     total = sum(f.bytes for c in manifest.components.values() for f in c.files.values())
     out.print(f"{manifest.model} for {manifest.backend}, {manifest.precision}: {size(total)}", soft_wrap=True)
     out.print(f"from {repo.partition('@')[0]} at {came.commit[:12] if came else 'unknown'}", soft_wrap=True)
