@@ -27,7 +27,7 @@ def _inside(name: str) -> str:
     return name
 
 
-# A path below a bundle's or a component's folder: manifests come from other people too.
+# A path below a bundle's or a component's folder; other people's manifests may name any path.
 Inside = Annotated[str, AfterValidator(_inside)]
 
 
@@ -50,10 +50,10 @@ class Change(Record):
 
 
 class Quantization(Record):
-    """How a component's layers were quantized: largest input magnitude by layer, and a digest of all that was found.
+    """How a component's layers were quantized: largest input magnitude by layer, and a digest of the calibration.
 
-    `errors` are relative errors of the component's output when that layer alone is rounded, where they were measured,
-    `kept` the layers left out for theirs.
+    `errors` are relative errors of the component's output when that layer alone is quantized, where they were measured,
+    and `kept` are the layers that stay fp16 because of theirs.
     """
 
     scheme: str
@@ -66,10 +66,10 @@ class Quantization(Record):
 
 
 class ProfileMemory(Record):
-    """Memory that one profile needs; None is not known.
+    """Memory that one profile needs; None is unknown.
 
-    Activations at its best and its largest size are those of the graph; `context_bytes` is the block that the engine
-    says it will take for them.
+    Activations at the best and the largest size are estimates from the graph; `context_bytes` is the block that the
+    engine reports that it takes for them.
     """
 
     profile: str
@@ -79,14 +79,14 @@ class ProfileMemory(Record):
 
 
 class Memory(Record):
-    """Memory of a component by profile, and the most that the building process had resident meanwhile."""
+    """Memory of a component by profile, and the peak resident memory of the building process."""
 
     profiles: tuple[ProfileMemory, ...] = ()
     build_peak_bytes: int | None = None
 
 
 class Component(Record):
-    """Everything known about one built engine. `key` holds, field by field, what it depends on.
+    """The record of one built engine. `key` holds, field by field, what the engine depends on.
 
     `parity` is the worst relative error against eager PyTorch by size, `notes` say which sizes were left out and why.
     """
@@ -117,7 +117,7 @@ class Manifest(Record):
     environment: dict[str, Any] = {}
     created: str = ""
     components: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")], Component] = {}
-    # What lies outside the components' folders.
+    # Files outside the components' folders.
     files: dict[Inside, FileRecord] = {}
     image: dict[str, float] = {}
 
@@ -138,9 +138,9 @@ class Manifest(Record):
             raise config_error(exc, list(BuildConfig.model_fields), "the bundle's recipe") from exc
 
 
-def key_differences(built: Mapping[str, str], asked: Mapping[str, str]) -> tuple[str, ...]:
-    """Fields in which two keys differ, as "precision: fp32 -> fp16"."""
-    fields = list(dict.fromkeys([*built, *asked]))
+def key_differences(built: Mapping[str, str], wanted: Mapping[str, str]) -> tuple[str, ...]:
+    """Fields in which two keys of an engine differ, as "precision: fp32 -> fp16"."""
+    fields = dict.fromkeys([*built, *wanted])
     return tuple(
-        f"{f}: {built.get(f, '(none)')} -> {asked.get(f, '(none)')}" for f in fields if built.get(f) != asked.get(f)
+        f"{f}: {built.get(f, '(none)')} -> {wanted.get(f, '(none)')}" for f in fields if built.get(f) != wanted.get(f)
     )

@@ -1,7 +1,7 @@
-"""Where a bundle came from, when it was not built here: a small file that `sdtrt pull` writes beside the manifest.
+"""Origin of a bundle that was not built here: a small file that `sdtrt pull` writes beside the manifest.
 
-Engines of some backends are native code, which does what its author wants. Such a bundle is loaded only when the user
-says that its origin is trusted.
+Engines of some backends are native code, which can do anything on the machine. Such a bundle is loaded only when the
+user trusts its origin.
 """
 
 from __future__ import annotations

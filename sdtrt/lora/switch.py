@@ -26,23 +26,12 @@ if TYPE_CHECKING:
     from sdtrt.lora.adapters import AdapterModules
     from sdtrt.lora.refit import RefitComponent
 
-# Methods of a pipeline that `LoraSwitch` replaces.
-METHODS = (
-    "load_lora_weights",
-    "unload_lora_weights",
-    "set_adapters",
-    "delete_adapters",
-    "enable_lora",
-    "disable_lora",
-    "fuse_lora",
-    "unfuse_lora",
-    "get_active_adapters",
-    "get_list_adapters",
-)
-
 
 class LoraSwitch:
-    """The LoRA methods of one pipeline.
+    """The LoRA methods of one pipeline; its public methods but `together` replace those of the pipeline.
+
+    `engines` and `eager` are the components that LoRAs change; adapters are put directly onto those without an engine.
+    `folder` holds the configs of the model. Raises Unsupported when an engine cannot take other weights.
 
     No other thread may run the pipeline during one of these methods. After an error in a change, all engines have the
     weights of the build and no adapter is active; `set_adapters` activates the loaded ones again. `last` is the time of
@@ -50,17 +39,6 @@ class LoraSwitch:
     """
 
     def __init__(self, engines: Mapping[str, Engine], eager: Mapping[str, nn.Module], folder: Path, xl: bool) -> None:
-        """Take the components that LoRAs change.
-
-        Args:
-            engines: engines by component.
-            eager: components without an engine; adapters are put onto these modules directly.
-            folder: the configs of the model, in diffusers' layout.
-            xl: whether the pipeline is SDXL's.
-
-        Raises:
-            Unsupported: an engine cannot take other weights.
-        """
         for engine in engines.values():
             engine.weights()
         self._engines, self._eager = dict(engines), dict(eager)
@@ -82,17 +60,9 @@ class LoraSwitch:
         weight_name: str | None = None,
         **hub: Any,
     ) -> None:
-        """Load a LoRA and make it the active adapter.
+        """Load a LoRA and make it the active adapter: a file, a folder, a hub id, or tensors by name.
 
-        Args:
-            source: a file, a folder, a hub id, or tensors by name.
-            adapter_name: a name that is not in use; by default "default_0" and so on.
-            weight_name: the file in the folder or repository.
-            hub: arguments of `hf_hub_download`.
-
-        Raises:
-            ModelError: it is no LoRA, or one for another kind of model.
-            ConfigError: there is an adapter of this name.
+        Raises ModelError when it is no LoRA, or one for another kind of model, ConfigError for a name that is in use.
         """
         added: list[str] = []
         with self._changing("load_lora_weights", lambda: added and self._adapters.loader.delete_adapters(added)):
@@ -244,3 +214,6 @@ class LoraSwitch:
                 expected=", ".join(existing),
             )
         return names
+
+
+METHODS = tuple(name for name in vars(LoraSwitch) if name[0] != "_" and name != "together")

@@ -60,7 +60,7 @@ class EngineControlNet(EngineModule):
         Raises:
             Unsupported: an argument is set that the engine has no input for.
         """
-        self._refuse_set(unsupported, {"cross_attention_kwargs": "attention is compiled"})
+        self._refuse_set(unsupported)
         (engine,) = self.engines.values()
         added = added_cond_kwargs or {}
         steps = torch.as_tensor(timestep, dtype=torch.float32, device=sample.device)

@@ -32,7 +32,7 @@ from sdtrt.pipelines.nonfinite import NonFiniteDetector
 from sdtrt.shapes.spec import ComponentSpec
 
 NORM = "final_layer_norm.safetensors"
-# Attributes of the replaced modules that engines do not have.
+# Attributes and arguments of the replaced modules that engines do not have.
 _REFUSED = {
     "attn_processors": "attention is compiled",
     "down_blocks": "layers are compiled",
@@ -43,6 +43,12 @@ _REFUSED = {
     "load_lora_adapter": "weights are inside the engine; use load_lora_weights() of the pipeline of sdtrt.load()",
     "set_attention_slice": "attention is compiled; it is not needed for memory",
     "set_attn_processor": "attention is compiled",
+}
+_REFUSED_ARGUMENTS = {
+    "cross_attention_kwargs": "attention is compiled; give LoRA scales to set_adapters()",
+    "image_embeds": _REFUSED["encoder_hid_proj"],
+    "down_block_additional_residuals": "build the U-Net with --controlnet",
+    "mid_block_additional_residual": "build the U-Net with --controlnet",
 }
 
 
@@ -91,11 +97,11 @@ class EngineModule(nn.Module):
     def _refuse(self, what: str, reason: str) -> Unsupported:
         return Unsupported(f"{type(self).__name__} cannot do {what}: {reason}")
 
-    def _refuse_set(self, arguments: Mapping[str, Any], reasons: Mapping[str, str] | None = None) -> None:
+    def _refuse_set(self, arguments: Mapping[str, Any]) -> None:
         """Raise Unsupported when one of these arguments, which the engine has no input for, is set."""
         for name, value in arguments.items():
             if value is not None and not (isinstance(value, Mapping) and not value):
-                raise self._refuse(name, (reasons or {}).get(name, "the exported graph has no such input"))
+                raise self._refuse(name, _REFUSED_ARGUMENTS.get(name, "the exported graph has no such input"))
 
 
 class EngineTextEncoder(EngineModule):
@@ -177,24 +183,16 @@ class EngineUNet(EngineModule):
             Unsupported: an argument is set that the engine has no input for.
         """
         (engine,) = self.engines.values()
-        inputs_of_graph = {t.name for t in engine.spec.inputs}
+        known = {t.name for t in engine.spec.inputs}
         added = dict(added_cond_kwargs or {})
         residuals = self._residuals(down_block_additional_residuals, mid_block_additional_residual)
-        self._refuse_set(
-            {
-                **{n: v for n, v in added.items() if n not in inputs_of_graph},
-                **unsupported,
-                "down_block_additional_residuals": None if residuals else down_block_additional_residuals,
-                "mid_block_additional_residual": None if residuals else mid_block_additional_residual,
-                "timestep_cond": None if "timestep_cond" in inputs_of_graph else timestep_cond,
-            },
-            {
-                "cross_attention_kwargs": "attention is compiled; give LoRA scales to set_adapters()",
-                "image_embeds": _REFUSED["encoder_hid_proj"],
-                "down_block_additional_residuals": "build the U-Net with --controlnet",
-                "mid_block_additional_residual": "build the U-Net with --controlnet",
-            },
-        )
+        unsupported |= {n: v for n, v in added.items() if n not in known}
+        if "timestep_cond" not in known:
+            unsupported["timestep_cond"] = timestep_cond
+        if not residuals:
+            unsupported["down_block_additional_residuals"] = down_block_additional_residuals
+            unsupported["mid_block_additional_residual"] = mid_block_additional_residual
+        self._refuse_set(unsupported)
         steps = torch.as_tensor(timestep, dtype=torch.float32, device=sample.device).reshape(-1)
         inputs = {
             "sample": sample,
