@@ -183,11 +183,11 @@ class EngineUNet(EngineModule):
             Unsupported: an argument is set that the engine has no input for.
         """
         (engine,) = self.engines.values()
-        known = {t.name for t in engine.spec.inputs}
+        graph_inputs = {t.name for t in engine.spec.inputs}
         added = dict(added_cond_kwargs or {})
         residuals = self._residuals(down_block_additional_residuals, mid_block_additional_residual)
-        unsupported |= {n: v for n, v in added.items() if n not in known}
-        if "timestep_cond" not in known:
+        unsupported |= {n: v for n, v in added.items() if n not in graph_inputs}
+        if "timestep_cond" not in graph_inputs:
             unsupported["timestep_cond"] = timestep_cond
         if not residuals:
             unsupported["down_block_additional_residuals"] = down_block_additional_residuals

@@ -109,27 +109,25 @@ def estimate_activation_bytes(memory: Memory | None, sizes: Mapping[str, int]) -
 
     They grow with the images. The activations of one image are constant, or grow with its pixels, or, in attention that
     is not fused, with the square of the pixels. So bytes, and bytes per pixel, are convex functions of the pixels: such
-    a function lies above the line through two known points outside of them, and below it between them. From one known
-    point the estimate is in proportion.
+    a function lies above the line through two recorded points outside of them, and below it between them. From one
+    recorded point the estimate is in proportion.
     """
     rates = dict(sorted(_bytes_per_pixel(memory, sizes.get("T"))))
-    pixels, known = sizes["H"] * sizes["W"], list(rates)
-    if not known:
+    pixels, recorded = sizes["H"] * sizes["W"], list(rates)
+    if not recorded:
         return None
-    if pixels in rates or len(known) == 1:
-        return _positive("about", rates.get(pixels, rates[known[0]]) * pixels * sizes["B"])
-    low = max(min(bisect_left(known, pixels) - 1, len(known) - 2), 0)
-    first, second = known[low : low + 2]  # the two nearest
-    share = (pixels - first) / (second - first)  # of the way from the first to the second
-    by_rate = (rates[first] + share * (rates[second] - rates[first])) * pixels
-    by_bytes = rates[first] * first + share * (rates[second] * second - rates[first] * first)
-    if known[0] < pixels < known[-1]:
-        return _positive("at most", min(by_rate, by_bytes) * sizes["B"])
-    return _positive("at least", max(by_rate, by_bytes) * sizes["B"])
-
-
-def _positive(bound: Bound, count: float) -> tuple[Bound, float] | None:
-    return (bound, count) if count > 0 else None
+    bound: Bound = "about"
+    if pixels in rates or len(recorded) == 1:
+        image_bytes = rates.get(pixels, rates[recorded[0]]) * pixels
+    else:
+        low = max(min(bisect_left(recorded, pixels) - 1, len(recorded) - 2), 0)
+        first, second = recorded[low : low + 2]  # the two nearest
+        share = (pixels - first) / (second - first)  # of the way from the first to the second
+        by_rate = (rates[first] + share * (rates[second] - rates[first])) * pixels
+        by_bytes = rates[first] * first + share * (rates[second] * second - rates[first] * first)
+        between = recorded[0] < pixels < recorded[-1]
+        bound, image_bytes = ("at most", min(by_rate, by_bytes)) if between else ("at least", max(by_rate, by_bytes))
+    return (bound, image_bytes * sizes["B"]) if image_bytes > 0 else None
 
 
 def _bytes_per_pixel(memory: Memory | None, tokens: int | None) -> Iterator[tuple[int, float]]:
