@@ -19,7 +19,7 @@ from sdtrt.bench.pipelines import Call, CallSettings, CallShape
 from sdtrt.bench.record import Bench, BenchError, Case, ColdStart, Latency, PipelineTimes, Ratio
 from sdtrt.bundle.bundle import Bundle
 from sdtrt.errors import ConfigError
-from sdtrt.pipelines import load
+from sdtrt.pipelines.timed_call import timed
 from sdtrt.plan.image_timing import ImageRun
 from sdtrt.system import env
 from sdtrt.system.nvml import Clocks
@@ -67,7 +67,7 @@ def bench(
     """
     if min(steps, runs, callers, *batches) < 1 or starts < 0:
         raise ConfigError("steps, runs, callers and batches are 1 or more", slug="bench-count")
-    bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
+    bundle = Bundle.open(bundle)
     best = bundle.manifest.shape_profiles[0].sizes("opt")
     shapes = tuple(
         CallShape(height=height, width=width, batch=batch, callers=callers)
@@ -184,5 +184,5 @@ def _alternate(
 def _engine_times(pipe: object, call: Call, steps: int, shape: CallShape) -> ImageRun:
     """Times of each engine in one call; measured apart, since timing makes each GPU engine wait for its end."""
     size = {"steps": steps, "images": shape.batch, "height": shape.height, "width": shape.width}
-    timed = [load.timed(pipe, lambda: call(0), **size)[1] for _ in range(TIMED_CALLS)]
+    timed = [timed(pipe, lambda: call(0), **size)[1] for _ in range(TIMED_CALLS)]
     return sorted(timed, key=lambda run: run.wall_ms)[TIMED_CALLS // 2]

@@ -11,11 +11,10 @@ import torch
 
 from sdtrt import config, lora, models
 from sdtrt.bundle.bundle import Bundle
-from sdtrt.config import LoraEntry
 from sdtrt.errors import ModelError
-from sdtrt.models import checkpoint
 from sdtrt.pipelines import eager_pipeline
-from sdtrt.pipelines.load import engines_of, load
+from sdtrt.pipelines.engine_loading import engines_of
+from sdtrt.pipelines.load import load
 from sdtrt.system.json_records import Record
 
 Call = Callable[[int], Any]
@@ -69,9 +68,8 @@ def open_eager(bundle: Bundle, model: str | None, device: str) -> Any:
     float16 on a GPU unless the bundle is float32; float32 on a CPU, which has no fast float16.
     """
     manifest = bundle.manifest
-    config = manifest.config
     try:
-        folder = checkpoint.resolve(model or manifest.model, config.get("revision"), config.get("variant"))
+        folder = bundle.checkpoint(model)
     except ModelError as exc:
         raise ModelError(
             f"eager diffusers needs the checkpoint: {exc.message}",
@@ -81,7 +79,7 @@ def open_eager(bundle: Bundle, model: str | None, device: str) -> Any:
             hint="name the checkpoint with --model, or measure only the engines with --no-eager",
         ) from exc
     specs = models.load(manifest.family).components(folder, "fp32")
-    loras = lora.baked([LoraEntry.model_validate(e) for e in config.get("lora", ())], specs, folder)
+    loras = lora.baked(manifest.build_config.lora, specs, folder)
     pipe = eager_pipeline.eager(folder, loras)
     half = device.startswith("cuda") and manifest.precision != "fp32"
     return pipe.to(device, torch.float16 if half else torch.float32)

@@ -89,7 +89,7 @@ def run(plan: BuildPlan, out: Path, progress: Progress = lambda label, done: Non
         present = Bundle.open(out)
         options = plan.options.model_dump(mode="json")
         if (present.manifest.options, present.manifest.shape_profiles) == (options, plan.profiles):
-            staging.tidy(out)
+            staging.delete_leftovers(out)
             progress("up to date", 1.0)
             return present
     progress = progress_shares.forward_only(progress)
@@ -133,7 +133,7 @@ def _component(
     if step.present is not None:
         report(step.reasons[0], 0.0)
         if step.action == "reuse":
-            stage.adopt(step.present, out.resolve() / step.spec.name)
+            stage.copy_component(step.present, out.resolve() / step.spec.name)
         return step.present
     with stage.component(step.spec.name) as folder:
         component = ComponentBuild(plan, step, folder, report, images).run()

@@ -153,7 +153,7 @@ class ComponentBuild:
         return Component(
             name=self.spec.name,
             key=self.step.key,
-            files=staging.describe_files(self.folder),
+            files=staging.record_files(self.folder),
             passes=self.changes,
             parity=verified.report.figures,
             notes=verified.report.notes,

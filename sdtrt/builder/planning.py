@@ -30,7 +30,7 @@ def plan_build(config: BuildConfig, out: Path, force: bool = False) -> BuildPlan
     if quantization := method.method_of(config, backend):
         quantization.check(config, backend, backend.gpu(options))
     plan = resolve_recipe(config, backend, options)
-    bundle, finished = staging.present(out), Staging(out.resolve()).finished()
+    bundle, finished = staging.open_existing(out), Staging(out.resolve()).finished()
     steps = []
     for name, key in component_keys(plan, bundle.manifest.components if bundle else ()).items():
         spec = plan.specs[name]

@@ -30,7 +30,7 @@ def why(
     `config` and `settings` are those of `build`; what is left out is taken from the bundle's own recipe, or all of it
     from `config` where that is given. Raises BundleError, and ConfigError for a recipe that is wrong.
     """
-    bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
+    bundle = Bundle.open(bundle)
     recipe = config if isinstance(config, BuildConfig) else _recipe(bundle, config, settings)
     recipe, unknown = _with_local_model(recipe, bundle)
     recipe, controlnets = _with_local_controlnets(recipe, bundle)

@@ -1,7 +1,7 @@
 """push(), pull(): bundles on the Hugging Face hub, whole or not at all.
 
-A pull takes the files that the manifest names, compares each with its sha256, and only then puts the bundle in its
-place. What was pulled bears a note of its origin, see `sdtrt.bundle.provenance`.
+A pull downloads the files that the manifest names, compares each with its sha256, and only then puts the bundle in
+place. A pulled bundle holds a record of its origin, see `sdtrt.bundle.provenance`.
 """
 
 from __future__ import annotations
@@ -30,13 +30,20 @@ if TYPE_CHECKING:
 def push(
     bundle: str | os.PathLike[str] | Bundle, repo: str, *, private: bool = False, revision: str | None = None
 ) -> str:
-    """Upload a bundle to `repo`, "owner/name", and return the address of the commit.
+    """Upload a bundle and return the address of the commit.
 
-    The repository and the branch `revision` are made where there are none, `private` if asked for. Files of an earlier
-    bundle that this one does not have are deleted there, and other files left alone. Raises BundleError for a damaged
-    bundle, or when the hub refuses.
+    Files of an earlier bundle that this one does not have are deleted in the repository; other files stay.
+
+    Args:
+        bundle: a folder, or an open bundle.
+        repo: "owner/name"; the repository is created when there is none.
+        private: whether a repository that is created is private.
+        revision: a branch, which is created when there is none; by default the main one.
+
+    Raises:
+        BundleError: the bundle is damaged, or the hub refuses.
     """
-    bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
+    bundle = Bundle.open(bundle)
     bundle.check_everything()
     manifest = bundle.manifest
     with _hub(repo) as api:
@@ -57,61 +64,59 @@ def push(
 def pull(repo: str, out: str | os.PathLike[str]) -> Bundle:
     """Download the bundle in `repo`, "owner/name" or "owner/name@revision", to `out` and return it.
 
-    An interrupted pull goes on where it was. Raises BundleError when the repository cannot be had, holds no bundle or a
-    damaged one, and when something else lies at `out`; a bundle that was there stays until the new one is whole.
+    An interrupted pull is resumed. A bundle at `out` stays until the new one is complete. Raises BundleError when the
+    repository cannot be read, holds no bundle or a damaged one, and when `out` is something else than a bundle.
     """
     name, _, revision = repo.partition("@")
     target = Path(out).resolve()
-    staging.present(target)
+    staging.open_existing(target)
     with staging.staging(target), _hub(repo) as api:
         commit = str(api.repo_info(name, revision=revision or None).sha)
         work = target.with_name(f".{target.name}.pulling")
         api.hf_hub_download(name, MANIFEST, revision=commit, local_dir=work)
         bundle = Bundle.open(work)
         api.snapshot_download(name, revision=commit, local_dir=work, allow_patterns=_patterns(bundle))
-        _check(bundle, repo)
+        _check_download(bundle, repo)
         now = datetime.now(timezone.utc).isoformat(timespec="seconds")
         files.write_text(work / provenance.FILE, Origin(repo=name, commit=commit, pulled=now).model_dump_json() + "\n")
         files.replace_folder(work, target)
     return Bundle.open(target)
 
 
-def opened(bundle: str | os.PathLike[str] | Bundle) -> Bundle:
-    """The bundle in a folder; one that is named "owner/name" or "owner/name@revision" is pulled into the user's cache.
+def open_or_pull(bundle: str | os.PathLike[str] | Bundle) -> Bundle:
+    """Open the bundle in a folder; "owner/name" or "owner/name@revision" is pulled into the user's cache.
 
-    Without a network, what was pulled last is taken. Raises BundleError.
+    Without a network, the bundle that was pulled last is opened. Raises BundleError.
     """
-    text = bundle if isinstance(bundle, Bundle) else os.fspath(bundle)
-    if isinstance(text, Bundle):
-        return text
+    text = "" if isinstance(bundle, Bundle) else os.fspath(bundle)
     name, _, revision = text.partition("@")
     if not is_repo_id(name) or Path(text).exists() or Path(text).parent.exists():
-        return Bundle.open(text)
-    kept = env.cache_folder() / "bundles" / name.replace("/", "--")
+        return Bundle.open(bundle)
+    cache = env.cache_folder() / "bundles" / name.replace("/", "--")
     try:
         with _hub(text) as api:
             commit = str(api.repo_info(name, revision=revision or None).sha)
     except BundleError:
-        found = sorted(kept.glob(f"{revision or '*'}/{MANIFEST}"), key=lambda path: path.stat().st_mtime)
-        if not found:
+        pulled = sorted(cache.glob(f"{revision or '*'}/{MANIFEST}"), key=lambda path: path.stat().st_mtime)
+        if not pulled:
             raise
-        return Bundle.open(found[-1].parent)
-    if (kept / commit / MANIFEST).is_file():
-        return Bundle.open(kept / commit)
-    return pull(f"{name}@{commit}", kept / commit)
+        return Bundle.open(pulled[-1].parent)
+    if (cache / commit / MANIFEST).is_file():
+        return Bundle.open(cache / commit)
+    return pull(f"{name}@{commit}", cache / commit)
 
 
 def _patterns(bundle: Bundle) -> list[str]:
-    """The files of a bundle, as patterns that match them and nothing else."""
+    """Patterns that match the files of a bundle and nothing else."""
     manifest = bundle.manifest
-    names = [f"{c}/{file}" for c, component in manifest.components.items() for file in component.files]
-    beside = [glob.escape(name) for name in (MANIFEST, *manifest.files, *names)]
-    return beside if manifest.files else [*beside, f"{PIPELINE}/*"]  # an old manifest names no files there
+    engines = [f"{c}/{file}" for c, component in manifest.components.items() for file in component.files]
+    patterns = [glob.escape(name) for name in (MANIFEST, *manifest.files, *engines)]
+    return patterns if manifest.files else [*patterns, f"{PIPELINE}/*"]  # an old manifest names no files there
 
 
-def _check(bundle: Bundle, repo: str) -> None:
-    """Keep what the manifest names and compare it; a damaged download is not kept for the next try."""
-    shutil.rmtree(bundle.path / ".cache", ignore_errors=True)  # of the download
+def _check_download(bundle: Bundle, repo: str) -> None:
+    """Compare all files with the manifest; a damaged download is deleted, so that the next pull starts again."""
+    shutil.rmtree(bundle.path / ".cache", ignore_errors=True)  # the records of the download
     try:
         bundle.check_everything()
     except BundleError as exc:
@@ -127,11 +132,11 @@ def _check(bundle: Bundle, repo: str) -> None:
 
 @contextmanager
 def _hub(repo: str) -> Iterator[HfApi]:
-    """The hub, at HF_ENDPOINT or its own address; what goes wrong there becomes a BundleError."""
+    """The hub's client, at HF_ENDPOINT or the default address; its errors become BundleError."""
     from huggingface_hub import HfApi
     from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError
 
-    # What a connection that fails raises is of the HTTP library, which changes with versions of the hub's client.
+    # The error of a failed connection is the HTTP library's, which differs between versions of the hub's client.
     connection: Any = HfHubHTTPError.__bases__[0]
     try:
         yield HfApi(os.environ.get("HF_ENDPOINT"), library_name="sdtrt", library_version=env.version("sdtrt"))

@@ -5,21 +5,17 @@ from __future__ import annotations
 from pathlib import PurePosixPath
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, ValidationError
 
+from sdtrt.config import BuildConfig
 from sdtrt.shapes.spec import ShapeProfile
-from sdtrt.system.json_records import Record
+from sdtrt.system.json_records import Record, config_error
 
 # 1: first version. 2: words in American spelling (quantization), passes under other names.
 FORMAT_VERSION = 2
 
-
 MANIFEST = "manifest.json"
-
-
 RECORD = "component.json"
-
-
 PIPELINE = "pipeline"
 
 
@@ -30,7 +26,7 @@ def _inside(name: str) -> str:
     return name
 
 
-# A path below a bundle's or a component's folder: manifests come from other people too.
+# A path below a bundle's or a component's folder; other people's manifests may name any path.
 Inside = Annotated[str, AfterValidator(_inside)]
 
 
@@ -53,10 +49,10 @@ class Change(Record):
 
 
 class Quantization(Record):
-    """How a component's layers were quantized: largest input magnitude by layer, and a digest of all that was found.
+    """How a component's layers were quantized: largest input magnitude by layer, and a digest of the calibration.
 
-    `errors` are relative errors of the component's output when that layer alone is rounded, where they were measured,
-    `kept` the layers left out for theirs.
+    `errors` are relative errors of the component's output when that layer alone is quantized, where they were measured,
+    and `kept` are the layers that stay fp16 because of theirs.
     """
 
     scheme: str
@@ -69,10 +65,10 @@ class Quantization(Record):
 
 
 class ProfileMemory(Record):
-    """Memory that one profile needs; None is not known.
+    """Memory that one profile needs; None is unknown.
 
-    Activations at its best and its largest size are those of the graph; `context_bytes` is the block that the engine
-    says it will take for them.
+    Activations at the best and the largest size are estimates from the graph; `context_bytes` is the block that the
+    engine reports that it takes for them.
     """
 
     profile: str
@@ -82,14 +78,14 @@ class ProfileMemory(Record):
 
 
 class Memory(Record):
-    """Memory of a component by profile, and the most that the building process had resident meanwhile."""
+    """Memory of a component by profile, and the peak resident memory of the building process."""
 
     profiles: tuple[ProfileMemory, ...] = ()
     build_peak_bytes: int | None = None
 
 
 class Component(Record):
-    """Everything known about one built engine. `key` holds, field by field, what it depends on.
+    """The record of one built engine. `key` holds, field by field, what the engine depends on.
 
     `parity` is the worst relative error against eager PyTorch by size, `notes` say which sizes were left out and why.
     """
@@ -120,7 +116,7 @@ class Manifest(Record):
     environment: dict[str, Any] = {}
     created: str = ""
     components: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")], Component] = {}
-    # What lies outside the components' folders.
+    # Files outside the components' folders.
     files: dict[Inside, FileRecord] = {}
     image: dict[str, float] = {}
 
@@ -128,3 +124,14 @@ class Manifest(Record):
     def shape_profiles(self) -> tuple[ShapeProfile, ...]:
         """The profiles, parsed."""
         return tuple(ShapeProfile.parse(p) for p in self.profiles)
+
+    @property
+    def build_config(self) -> BuildConfig:
+        """The recipe of the build, parsed; keys that this version does not know are left out.
+
+        It is not cached: `model_copy` would copy the value of another recipe. Raises ConfigError for a wrong value.
+        """
+        try:
+            return BuildConfig.model_validate({"model": self.model, **self.config}, extra="ignore")
+        except ValidationError as exc:
+            raise config_error(exc, list(BuildConfig.model_fields), "the bundle's recipe") from exc

@@ -1,7 +1,7 @@
-"""Where a bundle came from, when it was not built here: a small file that `sdtrt pull` writes beside the manifest.
+"""Origin of a bundle that was not built here: a small file that `sdtrt pull` writes beside the manifest.
 
-Engines of some backends are native code, which does what its author wants. Such a bundle is loaded only when the user
-says that its origin is trusted.
+Engines of some backends are native code, which can do anything on the machine. Such a bundle is loaded only when the
+user trusts its origin.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Origin(Record):
     pulled: str
 
 
-def of(bundle: Bundle) -> Origin | None:
+def read_origin(bundle: Bundle) -> Origin | None:
     """The origin of a bundle, None for one that was built here; BundleError when its file is damaged."""
     path = bundle.path / FILE
     return read(path, Origin, FORMAT_VERSION, BundleError, "pull the bundle again") if path.exists() else None

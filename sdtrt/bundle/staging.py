@@ -1,8 +1,8 @@
 """Writing a bundle: a staging folder beside it, in which finished components survive a kill.
 
-Files are written beside their final name and renamed. A build works in `.<name>.building` next to the bundle: each
-component is renamed in there when it is finished, so a kill loses at most the one in work and the next build resumes.
-The finished folder and the bundle that was there swap names, so that at every moment one of the two can be opened.
+A build works in `.<name>.building` next to the bundle. A component is renamed into it when it is finished, so a kill
+loses at most the component in work, and the next build resumes. The finished folder and the bundle that was there swap
+names, so that one of the two can be opened at every moment.
 """
 
 from __future__ import annotations
@@ -29,31 +29,29 @@ class Staging:
         self.path = target.with_name(f".{target.name}.building")
 
     def finished(self) -> dict[str, Component]:
-        """Components that an earlier, interrupted build left complete."""
-        found = {}
+        """Components that an interrupted build left complete, by name."""
+        components = {}
         for file in self.path.glob(f"[!.]*/{RECORD}"):
             try:
                 component = Component.model_validate_json(file.read_text(encoding="utf-8"))
-                whole = all((file.parent / n).stat().st_size == f.bytes for n, f in component.files.items())
+                complete = all((file.parent / n).stat().st_size == f.bytes for n, f in component.files.items())
             except (OSError, ValidationError):
-                continue  # torn by the kill: it is built again
-            if whole:
-                found[component.name] = component
-        return found
+                continue  # incomplete: it is built again
+            if complete:
+                components[component.name] = component
+        return components
 
-    def keep(self, names: Collection[str]) -> None:
+    def delete_except(self, names: Collection[str]) -> None:
         """Delete everything but the finished components of these names."""
         for path in self.path.iterdir() if self.path.is_dir() else ():
-            if path.name in names:
-                continue
-            if path.is_dir():
+            if path.is_dir() and path.name not in names:
                 shutil.rmtree(path)
-            else:
+            elif path.name not in names:
                 path.unlink()
 
     @contextmanager
     def component(self, name: str) -> Iterator[Path]:
-        """A temporary folder that becomes the component's folder when `finish` was called in it."""
+        """A temporary folder that becomes the component's folder at the end, unless an error is raised."""
         work = self.path / f".{name}.tmp"
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir(parents=True)
@@ -63,19 +61,19 @@ class Staging:
         finally:
             shutil.rmtree(work, ignore_errors=True)
 
-    def adopt(self, component: Component, source: Path) -> None:
-        """Take a finished component from the present bundle, by hard links where the disk allows."""
+    def copy_component(self, component: Component, source: Path) -> None:
+        """Copy a component of the existing bundle in `source`, by hard links where the file system allows."""
         with self.component(component.name) as folder:
             shutil.copytree(source, folder, dirs_exist_ok=True, copy_function=link)
             write_text(folder / RECORD, component.model_dump_json(indent=1))
 
     def commit(self, manifest: Manifest) -> Bundle:
-        """Write the manifest and put the whole folder in the bundle's place; BundleError when a file is not there."""
+        """Write the manifest and put the folder in the bundle's place; BundleError when a file is missing."""
         for name in self.finished().keys() - manifest.components.keys():
-            shutil.rmtree(self.path / name)  # of another model that was to be built here
+            shutil.rmtree(self.path / name)  # of a build with other components
         for name in manifest.components:
             Bundle(self.path, manifest).check_sizes(name)
-        manifest = manifest.model_copy(update={"files": describe_files(self.path, {MANIFEST, *manifest.components})})
+        manifest = manifest.model_copy(update={"files": record_files(self.path, {MANIFEST, *manifest.components})})
         write_text(self.path / MANIFEST, manifest.model_dump_json(indent=1) + "\n")
         replace_folder(self.path, self.target)
         return Bundle(self.target, manifest)
@@ -83,7 +81,7 @@ class Staging:
 
 @contextmanager
 def staging(target: Path) -> Iterator[Staging]:
-    """Lock `target` against other builds and yield its staging folder; BundleError when another build holds it."""
+    """Lock `target` against other builds and yield its staging folder; BundleError when another build has the lock."""
     target = target.resolve()
     target.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(target.with_name(f".{target.name}.lock"), blocking=False)
@@ -101,14 +99,14 @@ def staging(target: Path) -> Iterator[Staging]:
         if old.exists() and not target.exists():
             old.rename(target)  # a kill between two renames of replace_folder
         shutil.rmtree(old, ignore_errors=True)
-        stage.keep(stage.finished())
+        stage.delete_except(stage.finished())
         yield stage
     finally:
         lock.release()
 
 
-def present(out: Path) -> Bundle | None:
-    """The bundle at `out`, or None; one that is damaged is built anew, but a foreign folder is never replaced."""
+def open_existing(out: Path) -> Bundle | None:
+    """The bundle at `out`, None when there is none or a damaged one; BundleError for anything else that exists."""
     try:
         return Bundle.open(out)
     except BundleError as exc:
@@ -123,20 +121,20 @@ def present(out: Path) -> Bundle | None:
         return None
 
 
-def tidy(target: Path) -> None:
-    """Delete what a killed build left beside a bundle that is up to date, unless a build is at work there."""
+def delete_leftovers(target: Path) -> None:
+    """Delete what a killed build left beside a bundle that is up to date, unless a build is running there."""
     stage = Staging(target.resolve())
     if stage.path.exists() or former(stage.target).exists():
         with suppress(BundleError), staging(target):
             shutil.rmtree(stage.path, ignore_errors=True)
 
 
-def describe_files(folder: Path, without: Collection[str] = (RECORD,)) -> dict[str, FileRecord]:
-    """Size and digest of every file in a folder, but what in it is named in `without`: a component's record."""
+def record_files(folder: Path, exclude: Collection[str] = (RECORD,)) -> dict[str, FileRecord]:
+    """Size and sha256 of every file in a folder, without its top-level entries in `exclude`: a component's record."""
     return {
         str(path.relative_to(folder)): FileRecord(bytes=path.stat().st_size, sha256=sha256(path))
-        for part in sorted(folder.iterdir())
-        if part.name not in without
-        for path in (sorted(part.rglob("*")) if part.is_dir() else [part])
+        for entry in sorted(folder.iterdir())
+        if entry.name not in exclude
+        for path in (sorted(entry.rglob("*")) if entry.is_dir() else [entry])
         if path.is_file()
     }

@@ -20,7 +20,7 @@ def show_estimated_memory(plan: BuildPlan, bundle: Path) -> None:
     from sdtrt.builder import memory_estimate
     from sdtrt.bundle import staging
 
-    present = staging.present(bundle)
+    present = staging.open_existing(bundle)
     estimates = {s.spec.name: memory_estimate.expected(s.spec, plan.profiles, present) for s in plan.steps}
     if all(m.activation_opt_bytes is None and m.context_bytes is None for ms in estimates.values() for m in ms):
         out.print("memory beside the weights: unknown, there is no graph yet")

@@ -1,26 +1,21 @@
 """LoRA: fused into a checkpoint before it is exported, or switched in engines that take other weights.
 
-Files are parsed, scaled and fused by diffusers' and peft's own code, on the modules' structure with the weights mapped
-from the bundle; parameters are found in the engine by name.
+Diffusers' and peft's own code parses, scales and fuses the files, on modules whose weights are mapped from the bundle.
+The engine's parameters are found by name.
 """
 
 from __future__ import annotations
 
 from sdtrt.lora.bake import BakedLora, bake, baked
-from sdtrt.lora.files import LoraFile, quiet, read, resolve
+from sdtrt.lora.files import quiet, resolve
 from sdtrt.lora.switch import METHODS, LoraSwitch
-from sdtrt.lora.timing import PartTime, SwitchTime
 
 __all__ = [
     "METHODS",
     "BakedLora",
-    "LoraFile",
     "LoraSwitch",
-    "PartTime",
-    "SwitchTime",
     "bake",
     "baked",
     "quiet",
-    "read",
     "resolve",
 ]

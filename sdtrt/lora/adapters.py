@@ -25,9 +25,9 @@ _SHOWN = 5
 
 
 class AdapterModules:
-    """The parts of a pipeline that adapters go into, by name; `loader` is diffusers' loader on them.
+    """The components of a pipeline that LoRAs change, by name; `loader` is diffusers' LoRA loader on them.
 
-    Adapters of the parts `in_float32` are kept in float32, so that they are fused without loss.
+    Adapters of the components `in_float32` are kept in float32, so that they are fused without loss.
     """
 
     def __init__(self, modules: Mapping[str, nn.Module], xl: bool, in_float32: Sequence[str]) -> None:
@@ -41,7 +41,7 @@ class AdapterModules:
         return {name for names in self.loader.get_list_adapters().values() for name in names}
 
     def add(self, file: LoraFile, name: str | None = None) -> str:
-        """Put an adapter on and make it the active one; ModelError names the keys that fit nowhere."""
+        """Load an adapter and make it the active one; ModelError names the keys that fit nowhere."""
         taken = self.names()
         name = name or next(n for i in range(len(taken) + 1) if (n := f"default_{i}") not in taken)
         if name in taken:
@@ -67,8 +67,8 @@ class AdapterModules:
         return name
 
     def targets(self, file: LoraFile) -> dict[str, set[str]]:
-        """The modules that an adapter changes, by part; ModelError for one of another kind of model."""
-        found: dict[str, set[str]] = {part: set() for part in file.parts}
+        """The modules that an adapter changes, by component; ModelError for one of another kind of model."""
+        modules: dict[str, set[str]] = {part: set() for part in file.parts}
         wrong = [key for key in file.state if key.partition(".")[0] not in self.modules]
         for part in file.parts:
             if part in self.modules:
@@ -77,7 +77,7 @@ class AdapterModules:
                     if module is None:
                         wrong.append(f"{part}.{key}")
                     else:
-                        found[part].add(module)
+                        modules[part].add(module)
         if wrong:
             raise ModelError(
                 "the LoRA is for another kind of model",
@@ -87,18 +87,21 @@ class AdapterModules:
                 expected=f"layers of {', '.join(self.modules)}, of the sizes that they have here",
                 hint="use a LoRA that was trained on this model's family: SD 1.x, SD 2.x and SDXL differ",
             )
-        return found
+        return modules
 
     def _load(self, part: str, file: LoraFile, name: str) -> None:
-        metadata = dict(file.metadata) if file.metadata else None
-        given: dict[str, Any] = {"network_alphas": dict(file.alphas) if file.alphas else None, "adapter_name": name}
-        given |= {"metadata": metadata, "low_cpu_mem_usage": True}
-        module = self.modules[part]
+        arguments: dict[str, Any] = {
+            "network_alphas": dict(file.alphas) if file.alphas else None,
+            "metadata": dict(file.metadata) if file.metadata else None,
+            "adapter_name": name,
+            "low_cpu_mem_usage": True,
+        }
+        state, module = dict(file.state), self.modules[part]
         with quiet():
             if part == "unet":
-                self.loader.load_lora_into_unet(dict(file.state), unet=module, **given)
+                self.loader.load_lora_into_unet(state, unet=module, **arguments)
             else:
-                self.loader.load_lora_into_text_encoder(dict(file.state), text_encoder=module, prefix=part, **given)
+                self.loader.load_lora_into_text_encoder(state, text_encoder=module, prefix=part, **arguments)
         for _, layer in layers(module) if part in self._in_float32 else ():
             for kind in layer.adapter_layer_names:
                 getattr(layer, kind).float()
@@ -110,48 +113,55 @@ def layers(module: nn.Module) -> Iterator[tuple[str, Any]]:
 
 
 def active(module: nn.Module) -> set[str]:
-    """Adapters that act on a module now."""
+    """Names of the active adapters of a module."""
     return {n for _, layer in layers(module) if not layer.disable_adapters for n in layer.active_adapters}
 
 
-def acting(module: nn.Module, without: set[str]) -> frozenset[object]:
-    """What acts on a module now, and how strongly: equal when the weights that follow from it are."""
+def active_scales(module: nn.Module, exclude: set[str]) -> frozenset[object]:
+    """Layers, active adapters and their scales: equal sets give equal weights."""
     return frozenset(
         (path, name, layer.scaling[name])
         for path, layer in layers(module)
         if not layer.disable_adapters
         for name in layer.active_adapters
-        if name not in without and _has(layer, name)
+        if name not in exclude and _has(layer, name)
     )
 
 
 def activate(module: nn.Module, names: Sequence[str]) -> None:
-    """Make exactly these adapters active in a module."""
+    """Make exactly these adapters of a module active."""
     for _, layer in layers(module):
         layer.set_adapter(list(names))
 
 
-def fuse(
-    module: nn.Module, names: set[str], scale: float = 1.0, over: Mapping[str, Tensor] | None = None
-) -> dict[str, Tensor]:
-    """Weights with adapters added, by parameter; the module keeps its own. `over` replace base weights.
+def fuse(module: nn.Module, names: set[str], scale: float, base_overrides: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Compute the weights with adapters added; the module keeps its own.
 
-    The sum is made in float32 and rounded once. Raises ModelError when a weight overflows.
+    The sum is made in float32 and rounded once, to the dtype of the module's weight.
+
+    Args:
+        module: the module that the adapters are on.
+        names: the adapters to add.
+        scale: factor of what they add.
+        base_overrides: base weights by parameter, in the place of the module's.
+
+    Raises:
+        ModelError: a weight overflows.
     """
     fused: dict[str, Tensor] = {}
     for path, layer in layers(module):
-        mine = [n for n in layer.active_adapters if n in names and _has(layer, n)]
-        mine += [n for n in sorted(names) if n not in mine and _has(layer, n)]
-        if not mine:
+        adapters = [n for n in layer.active_adapters if n in names and _has(layer, n)]
+        adapters += [n for n in sorted(names) if n not in adapters and _has(layer, n)]
+        if not adapters:
             continue
-        with _in_float32(layer, path, over or {}, scale) as changed:
-            layer.merge(adapter_names=mine)
+        with _in_float32(layer, path, base_overrides, scale) as changed:
+            layer.merge(adapter_names=adapters)
         for name, tensor in changed.items():
             if not torch.isfinite(tensor).all():
                 raise ModelError(
                     "an adapter makes weights overflow",
                     slug="lora-overflow",
-                    received=f"{', '.join(mine)} in {name}",
+                    received=f"{', '.join(adapters)} in {name}",
                     expected=f"finite weights in {tensor.dtype}",
                     hint="use a smaller adapter weight, or check the file",
                 )
@@ -160,23 +170,25 @@ def fuse(
 
 
 @contextmanager
-def _in_float32(layer: Any, path: str, over: Mapping[str, Tensor], scale: float) -> Iterator[dict[str, Tensor]]:
-    """Let the layer have float32 copies for a while; yields a dict that has what they became, in their own type."""
+def _in_float32(
+    layer: Any, path: str, base_overrides: Mapping[str, Tensor], scale: float
+) -> Iterator[dict[str, Tensor]]:
+    """Give the layer float32 copies of its weights; the dict gets what they became, in their own dtype."""
     base, scaling = layer.get_base_layer(), layer.scaling
-    kept = {kind: p for kind in ("weight", "bias") if (p := getattr(base, kind, None)) is not None}
+    own = {kind: p for kind in ("weight", "bias") if (p := getattr(base, kind, None)) is not None}
+    start = {kind: base_overrides.get(f"{path}.{kind}", p.data).float() for kind, p in own.items()}
     changed: dict[str, Tensor] = {}
-    start = {kind: over.get(f"{path}.{kind}", p.data).float().clone() for kind, p in kept.items()}
     try:
         layer.scaling = {name: value * scale for name, value in scaling.items()}
         for kind, tensor in start.items():
             setattr(base, kind, nn.Parameter(tensor.clone(), requires_grad=False))
         yield changed
         for kind, tensor in start.items():
-            now = getattr(base, kind).data
-            if kind == "weight" or not torch.equal(now, tensor):
-                changed[f"{path}.{kind}"] = now.to(kept[kind].dtype)
+            merged = getattr(base, kind).data
+            if kind == "weight" or not torch.equal(merged, tensor):
+                changed[f"{path}.{kind}"] = merged.to(own[kind].dtype)
     finally:
-        for kind, parameter in kept.items():
+        for kind, parameter in own.items():
             setattr(base, kind, parameter)
         layer.scaling = scaling
         layer.merged_adapters = []
@@ -187,12 +199,12 @@ def _has(layer: Any, name: str) -> bool:
 
 
 def _peft_keys(part: str, file: LoraFile, module: nn.Module) -> dict[str, Tensor]:
-    """One part of the file as diffusers is going to load it."""
+    """The tensors of one component under the names by which diffusers loads them."""
     state = {k.removeprefix(f"{part}."): v for k, v in file.state.items() if k.startswith(f"{part}.")}
     if part != "unet":
         try:
             state = convert_state_dict_to_peft(convert_state_dict_to_diffusers(state))
-        except ValueError:  # a form that diffusers does not know: as no key fits, all are told
+        except ValueError:  # a form that diffusers does not know: no key fits, and the error lists them
             return dict(state)
         if not hasattr(module, "text_model"):
             state = {k.removeprefix("text_model."): v for k, v in state.items()}
@@ -202,7 +214,7 @@ def _peft_keys(part: str, file: LoraFile, module: nn.Module) -> dict[str, Tensor
 
 
 def _target(module: nn.Module, key: str, tensor: Tensor) -> str | None:
-    """The module that a key is for, or None when there is none, or one of another size."""
+    """The name of the module that a key is for; None when there is none, or one of another size."""
     match = _KEY.fullmatch(key)
     if match is None:
         return None

@@ -1,4 +1,4 @@
-"""LoRA files: where they come from, and what is in them under the names of diffusers' modules. Never a pickle."""
+"""LoRA files: found locally or on the hub, and read under the names of diffusers' modules. Never a pickle."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _EXPECTED = 'a .safetensors file, a folder with one, "owner/name" or "owner/name
 
 @dataclass(frozen=True)
 class LoraFile:
-    """What a LoRA adds, by "part.module.lora_A.weight"; `alphas` and `metadata` scale it, as trainers wrote them."""
+    """The tensors of a LoRA by "component.module.lora_A.weight"; `alphas` and `metadata` of the trainer scale them."""
 
     name: str
     state: Mapping[str, Tensor]
@@ -33,16 +33,16 @@ class LoraFile:
 
     @property
     def parts(self) -> tuple[str, ...]:
-        """The parts of the pipeline that it names, such as ("text_encoder", "unet")."""
+        """The components of the pipeline that it changes, such as ("text_encoder", "unet")."""
         return tuple(sorted({key.partition(".")[0] for key in self.state}))
 
     def only(self, part: str) -> LoraFile:
-        """What is for one part."""
+        """The LoRA with the tensors of one component."""
         return replace(self, state={k: v for k, v in self.state.items() if k.startswith(f"{part}.")})
 
 
 def mixin(xl: bool) -> Any:
-    """The LoRA loader that diffusers has of SD or SDXL pipelines."""
+    """Diffusers' LoRA loader of SD or SDXL pipelines."""
     from diffusers import loaders
 
     return loaders.StableDiffusionXLLoraLoaderMixin if xl else loaders.StableDiffusionLoraLoaderMixin
@@ -50,14 +50,14 @@ def mixin(xl: bool) -> Any:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without the warning of peft that a second adapter makes several of them."""
+    """Suppress peft's warning that a second adapter is loaded."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Already found a `peft_config` attribute")
         yield
 
 
 def resolve(source: str | os.PathLike[str], weight_name: str | None = None, **hub: Any) -> Path:
-    """The file of a LoRA, fetched from the hub when it is not here; `hub` are arguments of `hf_hub_download`."""
+    """The file of a LoRA, downloaded from the hub when it is not local; `hub` are arguments of `hf_hub_download`."""
     text = os.fspath(source)
     path = Path(text).expanduser()
     if path.is_dir():
@@ -76,7 +76,7 @@ def resolve(source: str | os.PathLike[str], weight_name: str | None = None, **hu
 
 
 def read(source: Path | Mapping[str, Tensor], folder: Path, xl: bool) -> LoraFile:
-    """Read a LoRA in the form of kohya's, diffusers' or peft's tools; `folder` has the configs of the model."""
+    """Read a LoRA in the format of kohya's, diffusers' or peft's tools; `folder` has the configs of the model."""
     from diffusers.configuration_utils import FrozenDict
     from safetensors import SafetensorError
 
@@ -94,7 +94,7 @@ def read(source: Path | Mapping[str, Tensor], folder: Path, xl: bool) -> LoraFil
     except (OSError, SafetensorError) as exc:
         raise _unreadable(name, str(exc)) from exc
     except (ValueError, KeyError, IndexError, AttributeError, RuntimeError) as exc:
-        # What diffusers' conversion of kohya's names trips over: mostly a LoRA of another kind of model.
+        # Errors of diffusers' conversion of kohya's names: mostly a LoRA of another kind of model.
         raise _unreadable(name, f"{', '.join(keys[:3])}, ...: {exc}") from exc
     if wrong := [key for key in state if "lora" not in key and "lokr" not in key]:
         raise _unreadable(name, f"{', '.join(wrong[:3])}{', ...' if wrong[3:] else ''}")
@@ -109,25 +109,25 @@ def _keys(path: Path) -> tuple[str, ...]:
 
 
 def _refuse_dora(name: str, keys: tuple[str, ...]) -> None:
-    """The loader would leave out what makes it a DoRA, with a warning."""
-    if found := [key for key in keys if "dora_scale" in key]:
+    """Diffusers' loader leaves out the magnitudes of a DoRA, with a warning."""
+    if magnitudes := [key for key in keys if "dora_scale" in key]:
         raise ModelError(
             "this is a DoRA, which diffusers cannot load for Stable Diffusion",
             slug="lora-dora",
-            received=f"{name} with {found[0]}",
+            received=f"{name} with {magnitudes[0]}",
             expected="a LoRA or LoKr",
             hint="merge it into the checkpoint with the trainer's tool and build that",
         )
 
 
 def _in_folder(folder: Path, weight_name: str | None) -> Path:
-    found = sorted(p.name for p in folder.glob("*.safetensors"))
-    name = weight_name or (DEFAULT_NAME if DEFAULT_NAME in found else found[0] if len(found) == 1 else None)
+    names = sorted(p.name for p in folder.glob("*.safetensors"))
+    name = weight_name or (DEFAULT_NAME if DEFAULT_NAME in names else names[0] if len(names) == 1 else None)
     if name is None or not (folder / name).is_file():
         raise ModelError(
             "the folder does not say which LoRA is meant" if name is None else f"there is no {name} in the folder",
             slug="lora-missing",
-            received=f"{folder} with {', '.join(found) or 'no .safetensors file'}",
+            received=f"{folder} with {', '.join(names) or 'no .safetensors file'}",
             expected=_EXPECTED,
             hint="name the file itself",
         )

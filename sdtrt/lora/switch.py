@@ -1,8 +1,8 @@
 """diffusers' LoRA methods for a pipeline whose engines take other weights.
 
-What adapters there are, which act, and how strongly, is kept by diffusers' own code on modules without an engine. The
-engines then get the weights that follow from it: those of the build, plus all that acts, summed anew each time, so that
-nothing is left over from one style in the next.
+Diffusers' own code keeps the adapters, which of them are active and their scales, on modules without an engine. After
+each change the engines get the weights of the build plus all active adapters, summed again from the start, so that no
+adapter leaves anything in the next.
 """
 
 from __future__ import annotations
@@ -24,34 +24,23 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from sdtrt.lora.adapters import AdapterModules
-    from sdtrt.lora.refit import Part
-
-# What `LoraSwitch` puts in the place of a pipeline's own methods.
-METHODS = (
-    "load_lora_weights",
-    "unload_lora_weights",
-    "set_adapters",
-    "delete_adapters",
-    "enable_lora",
-    "disable_lora",
-    "fuse_lora",
-    "unfuse_lora",
-    "get_active_adapters",
-    "get_list_adapters",
-)
+    from sdtrt.lora.refit import RefitComponent
 
 
 class LoraSwitch:
-    """The LoRA methods of one pipeline. `eager` are parts that have no engine: adapters go onto them directly.
+    """The LoRA methods of one pipeline; its public methods but `together` replace those of the pipeline.
 
-    No other thread may run the pipeline while one of these methods works. After an error in a change, the weights of
-    the build are back in all engines and no adapter acts; `set_adapters` switches those that were loaded on again.
-    `last` says how long the last change took.
+    `engines` and `eager` are the components that LoRAs change; adapters are put directly onto those without an engine.
+    `folder` holds the configs of the model. Raises Unsupported when an engine cannot take other weights.
+
+    No other thread may run the pipeline during one of these methods. After an error in a change, all engines have the
+    weights of the build and no adapter is active; `set_adapters` activates the loaded ones again. `last` is the time of
+    the last change.
     """
 
     def __init__(self, engines: Mapping[str, Engine], eager: Mapping[str, nn.Module], folder: Path, xl: bool) -> None:
         for engine in engines.values():
-            engine.weights()  # Unsupported at once, when one cannot take other weights
+            engine.weights()
         self._engines, self._eager = dict(engines), dict(eager)
         self._folder, self._xl = folder, xl
         self._open_changes = 0
@@ -71,48 +60,50 @@ class LoraSwitch:
         weight_name: str | None = None,
         **hub: Any,
     ) -> None:
-        """Load a LoRA and make it the active adapter: a file, a folder, a hub id, or a dict of tensors.
+        """Load a LoRA and make it the active adapter: a file, a folder, a hub id, or tensors by name.
 
-        ModelError when it is no LoRA, or one for another kind of model.
+        Raises ModelError when it is no LoRA, or one for another kind of model, ConfigError for a name that is in use.
         """
-        loaded: list[str] = []
-        with self._changing("load_lora_weights", lambda: self._drop(loaded)):
+        added: list[str] = []
+        with self._changing("load_lora_weights", lambda: added and self._adapters.loader.delete_adapters(added)):
             path = source if isinstance(source, Mapping) else resolve(source, weight_name, **hub)
             file = read(path, self._folder, self._xl)
-            for part, modules in self._shadow.targets(file).items():
-                if part in self._parts:
-                    self._parts[part].refuse_shared(modules)
-            loaded.append(self._shadow.add(file, adapter_name))
+            for name, modules in self._adapters.targets(file).items():
+                if name in self._components:
+                    self._components[name].refuse_shared(modules)
+            added.append(self._adapters.add(file, adapter_name))
 
     def unload_lora_weights(self) -> None:
         """Drop all adapters. What `fuse_lora` fused stays; otherwise the weights are those of the build, to the bit."""
-        if "_shadow" in self.__dict__:
+        if "_adapters" in self.__dict__:
             with self._changing("unload_lora_weights"):
-                self._shadow.loader.unload_lora_weights()
-                self._forget(self._all_inside())
+                self._adapters.loader.unload_lora_weights()
+                for component in self._components.values():
+                    component.fused_adapters = set()  # another adapter may get the name of one that was fused
 
     def set_adapters(self, adapter_names: Sequence[str] | str, adapter_weights: Any = None) -> None:
-        """Make these adapters act, each with its weight: any number, or a dict by part or block as diffusers takes."""
+        """Activate these adapters, each with its weight: any number, or a dict by component or block."""
         names = [adapter_names] if isinstance(adapter_names, str) else list(adapter_names)
         with self._changing("set_adapters"):
-            self._shadow.loader.set_adapters(names, adapter_weights)
+            self._adapters.loader.set_adapters(names, adapter_weights)
 
     def delete_adapters(self, adapter_names: Sequence[str] | str) -> None:
         """Drop adapters by name."""
         names = [adapter_names] if isinstance(adapter_names, str) else list(adapter_names)
         with self._changing("delete_adapters"):
-            self._shadow.loader.delete_adapters(names)
-            self._forget(set(names))
+            self._adapters.loader.delete_adapters(names)
+            for component in self._components.values():
+                component.fused_adapters -= set(names)
 
     def enable_lora(self) -> None:
-        """Let the active adapters act again."""
+        """Let the active adapters take effect again."""
         with self._changing("enable_lora"):
-            self._shadow.loader.enable_lora()
+            self._adapters.loader.enable_lora()
 
     def disable_lora(self) -> None:
-        """Let no adapter act, until `enable_lora`."""
+        """Let no adapter take effect, until `enable_lora`."""
         with self._changing("disable_lora"):
-            self._shadow.loader.disable_lora()
+            self._adapters.loader.disable_lora()
 
     def fuse_lora(
         self,
@@ -121,81 +112,86 @@ class LoraSwitch:
         safe_fusing: bool = False,
         adapter_names: Sequence[str] | None = None,
     ) -> None:
-        """Make what the adapters do, times `lora_scale`, the base of all that comes, until `unfuse_lora`.
+        """Add adapters to the base weights of all later changes, until `unfuse_lora`; they stay when unloaded.
 
-        In an engine adapters are always fused; this keeps them when they are unloaded. Weights that are not finite are
-        refused, whatever `safe_fusing` says.
+        Args:
+            components: components of the pipeline, by default all that LoRAs change.
+            lora_scale: factor of what the adapters add.
+            safe_fusing: for components without an engine; engines never take weights that are not finite.
+            adapter_names: adapters to fuse, by default the active ones.
+
+        Raises:
+            ConfigError: there is no such component.
+            ModelError: a weight overflows; all adapters are inactive then.
         """
         from sdtrt.lora.adapters import active
 
         with self._changing("fuse_lora", self._reset):
-            for name in self._chosen(components):
+            for name in self._checked(components):
                 if name in self._eager:
                     names = list(adapter_names) if adapter_names else None
-                    self._shadow.loader.fuse_lora([name], lora_scale, safe_fusing, names)
-                    continue
-                part = self._parts[name]
-                part.fuse(set(adapter_names or active(part.module)), lora_scale)
+                    self._adapters.loader.fuse_lora([name], lora_scale, safe_fusing, names)
+                else:
+                    component = self._components[name]
+                    component.fuse(set(adapter_names or active(component.module)), lora_scale)
 
     def unfuse_lora(self, components: Sequence[str] | None = None) -> None:
         """Undo `fuse_lora`; adapters that are still loaded act as before it."""
         with self._changing("unfuse_lora"):
-            for name in self._chosen(components):
+            for name in self._checked(components):
                 if name in self._eager:
-                    self._shadow.loader.unfuse_lora([name])
+                    self._adapters.loader.unfuse_lora([name])
                 else:
-                    self._parts[name].unfuse()
+                    self._components[name].unfuse()
 
     def get_active_adapters(self) -> list[str]:
-        """Names of the adapters that act."""
-        found: list[str] = self._shadow.loader.get_active_adapters()
-        return found
+        """Names of the active adapters."""
+        names: list[str] = self._adapters.loader.get_active_adapters()
+        return names
 
     def get_list_adapters(self) -> dict[str, list[str]]:
-        """Names of all adapters, by part of the pipeline."""
-        found: dict[str, list[str]] = self._shadow.loader.get_list_adapters()
-        return {part: names for part, names in found.items() if names}
+        """Names of all adapters, by component."""
+        listed: dict[str, list[str]] = self._adapters.loader.get_list_adapters()
+        return {component: names for component, names in listed.items() if names}
 
     @cached_property
-    def _parts(self) -> dict[str, Part]:
-        from sdtrt.lora.refit import Part
+    def _components(self) -> dict[str, RefitComponent]:
+        from sdtrt.lora.refit import RefitComponent
 
-        return {name: Part(engine, self._folder) for name, engine in self._engines.items()}
+        return {name: RefitComponent(engine, self._folder) for name, engine in self._engines.items()}
 
     @cached_property
-    def _shadow(self) -> AdapterModules:
+    def _adapters(self) -> AdapterModules:
         from sdtrt.lora.adapters import AdapterModules
 
-        modules = {name: part.module for name, part in self._parts.items()}
+        modules = {name: component.module for name, component in self._components.items()}
         return AdapterModules({**modules, **self._eager}, self._xl, in_float32=tuple(modules))
 
     @contextmanager
-    def _changing(self, method: str, on_error: Callable[[], None] = lambda: None) -> Iterator[None]:
-        """Put what follows from a change into the engines, unless it is part of another change, which then does so."""
+    def _changing(self, method: str, on_error: Callable[[], object] = lambda: None) -> Iterator[None]:
+        """Change adapters inside, then the engines' weights, unless this change is part of another one."""
         started, outermost = time.perf_counter(), not self._open_changes
         self._open_changes += 1
-        done, parts = False, []
+        times: list[PartTime] = []
         try:
             yield
             if outermost:
-                parts = self._apply()
-            done = True
+                times = self._apply()
+        except BaseException:
+            on_error()
+            raise
         finally:
             self._open_changes -= 1
-            if not done:
-                on_error()
         if outermost:
-            self.last = SwitchTime(method, (time.perf_counter() - started) * 1e3, tuple(parts))
+            self.last = SwitchTime(method, (time.perf_counter() - started) * 1e3, tuple(times))
 
     def _apply(self) -> list[PartTime]:
-        """Put the weights that follow from the adapters into the engines, or those of the build when that fails."""
-        done = False
+        """Put the weights with the adapters into the engines, or those of the build when that fails."""
         try:
-            times = [part.apply() for part in self._parts.values()]
-            done = True
-        finally:
-            if not done:
-                self._reset()
+            times = [component.apply() for component in self._components.values()]
+        except BaseException:
+            self._reset()
+            raise
         return [t for t in times if t is not None]
 
     def _reset(self) -> None:
@@ -203,29 +199,21 @@ class LoraSwitch:
 
         for module in self._eager.values():
             activate(module, ())
-        for part in self._parts.values():
-            part.reset()
+        for component in self._components.values():
+            component.reset()
 
-    def _drop(self, names: list[str]) -> None:
-        if names:
-            self._shadow.loader.delete_adapters(names)
-
-    def _forget(self, names: set[str]) -> None:
-        """Another adapter may come under the name of one that was fused and dropped."""
-        for part in self._parts.values():
-            part.inside -= names
-
-    def _all_inside(self) -> set[str]:
-        return {name for part in self._parts.values() for name in part.inside}
-
-    def _chosen(self, components: Sequence[str] | None) -> list[str]:
-        known = [*self._parts, *self._eager]
-        chosen = known if components is None else list(components)
-        if not chosen or (unknown := sorted(set(chosen) - set(known))):
+    def _checked(self, components: Sequence[str] | None) -> list[str]:
+        """These components, or all; ConfigError when there is no such one."""
+        existing = [*self._components, *self._eager]
+        names = existing if components is None else list(components)
+        if not names or (unknown := sorted(set(names) - set(existing))):
             raise ConfigError(
                 "adapters cannot be fused there",
                 slug="lora-component",
-                received=", ".join(unknown) if chosen else "no component",
-                expected=", ".join(known),
+                received=", ".join(unknown) if names else "no component",
+                expected=", ".join(existing),
             )
-        return chosen
+        return names
+
+
+METHODS = tuple(name for name in vars(LoraSwitch) if name[0] != "_" and name != "together")

@@ -1,4 +1,4 @@
-"""How long a switch of LoRAs took."""
+"""Times of a change of LoRAs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class PartTime:
-    """One engine's share: weights summed (`fuse_ms`), put into it (`put_ms`) and tried out (`check_ms`)."""
+    """Times of one engine: adding adapters to weights (`fuse_ms`), putting them in (`put_ms`), and the check."""
 
     part: str
     weights: int
@@ -17,18 +17,18 @@ class PartTime:
 
     @property
     def total_ms(self) -> float:
-        """All of it."""
+        """The sum of the three."""
         return self.fuse_ms + self.put_ms + self.check_ms
 
     def __str__(self) -> str:
-        """For a line of text."""
+        """One entry of a line of text."""
         shares = f"fuse {self.fuse_ms:.0f}, put {self.put_ms:.0f}, check {self.check_ms:.0f}"
         return f"{self.part} {self.total_ms:.0f} ms for {self.weights} weights ({shares})"
 
 
 @dataclass(frozen=True)
 class SwitchTime:
-    """One call of a LoRA method; engines whose weights stayed the same are not among the parts."""
+    """Times of one call of a LoRA method; `parts` are the engines whose weights changed."""
 
     method: str
     total_ms: float

@@ -1,1 +1,1 @@
-"""Engines as ordinary diffusers pipelines: load, accelerate, and what diffusers asks of modules."""
+"""Engines as ordinary diffusers pipelines: load, accelerate, and the modules that diffusers calls."""

@@ -10,7 +10,7 @@ from sdtrt import lora, models
 
 
 def eager(folder: Path, loras: Sequence[lora.BakedLora] = (), **parts: Any) -> Any:
-    """The stock pipeline of a checkpoint in float32 on the CPU, with LoRAs as diffusers loads them: the reference."""
+    """Load a checkpoint's stock pipeline in float32 on the CPU, with LoRAs as diffusers loads them."""
     import diffusers
     import torch
 
@@ -19,7 +19,7 @@ def eager(folder: Path, loras: Sequence[lora.BakedLora] = (), **parts: Any) -> A
     index = models.read_json(folder / "model_index.json")
     if "safety_checker" in index:
         parts |= {"safety_checker": None, "requires_safety_checker": False}
-    if "unet" not in parts:  # the file of the largest is in memory while it is read: nothing else should be
+    if "unet" not in parts:  # first: the largest file is in memory while it is read
         unet: Any = family.components(folder, "fp32")["unet"].load(folder)
         parts["unet"] = unet.inner
     pipe = cls.from_pretrained(folder, dtype=torch.float32, use_safetensors=True, local_files_only=True, **parts)

@@ -1,4 +1,4 @@
-"""Engine-backed ControlNets for the stock pipelines, one or several."""
+"""ControlNets that run on engines, one or several, for the stock pipelines."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from sdtrt.pipelines.nonfinite import NonFiniteDetector
 class EngineControlNet(EngineModule):
     """ControlNetModel."""
 
-    def __init__(self, engine: Engine, folder: Path, watch: NonFiniteDetector | None = None) -> None:
-        super().__init__({engine.spec.name: engine}, read_config(ControlNetModel, folder), watch)
-        # MultiControlNetModel takes its type and device from the first tensor that it finds in its parts.
+    def __init__(self, engine: Engine, folder: Path, detector: NonFiniteDetector | None = None) -> None:
+        super().__init__({engine.spec.name: engine}, read_config(ControlNetModel, folder), detector)
+        # MultiControlNetModel takes its type and device from the first tensor of its modules.
         self.register_buffer("placement", torch.empty(0, dtype=self.dtype, device=self.device), persistent=False)
 
-    # The pipelines ask `isinstance(net, ControlNetModel)` to tell one ControlNet from several. Inheriting would bring
-    # dozens of methods that act on layers; what stands in for a class may say so.
+    # The pipelines distinguish one ControlNet from several by `isinstance(net, ControlNetModel)`. Inheriting would add
+    # dozens of methods that act on layers.
     @property  # type: ignore[misc]
     def __class__(self) -> type:
         cls: type = ControlNetModel
@@ -38,26 +38,31 @@ class EngineControlNet(EngineModule):
         encoder_hidden_states: Tensor,
         controlnet_cond: Tensor,
         conditioning_scale: float = 1.0,
-        class_labels: Tensor | None = None,
-        timestep_cond: Tensor | None = None,
-        attention_mask: Tensor | None = None,
+        *,
         added_cond_kwargs: dict[str, Tensor] | None = None,
-        cross_attention_kwargs: dict[str, Any] | None = None,
         guess_mode: bool = False,
         return_dict: bool = True,
+        **unsupported: Any,
     ) -> Any:
-        """Residuals for latents `sample` (2B, 4, H/8, W/8) and the picture to follow, (2B, 3, H, W) in 0..1."""
-        self._refuse_given(
-            {"cross_attention_kwargs": "attention is compiled"},
-            {
-                "class_labels": class_labels,
-                "timestep_cond": timestep_cond,
-                "attention_mask": attention_mask,
-                "cross_attention_kwargs": cross_attention_kwargs,
-            },
-        )
+        """Compute the residuals that the U-Net adds to its skip connections and middle block.
+
+        Args:
+            sample: latents (2B, 4, H/8, W/8).
+            timestep: a number, or one per sample.
+            encoder_hidden_states: the prompt's embeddings (2B, T, D).
+            controlnet_cond: the picture to follow, (2B, 3, H, W) in 0..1.
+            conditioning_scale: factor of all residuals.
+            added_cond_kwargs: SDXL's `text_embeds` and `time_ids`; what the engine has no input for is not used.
+            guess_mode: scale the residuals up with the depth of their block.
+            return_dict: return diffusers' output object instead of a tuple.
+            unsupported: arguments that the exported graph has no input for; must be None or empty.
+
+        Raises:
+            Unsupported: an argument is set that the engine has no input for.
+        """
+        self._refuse_set(unsupported)
         (engine,) = self.engines.values()
-        known = {t.name for t in engine.spec.inputs}
+        added = added_cond_kwargs or {}
         steps = torch.as_tensor(timestep, dtype=torch.float32, device=sample.device)
         inputs = {
             "sample": sample,
@@ -65,13 +70,13 @@ class EngineControlNet(EngineModule):
             "encoder_hidden_states": encoder_hidden_states,
             "controlnet_cond": controlnet_cond,
             "conditioning_scale": torch.full((1,), conditioning_scale, device=sample.device),
-            **{n: t for n, t in (added_cond_kwargs or {}).items() if n in known},
+            **{t.name: added[t.name] for t in engine.spec.inputs if t.name in added},
         }
         out = engine(**inputs)
-        self._saw(engine.spec.name, inputs, out)  # the step is counted by the U-Net
+        self._record(engine.spec.name, inputs, out)  # the step is counted by the U-Net
         *down, middle = out.values()
         if guess_mode and not self.config.global_pool_conditions:
-            # Without a prompt the deep layers decide: the skips near the pixels get a tenth.
+            # Without a prompt the deep layers decide: the residuals near the pixels get a tenth.
             *factors, _ = torch.logspace(-1, 0, len(down) + 1).tolist()
             down = [residual * factor for residual, factor in zip(down, factors, strict=True)]
         result = ControlNetOutput(down_block_res_samples=tuple(down), mid_block_res_sample=middle)
@@ -79,9 +84,9 @@ class EngineControlNet(EngineModule):
 
 
 def load(
-    engines: Mapping[str, Engine], folders: Mapping[str, Path], watch: NonFiniteDetector | None = None
+    engines: Mapping[str, Engine], folders: Mapping[str, Path], detector: NonFiniteDetector | None = None
 ) -> nn.Module:
     """One ControlNet, or several in the order of the recipe; `folders` hold their configs."""
-    nets = [EngineControlNet(engine, folders[name], watch) for name, engine in engines.items()]
-    several: nn.Module = MultiControlNetModel(nets)
-    return nets[0] if len(nets) == 1 else several
+    nets = [EngineControlNet(engine, folders[name], detector) for name, engine in engines.items()]
+    combined: nn.Module = MultiControlNetModel(nets)
+    return nets[0] if len(nets) == 1 else combined

@@ -1,9 +1,9 @@
-"""NaN and Inf at run time: reported with the step at which they arose, instead of a black image.
+"""NaN and Inf at run time: reported with the denoising step in which they arise, instead of a black image.
 
-Every call of an engine leaves one number per sample for each tensor that it gave: the sum of its values, which is NaN
-or Inf when one value is. On a CPU the numbers are looked at at once, and what the engine took only when one is bad. On
-a GPU they stay there, so that no step waits for one, until an image is decoded or the pipeline's call ends. What the
-engine took is gone by then and is summed too: a prompt, which comes again in every step, only once.
+Each call of an engine is recorded as one number per sample and output tensor: the sum of its values, which is NaN or
+Inf when a value is. On a CPU the sums are checked at once, and the inputs only when a sum is not finite. On a GPU the
+sums stay on the device, so that no step waits, and are checked before an image is decoded and when the pipeline's call
+ends. The inputs are gone by then, so they are summed too: the prompt's embeddings, the same in every step, only once.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 import warnings
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 from weakref import ref
 
 from sdtrt.errors import NonFiniteError, NonFiniteWarning
@@ -20,106 +20,115 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 OnNonFinite = Literal["raise", "warn", "ignore"]
-# Steps that nobody has looked at, as when a U-Net is called by hand: more are not kept.
-_MOST = 256
+# Unchecked calls that a thread keeps at most, as when a U-Net is called without a pipeline.
+_MAX_PENDING = 256
 
 
 @dataclass(frozen=True)
 class _Call:
-    """What an engine gave and took, by tensor name: sums, each (samples,), or on a CPU the tensors that it took."""
+    """One call of an engine: sums of its outputs, and of its inputs or, on a CPU, the inputs, by tensor name."""
 
     component: str
     half: bool
-    given: dict[str, Tensor]
-    made: dict[str, Tensor]
-    timestep: Any
+    inputs: dict[str, Tensor]
+    outputs: dict[str, Tensor]
+    timestep: Tensor | None
 
 
 @dataclass(frozen=True)
 class _Summed:
-    """A tensor as it was when it was summed; it is not kept alive for that."""
+    """The sums of a tensor, with its version when it was summed; the tensor is not kept alive."""
 
     tensor: ref[Tensor]
-    changes: int | None
+    version: int | None
     sums: Tensor
 
 
-class _Calls(threading.local):
-    """A pipeline may be called from several threads: each has its own steps."""
+class _ThreadState(threading.local):
+    """The calls of one thread that are not checked yet, and the step of its image."""
 
     def __init__(self) -> None:
-        self.waiting: list[_Call] = []
+        self.pending: list[_Call] = []
         self.summed: dict[tuple[str, str], _Summed] = {}
         self.reset()
 
     def reset(self) -> None:
-        """The next step is the first of an image."""
-        self.step, self.timestep, self.told = 0, float("-inf"), False
+        """Make the next step the first of an image."""
+        self.step, self.timestep, self.reported = 0, float("-inf"), False
 
-    def sums(self, component: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Sums of what the engine took, anew only where a tensor is not that of its last call."""
-        found = {}
+    def input_sums(self, component: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Sums of an engine's inputs; a tensor that is the unchanged one of the last call is not summed again."""
+        sums = {}
         for name, tensor in _summable(tensors).items():
-            known, changes = self.summed.get((component, name)), _changes(tensor)
-            if known is None or known.tensor() is not tensor or changes is None or changes != known.changes:
-                known = self.summed[component, name] = _Summed(ref(tensor), changes, _sum(tensor))
-            found[name] = known.sums
-        return found
+            last, version = self.summed.get((component, name)), _version(tensor)
+            if last is None or last.tensor() is not tensor or version is None or version != last.version:
+                last = self.summed[component, name] = _Summed(ref(tensor), version, _sum(tensor))
+            sums[name] = last.sums
+        return sums
 
 
 class NonFiniteDetector:
-    """Watches the engines of one pipeline."""
+    """Records the engine calls of one pipeline and checks them; each thread has its own calls and steps."""
 
     def __init__(self, on_nonfinite: OnNonFinite = "raise") -> None:
         self.on_nonfinite = on_nonfinite
-        self._calls = _Calls()
+        self._thread = _ThreadState()
 
-    def saw(
+    def record(
         self,
         component: str,
-        given: dict[str, Tensor],
-        made: dict[str, Tensor],
+        inputs: dict[str, Tensor],
+        outputs: dict[str, Tensor],
         timestep: Tensor | None = None,
         *,
         half: bool,
-        waits: bool,
+        asynchronous: bool,
     ) -> None:
-        """Note a call; `timestep` is that of a denoising step, `half` that the engine is one of half precision.
+        """Record a call of an engine, and check it at once unless it is asynchronous.
 
-        Where reading a number `waits` for the device it is left for later. Raises NonFiniteError, or warns, otherwise.
+        Args:
+            component: the engine's name.
+            inputs: tensors (samples, ...) that the engine got, by name.
+            outputs: tensors (samples, ...) that it returned, by name.
+            timestep: of a denoising step, a scalar; None for other calls.
+            half: whether the engine computes in half precision; the error's hint depends on it.
+            asynchronous: whether reading a number waits for the device: then the call is checked later.
+
+        Raises:
+            NonFiniteError: a recorded output is not finite, and `on_nonfinite` is "raise".
         """
         if self.on_nonfinite == "ignore":
             return
-        taken = self._calls.sums(component, given) if waits else given
-        sums = {name: _sum(tensor) for name, tensor in _summable(made).items()}
-        self._calls.waiting.append(_Call(component, half, taken, sums, timestep))
-        if not waits or len(self._calls.waiting) >= _MOST:
-            self.look()
+        kept = self._thread.input_sums(component, inputs) if asynchronous else inputs
+        sums = {name: _sum(tensor) for name, tensor in _summable(outputs).items()}
+        self._thread.pending.append(_Call(component, half, kept, sums, timestep))
+        if not asynchronous or len(self._thread.pending) >= _MAX_PENDING:
+            self.check()
 
-    def look(self) -> None:
-        """Look at all calls of this thread so far; waits for the device. Tells of the first that is not finite."""
-        mine = self._calls
-        waiting, mine.waiting = mine.waiting, []
-        for call in waiting:
+    def check(self) -> None:
+        """Check all recorded calls of this thread, waiting for the device; raise or warn for the first bad one."""
+        thread = self._thread
+        pending, thread.pending = thread.pending, []
+        for call in pending:
             if call.timestep is not None:
-                now = float(call.timestep)
-                if now > mine.timestep:  # timesteps fall during an image: a rise is the next one
-                    mine.reset()
-                mine.step, mine.timestep = mine.step + 1, now
-            if not mine.told and not all(_finite(s) for s in call.made.values()):
-                mine.told = True
-                self._tell(_error(call, mine.step))
+                timestep = float(call.timestep)
+                if timestep > thread.timestep:  # timesteps fall during an image: a rise is the next one
+                    thread.reset()
+                thread.step, thread.timestep = thread.step + 1, timestep
+            if not thread.reported and not all(_finite(s) for s in call.outputs.values()):
+                thread.reported = True
+                self._report(_error(call, thread.step))
 
     def finish(self) -> None:
-        """Look, and take the next step for the first of another image."""
+        """Check, and make the next step the first of another image."""
         try:
-            self.look()
+            self.check()
         finally:
-            self._calls.reset()
+            self._thread.reset()
 
-    def _tell(self, error: NonFiniteError) -> None:
+    def _report(self, error: NonFiniteError) -> None:
         if self.on_nonfinite == "raise":
-            self._calls.reset()
+            self._thread.reset()
             raise error
         warnings.warn(str(error), NonFiniteWarning, stacklevel=2)
 
@@ -133,39 +142,39 @@ def _summable(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _sum(tensor: Tensor) -> Tensor:
-    """One launch; in float32 a sum of half precision numbers does not overflow by itself."""
+    """Sums (samples,) in one launch; in float32 a sum of half precision numbers does not overflow by itself."""
     import torch
 
     return torch.sum(tensor.detach().flatten(1), 1, dtype=torch.float32)
 
 
-def _changes(tensor: Tensor) -> int | None:
-    """How often it was changed in place; None for a tensor of inference mode, which has no such count."""
+def _version(tensor: Tensor) -> int | None:
+    """How often a tensor was changed in place; None for one of inference mode, which has no such count."""
     return None if tensor.is_inference() else tensor._version
 
 
 def _error(call: _Call, step: int) -> NonFiniteError:
     name = call.component
-    bad = next(s for s in call.made.values() if not _finite(s))
-    samples = (~bad.isfinite()).nonzero().flatten().tolist()
+    sums = next(s for s in call.outputs.values() if not _finite(s))
+    samples = (~sums.isfinite()).nonzero().flatten().tolist()
     timestep = None if call.timestep is None else float(call.timestep)
     where = "" if timestep is None else f" at step {step} (timestep {timestep:g})"
-    given = [n for n, s in call.given.items() if not _finite(s)]
+    inputs = [n for n, s in call.inputs.items() if not _finite(s)]
     error = NonFiniteError(
-        f"{name} gave NaN or Inf{where}" + (f": its input {given[0]} already had it" if given else ""),
-        received=f"samples {', '.join(str(s + 1) for s in samples)} of {len(bad)}",
+        f"{name} gave NaN or Inf{where}" + (f": its input {inputs[0]} already had it" if inputs else ""),
+        received=f"samples {', '.join(str(s + 1) for s in samples)} of {len(sums)}",
         expected="finite numbers",
-        hint=_hint(call.half, given),
+        hint=_hint(call.half, inputs),
     )
     error.component, error.timestep = name, timestep
     error.step = None if timestep is None else step
     return error
 
 
-def _hint(half: bool, given: list[str]) -> str:
-    if given == ["encoder_hidden_states"]:
+def _hint(half: bool, inputs: list[str]) -> str:
+    if inputs == ["encoder_hidden_states"]:
         return "look at the prompt's embeddings: those that were given, or the text encoder's"
-    if given:
+    if inputs:
         return "look at what made it: the scheduler, a callback, the start latents or the engine before"
     if half:
         return (

@@ -1,8 +1,8 @@
 """Prompts of any length and with weights, as embeddings that every diffusers pipeline takes.
 
-The notation is that of AUTOMATIC1111's web UI: `(word)` weighs 1.1 times as much, `[word]` 1.1 times less,
-`(word:1.3)` 1.3 times; brackets nest, a backslash takes a bracket's meaning away, and `BREAK` begins a new chunk. The
-text encoder reads 75 tokens at a time; the states of all chunks stand one after the other along T.
+The notation is that of AUTOMATIC1111's web UI: `(word)` has weight 1.1, `[word]` 1/1.1 and `(word:1.3)` 1.3; brackets
+nest, a backslash escapes a bracket, and `BREAK` begins a new chunk. The text encoder reads 75 tokens at a time; the
+hidden states of all chunks are concatenated along T.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Piece = tuple[str, float]
-# Token ids of one call of the text encoder, without the two special ones, and the weight of each.
+# Token ids of one call of the text encoder, without begin and end, and the weight of each.
 Chunk = list[tuple[int, float]]
 
 BREAK: Piece = ("BREAK", 0.0)
 _FACTORS = {"(": 1.1, "[": 1 / 1.1}
-# A chunk that is full ends after its last comma when that is at most so many tokens back: phrases stay whole.
+# A full chunk ends after its last comma when that is at most so many tokens back, so that phrases are not split.
 COMMA_REACH = 20
 _MARKS = re.compile(
     r"\\(?P<literal>[\\()\[\]])|:\s*(?P<weight>[+-]?(?:\d+\.?\d*|\.\d+))\s*\)|(?P<mark>[()\[\]])|\s*\b(?P<cut>BREAK)\b\s*"
@@ -31,12 +31,12 @@ _MARKS = re.compile(
 
 
 def parse(text: str) -> list[Piece]:
-    """Text and weight of the pieces of a prompt, in order; `BREAK` stands between chunks.
+    """Parse a prompt into pieces of text with their weights, with `BREAK` between chunks.
 
-    A bracket that closes nothing is text, and one that is never closed holds to the end.
+    A closing bracket without an opening one is text; a bracket that is not closed extends to the end.
     """
     pieces: list[Piece] = []
-    opened: dict[str, list[int]] = {"(": [], "[": []}  # where the brackets stand that are open
+    opened: dict[str, list[int]] = {"(": [], "[": []}  # indices of the pieces after open brackets
     end = 0
     for match in _MARKS.finditer(text):
         pieces.append((text[end : match.start()], 1.0))
@@ -64,7 +64,7 @@ def _weigh(pieces: list[Piece], start: int, factor: float) -> None:
 
 
 def _joined(pieces: Iterable[Piece]) -> list[Piece]:
-    """Neighbors of one weight as one piece, so that words are not torn where a tokenizer would join them."""
+    """Join neighbors of equal weight, so that the tokenizer sees whole words."""
     joined: list[Piece] = []
     for piece in pieces:
         if piece is not BREAK and joined and joined[-1] is not BREAK and joined[-1][1] == piece[1]:
@@ -75,29 +75,29 @@ def _joined(pieces: Iterable[Piece]) -> list[Piece]:
 
 
 def chunks(text: str, tokenizer: Any) -> list[Chunk]:
-    """The tokens of a prompt in chunks that the text encoder can read; an empty prompt is one empty chunk."""
-    room = tokenizer.model_max_length - 2
+    """Tokenize a prompt into chunks of the text encoder's length; an empty prompt is one empty chunk."""
+    length = tokenizer.model_max_length - 2
     comma = tokenizer(",", add_special_tokens=False).input_ids[-1]
-    done: list[Chunk] = []
+    full: list[Chunk] = []
     chunk: Chunk = []
     for piece in parse(text):
         if piece is BREAK:
-            done.append(chunk)
+            full.append(chunk)
             chunk = []
             continue
         words, weight = piece
         for token in tokenizer(words, add_special_tokens=False, truncation=False, verbose=False).input_ids:
-            if len(chunk) == room:
-                commas = [i for i, (t, _) in enumerate(chunk) if t == comma and room - i <= COMMA_REACH]
-                cut = commas[-1] + 1 if commas and token != comma else room
-                done.append(chunk[:cut])
-                chunk = chunk[cut:]
+            if len(chunk) == length:
+                commas = [i for i, (t, _) in enumerate(chunk) if t == comma and length - i <= COMMA_REACH]
+                end = commas[-1] + 1 if commas and token != comma else length
+                full.append(chunk[:end])
+                chunk = chunk[end:]
             chunk.append((token, weight))
-    return [*done, chunk] if chunk or not done else done
+    return [*full, chunk] if chunk or not full else full
 
 
 def is_plain(pipe: Any, *prompts: str | None) -> bool:
-    """Whether the pipeline would encode these prompts as `encode_prompt` does: nothing weighed, nothing cut off."""
+    """Whether the pipeline itself encodes these prompts as `encode_prompt` does: no weights, and one chunk each."""
     tokenizer = pipe.tokenizer or pipe.tokenizer_2
     return all(parse(p) in ([], [(p, 1.0)]) and len(chunks(p, tokenizer)) == 1 for p in prompts if p is not None)
 
@@ -111,13 +111,23 @@ def encode_prompt(
     negative_prompt_2: str | Sequence[str] | None = None,
     clip_skip: int | None = None,
 ) -> dict[str, Tensor]:
-    """Arguments for a call of `pipe`, a Stable Diffusion 1.x, 2.x or XL pipeline with engines or without.
+    """Encode prompts into arguments for a call of `pipe`.
 
-    Returns `prompt_embeds` and `negative_prompt_embeds` (prompts, T, D) with T a multiple of the encoder's 77, the
-    shorter one filled up with the states of an empty prompt, and for SDXL the pooled embeddings (prompts, P) of the
-    first chunk. Prompts without notation that fit 75 tokens give what the pipeline itself would make of them, also in
-    that `clip_skip` is for the prompt alone. `prompt_2` is for SDXL's second encoder. Raises ShapeError when the engine
-    of the U-Net was not built for that length, ConfigError when the numbers of prompts differ.
+    Returns `prompt_embeds` and `negative_prompt_embeds` (prompts, T, D), and for SDXL the pooled embeddings of the
+    first chunk (prompts, P). T is a multiple of the encoder's 77; the shorter of the two is filled with the states of
+    an empty prompt. Prompts without notation that fit 75 tokens give the embeddings of the pipeline itself.
+
+    Args:
+        pipe: a Stable Diffusion 1.x, 2.x or XL pipeline, with engines or without.
+        prompt: one prompt, or a list.
+        negative_prompt: one for all prompts, or a list of the same length.
+        prompt_2: for SDXL's second encoder; by default `prompt`.
+        negative_prompt_2: for SDXL's second encoder; by default `negative_prompt`.
+        clip_skip: last layers of the encoder that are left out for the prompt, as in diffusers.
+
+    Raises:
+        ShapeError: the engine of the U-Net was not built for that length.
+        ConfigError: the numbers of prompts differ.
     """
     import torch
 
@@ -131,11 +141,11 @@ def encode_prompt(
     tokenizers = _tokenizers(pipe)
 
     def encode(parts: list[list[list[Chunk]]], skip: int | None) -> tuple[Tensor, Tensor]:
-        made = [
+        encoded = [
             _encode(e, t, [c + [[]] * (length - len(c)) for c in part], skip, xl)
             for e, t, part in zip(encoders, tokenizers, parts, strict=True)
         ]
-        return torch.cat([states for states, _ in made], dim=-1), made[-1][1]
+        return torch.cat([states for states, _ in encoded], dim=-1), encoded[-1][1]
 
     embeds, pooled = encode(positive, clip_skip)
     negative_embeds, negative_pooled = encode(negative, None) if not zeros else map(torch.zeros_like, (embeds, pooled))
@@ -151,7 +161,7 @@ def _tokenizers(pipe: Any) -> list[Any]:
 def _each_encoder(
     pipe: Any, first: str | Sequence[str], second: str | Sequence[str] | None, count: int | None = None
 ) -> list[list[list[Chunk]]]:
-    """Chunks of every prompt for every text encoder; one prompt stands for `count` of them."""
+    """Chunks of every prompt for every text encoder; a single prompt is repeated `count` times."""
     texts = [first, second or first][-len(_tokenizers(pipe)) :]
     listed = [[t] * (count or 1) if isinstance(t, str) else list(t) for t in texts]
     for prompts in listed:
@@ -163,7 +173,7 @@ def _each_encoder(
 
 
 def _encode(encoder: Any, tokenizer: Any, prompts: list[list[Chunk]], skip: int | None, xl: bool) -> tuple[Any, Any]:
-    """States of all chunks (prompts, T, D), and what the encoder pools from the first (prompts, P)."""
+    """Hidden states of all chunks (prompts, T, D), and the pooled output of the first (prompts, P)."""
     import torch
 
     states, pooled = [], None
@@ -171,32 +181,32 @@ def _encode(encoder: Any, tokenizer: Any, prompts: list[list[Chunk]], skip: int 
         ids, weights = zip(*(_padded(chunk, tokenizer) for chunk in column), strict=True)
         with torch.no_grad():
             out = encoder(torch.tensor(ids, device=encoder.device), output_hidden_states=True)
-            state = _chosen(encoder, out, skip, xl)
+            state = _hidden_state(encoder, out, skip, xl)
         pooled = out[0] if pooled is None else pooled
         states.append(_emphasize(state, torch.tensor(weights, device=state.device)))
     return torch.cat(states, dim=1), pooled
 
 
 def _padded(chunk: Chunk, tokenizer: Any) -> tuple[list[int], list[float]]:
-    """Ids and weights of a whole input of the encoder: begin, tokens, end, padding."""
+    """Ids and weights of one input of the encoder: begin, tokens, end, padding."""
     size = tokenizer.model_max_length
     padding = [tokenizer.pad_token_id] * (size - 2 - len(chunk))
     ids = [tokenizer.bos_token_id, *(token for token, _ in chunk), tokenizer.eos_token_id, *padding]
     return ids, [1.0, *(weight for _, weight in chunk), 1.0, *(1.0 for _ in padding)]
 
 
-def _chosen(encoder: Any, out: Any, skip: int | None, xl: bool) -> Any:
-    """The hidden states that diffusers takes: for SDXL those before the last layer, without the final norm."""
+def _hidden_state(encoder: Any, out: Any, skip: int | None, xl: bool) -> Any:
+    """The hidden state that diffusers uses: for SDXL the one before the last layer, without the final norm."""
     if xl:
         return out.hidden_states[-(2 + (skip or 0))]
     if skip is None:
         return out[0]
-    # A CLIPTextModel of transformers 5 has the norm itself, an older one and an engine's module inside.
+    # A CLIPTextModel of transformers 5 has the norm itself, older ones and EngineTextEncoder in `text_model`.
     return getattr(encoder, "text_model", encoder).final_layer_norm(out.hidden_states[-(skip + 1)])
 
 
 def _emphasize(state: Tensor, weights: Tensor) -> Tensor:
-    """Multiply each token's state by its weight; the mean over a chunk stays, so that only the balance changes."""
+    """Multiply each token's state by its weight and restore the mean of the chunk, so that only the balance changes."""
     if (weights == 1).all():
         return state
     before = state.float()
@@ -205,7 +215,7 @@ def _emphasize(state: Tensor, weights: Tensor) -> Tensor:
 
 
 def _check_length(pipe: Any, length: int) -> None:
-    """ShapeError before anything is encoded when an engine could not take the result."""
+    """Raise ShapeError, before anything is encoded, when the U-Net's engine was not built for so many chunks."""
     engine = getattr(pipe.unet, "engines", {}).get("unet")
     if engine is None:
         return

@@ -1,4 +1,4 @@
-"""What a pipeline is for, and which bundles can do it."""
+"""Tasks of a pipeline (txt2img, img2img, inpaint, controlnet), and which bundles can do them."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ Task = Literal["txt2img", "img2img", "inpaint", "controlnet"]
 
 
 def choose(bundle: Bundle, task: Task | None, has_controlnet: bool) -> str:
-    """The task, or what the checkpoint was trained for when it is None.
+    """The task, or the one that the checkpoint was trained for when it is None.
 
-    `has_controlnet` says that the caller brings one. Raises ConfigError for a task that does not exist and BundleError
-    for one that the bundle was not built for, with the build that it needs.
+    `has_controlnet`: whether the caller has a ControlNet. Raises ConfigError for a task that does not exist and
+    BundleError for one that the bundle was not built for, with the command of the build that it needs.
     """
     family = models.load(bundle.manifest.family)
     own = family.own_task(bundle.pipeline_folder)
@@ -37,15 +37,15 @@ def choose(bundle: Bundle, task: Task | None, has_controlnet: bool) -> str:
 
 
 def check_controlnet(bundle: Bundle, has_controlnet: bool) -> None:
-    """BundleError unless its U-Net takes residuals and there is a ControlNet to make them."""
-    again = f"sdtrt build {bundle.manifest.model} --out {bundle.path} --controlnet ID_OR_FOLDER"
+    """BundleError unless the U-Net takes residuals and there is a ControlNet that computes them."""
+    rebuild = f"sdtrt build {bundle.manifest.model} --out {bundle.path} --controlnet ID_OR_FOLDER"
     if bundle.controlnets is None:
         raise BundleError(
             "the U-Net of this bundle takes no residuals of a ControlNet",
             slug="controlnet-unet",
             received="task='controlnet'",
             expected="a bundle that was built with `controlnet:`",
-            hint=f"build it so: {again}",
+            hint=f"build it so: {rebuild}",
         )
     if not has_controlnet and not bundle.controlnets.keys() & bundle.manifest.components.keys():
         raise BundleError(
@@ -53,17 +53,17 @@ def check_controlnet(bundle: Bundle, has_controlnet: bool) -> None:
             slug="controlnet-missing",
             received="task='controlnet'",
             expected="load(bundle, task='controlnet', controlnet=ControlNetModel.from_pretrained(...))",
-            hint=f"or build one in: {again}",
+            hint=f"or build one in: {rebuild}",
         )
 
 
 def sample_call(pipe: Any, sizes: Mapping[str, int]) -> dict[str, Any]:
-    """What a call of `pipe` must have besides a prompt for an image of comparison: a picture and a mask, or nothing."""
+    """Arguments of a comparison image besides the prompt: a picture and a mask for inpainting U-Nets, else none."""
     import torch
 
     if pipe.unet.config.in_channels != 2 * pipe.vae.config.latent_channels + 1:
         return {}
     rows, columns = torch.linspace(0, 1, sizes["H"])[:, None], torch.linspace(0, 1, sizes["W"])[None]
     picture = torch.stack([rows + 0 * columns, 0 * rows + columns, rows * columns])[None]
-    mask = (columns + 0 * rows > 0.5).float()[None, None]  # the right half is made anew
+    mask = (columns + 0 * rows > 0.5).float()[None, None]  # the right half is painted
     return {"image": picture, "mask_image": mask, "strength": 1.0}

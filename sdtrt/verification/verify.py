@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from sdtrt import config as configs
 from sdtrt import lora, models
 from sdtrt.bundle.bundle import Bundle
 from sdtrt.engines.accuracy import LIMITS
 from sdtrt.errors import NonFiniteError, VerifyError
 from sdtrt.models import checkpoint
-from sdtrt.pipelines.load import LoadOptions, engines_of, load, load_engines, timed
+from sdtrt.pipelines.engine_loading import LoadOptions, engines_of, load_engines
+from sdtrt.pipelines.load import load
+from sdtrt.pipelines.timed_call import timed
 from sdtrt.plan.image_timing import ImageRun
 from sdtrt.system import malloc
 from sdtrt.verification import component_check, image_metrics, reference_images, reference_outputs
@@ -96,14 +97,13 @@ def verify(
     Raises:
         VerifyError: the checkpoint is another one, or gives NaN or Inf itself.
     """
-    bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
+    bundle = Bundle.open(bundle)
     bundle.check_beside()
     manifest = bundle.manifest
-    config = manifest.config
-    folder = checkpoint.resolve(model or manifest.model, config.get("revision"), config.get("variant"))
+    config, folder = manifest.build_config, bundle.checkpoint(model)
     family = models.load(manifest.family)
-    specs = family.components(folder, "fp32", checkpoint.controlnets(config.get("controlnet")))
-    loras = lora.baked([configs.LoraEntry.model_validate(e) for e in config.get("lora", ())], specs, folder)
+    specs = family.components(folder, "fp32", checkpoint.controlnets(config.controlnet))
+    loras = lora.baked(config.lora, specs, folder)
     engines = load_engines(bundle, LoadOptions(trust=trust, low_memory=True))
     for engine in engines.values():
         engine.close()  # it is loaded again after eager has run

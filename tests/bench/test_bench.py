@@ -9,7 +9,7 @@ import sdtrt as package
 from sdtrt import bench, cli
 from sdtrt.bench import Bench, BenchError, Latency, Ratio, fresh_process, pipelines
 from sdtrt.errors import SdtrtError
-from sdtrt.pipelines import load
+from sdtrt.pipelines import engine_loading
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -205,7 +205,7 @@ def test_pipelines_that_are_dropped_take_their_engines_along(soak, bundles):
         pipe = package.load(bundles("sd1", "fake"))
         pipe.set_progress_bar_config(disable=True)
         pipe("", num_inference_steps=1, height=64, width=64)
-    assert load.engines_of(pipe)
+    assert engine_loading.engines_of(pipe)
     del pipe
     after = soak.alive()
     assert {name: after[name] - before[name] for name in ("engines", "pipelines")} == {"engines": 0, "pipelines": 0}

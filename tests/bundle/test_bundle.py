@@ -26,7 +26,7 @@ def component(name="unet", **key):
 def finish(stage, name="unet", text="engine"):
     with stage.component(name) as folder:
         (folder / "engine").write_text(text)
-        files = staging.describe_files(folder)
+        files = staging.record_files(folder)
         made = Component(name=name, key={"weights": "1"}, files=files)
         write_text(folder / RECORD, made.model_dump_json())
     return made
@@ -141,7 +141,7 @@ def test_adopted_components_keep_their_files(tmp_path):
     (old / "engine").write_text("engine")
     made = component().model_copy(update={"files": {"engine": FileRecord(bytes=6, sha256="")}})
     stage = Staging(tmp_path / "bundle")
-    stage.adopt(made, old)
+    stage.copy_component(made, old)
     assert (stage.path / "unet" / "engine").read_text() == "engine"
     assert stage.finished() == {"unet": made}
 

@@ -54,7 +54,7 @@ def test_a_bundle_comes_back_as_it_was_pushed(server, bundle, tmp_path):
     assert names == {str(p.relative_to(bundle.path)) for p in bundle.path.rglob("*") if p.is_file()} - records | {
         provenance.FILE
     }
-    assert provenance.of(pulled).commit == server.repos[REPO]["main"]
+    assert provenance.read_origin(pulled).commit == server.repos[REPO]["main"]
     assert {p.name for p in tmp_path.iterdir()} == {"made", ".made.lock", "pulled", ".pulled.lock", "cache"}
     assert sdtrt.load(pulled, low_memory=True)("x", num_inference_steps=1, height=64, width=64).images
 
@@ -148,21 +148,21 @@ def test_a_pull_replaces_a_bundle_and_nothing_else(server, bundle, bundle_copy, 
 
 def test_load_takes_a_name_on_the_hub_and_remembers_it_offline(server, bundle, monkeypatch):
     sdtrt.push(bundle, REPO)
-    first = hub.opened(REPO)
+    first = hub.open_or_pull(REPO)
     assert first.manifest == bundle.manifest
     server.served.clear()
-    assert hub.opened(REPO).path == first.path
+    assert hub.open_or_pull(REPO).path == first.path
     assert not server.served
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
-    assert hub.opened(REPO).path == first.path
-    assert refused(lambda: hub.opened("someone/else")) == "hub"
+    assert hub.open_or_pull(REPO).path == first.path
+    assert refused(lambda: hub.open_or_pull("someone/else")) == "hub"
 
 
 def test_a_folder_comes_before_the_hub(server, bundle, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert refused(lambda: hub.opened("made/nothing")) == "bundle-missing"
+    assert refused(lambda: hub.open_or_pull("made/nothing")) == "bundle-missing"
     shutil.copytree(bundle.path, tmp_path / "someone" / "tiny")
-    assert hub.opened(REPO).path.is_dir()
+    assert hub.open_or_pull(REPO).path.is_dir()
 
 
 def test_native_code_from_elsewhere_needs_trust(server, bundle, tmp_path, monkeypatch):

@@ -13,7 +13,7 @@ from sdtrt import models as families
 from sdtrt.costs import graph_costs
 from sdtrt.engines import accuracy
 from sdtrt.errors import ConfigError, EngineError, ShapeError
-from sdtrt.pipelines.load import LoadOptions, load_engines
+from sdtrt.pipelines.engine_loading import LoadOptions, load_engines
 from sdtrt.plan.layers import Plan
 from sdtrt.shapes.sample_inputs import sample_inputs
 

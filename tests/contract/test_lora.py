@@ -13,7 +13,7 @@ from sdtrt import engines
 from sdtrt.engines import accuracy
 from sdtrt.errors import ConfigError, EngineError, ModelError, Unsupported, VerifyError
 from sdtrt.pipelines import eager_pipeline
-from sdtrt.pipelines.load import engines_of, load_engines
+from sdtrt.pipelines.engine_loading import engines_of, load_engines
 from sdtrt.shapes.sample_inputs import sample_inputs
 from sdtrt.verification import image_metrics
 

@@ -20,7 +20,7 @@ from sdtrt.engines.backends.tensorrt.running import optimization_profiles
 from sdtrt.engines.batch_split import CallStats
 from sdtrt.errors import BundleError, ConfigError, FallbackWarning, ShapeError, Unsupported, VerifyError
 from sdtrt.pipelines import eager_pipeline, unbuilt_sizes
-from sdtrt.pipelines.load import LoadOptions, load_engines
+from sdtrt.pipelines.engine_loading import LoadOptions, load_engines
 from sdtrt.shapes.sample_inputs import sample_inputs
 from sdtrt.shapes.spec import ShapeProfile
 from sdtrt.verification import image_metrics

@@ -11,7 +11,8 @@ import torch
 
 import sdtrt
 from sdtrt import engines
-from sdtrt.pipelines import eager_pipeline, load, thread_safety
+from sdtrt.pipelines import eager_pipeline, engine_loading, thread_safety
+from sdtrt.pipelines.timed_call import timed
 
 # Inductor's bundle here makes no images; test_engines.py calls its engines from several threads.
 COMPUTING = [n for n in engines.names() if engines.load(n).is_numeric and n != "inductor"]
@@ -51,12 +52,12 @@ def image(pipe, number, **more):
 @every_backend
 def test_callers_at_once_get_what_they_would_alone(pipe):
     alone = [image(pipe, number) for number in range(CALLERS)]
-    before = {name: engine.calls for name, engine in load.engines_of(pipe).items()}
+    before = {name: engine.calls for name, engine in engine_loading.engines_of(pipe).items()}
     start = Barrier(CALLERS)
 
     def call(number):
         start.wait()
-        return load.timed(pipe, lambda: image(pipe, number), steps=1 + number % 2, images=1, **SIZE)
+        return timed(pipe, lambda: image(pipe, number), steps=1 + number % 2, images=1, **SIZE)
 
     with ThreadPoolExecutor(CALLERS) as pool:
         found = list(pool.map(call, range(CALLERS)))
@@ -66,7 +67,7 @@ def test_callers_at_once_get_what_they_would_alone(pipe):
         texts = 1 if number % 4 == 1 else 2  # guidance 1 asks for no negative prompt
         assert counts == {"text_encoder": texts, "unet": 1 + number % 2, "vae_decoder": 1}
         assert timing.guidance_scale == [7.5, 1.0, 2.0, 12.0][number % 4]
-    for name, engine in load.engines_of(pipe).items():
+    for name, engine in engine_loading.engines_of(pipe).items():
         made = sum(timing.engines[name].count for _, timing in found if name in timing.engines)
         assert engine.calls == before[name] + made
 
@@ -175,7 +176,7 @@ def test_a_pipeline_that_is_dropped_frees_its_engines_at_once(bundles, backend):
     """Gigabytes of a GPU must not wait for a garbage collection, which may never look at what is old."""
     pipe = opened(bundles("sd1", backend.name), backend)
     image(pipe, 0)
-    kept = [weakref.ref(e) for e in load.engines_of(pipe).values()]
+    kept = [weakref.ref(e) for e in engine_loading.engines_of(pipe).values()]
     gc.collect()
     gc.disable()
     try:

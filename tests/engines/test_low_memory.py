@@ -10,7 +10,7 @@ import torch
 import sdtrt
 from sdtrt import cli, engines
 from sdtrt.errors import BundleError, Unsupported
-from sdtrt.pipelines.load import LoadOptions, load_engines
+from sdtrt.pipelines.engine_loading import LoadOptions, load_engines
 from sdtrt.shapes.sample_inputs import sample_inputs
 
 pytestmark = pytest.mark.usefixtures("one_thread")

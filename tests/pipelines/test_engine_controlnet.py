@@ -20,7 +20,7 @@ from sdtrt.errors import BundleError, ModelError, ShapeError, Unsupported
 from sdtrt.models import family_of
 from sdtrt.models import skeleton as skeleton_of
 from sdtrt.pipelines import eager_pipeline
-from sdtrt.pipelines.load import engines_of
+from sdtrt.pipelines.engine_loading import engines_of
 from sdtrt.shapes.sample_inputs import sample_inputs
 from sdtrt.verification import image_metrics
 

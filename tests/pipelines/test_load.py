@@ -14,9 +14,11 @@ from safetensors.torch import save_file
 
 import sdtrt
 from sdtrt.errors import BundleError, ConfigError, ShapeError, Unsupported
-from sdtrt.pipelines import eager_pipeline
+from sdtrt.pipelines import adapter, eager_pipeline
+from sdtrt.pipelines.engine_loading import load_engines
 from sdtrt.pipelines.engine_modules import NORM, EngineModule
-from sdtrt.pipelines.load import _REFUSED, _comparable, load_engines, timed
+from sdtrt.pipelines.load import comparable_config
+from sdtrt.pipelines.timed_call import timed
 from sdtrt.shapes.sample_inputs import sample_inputs
 from sdtrt.verification import image_metrics
 
@@ -443,6 +445,20 @@ def test_from_pipe(pipes, bundles):
             refused()
 
 
+def test_a_pipeline_of_from_pipe_can_be_adapted(bundles):
+    bundle = sdtrt.Bundle.open(bundles("sd1", "fake"))
+    stock = diffusers.StableDiffusionImg2ImgPipeline
+    made = stock.from_pipe(sdtrt.load(bundle))
+    assert type(made) is stock
+    assert adapter.adapt(made, bundle) is made
+    cls = type(made)
+    assert issubclass(cls, adapter.EnginePipeline)
+    assert (cls.__name__, cls.__mro__[2]) == (stock.__name__, stock)
+    with pytest.raises(Unsupported, match="copy its folder"):
+        made.save_pretrained("anywhere")
+    assert type(adapter.adapt(made, bundle)) is cls, "a second time changes nothing"
+
+
 def test_parts_are_passed_on(bundles, pipes):
     scheduler = diffusers.DDIMScheduler.from_config(pipes["sd1"][1].scheduler.config, clip_sample=False)
     assert sdtrt.load(bundles("sd1"), scheduler=scheduler).scheduler is scheduler
@@ -502,7 +518,7 @@ def test_text_encoder_refuses_a_mask(pipes):
         pipes["sd1"][0].text_encoder(ids, attention_mask=torch.ones_like(ids))
 
 
-@pytest.mark.parametrize("name", _REFUSED)
+@pytest.mark.parametrize("name", adapter.REFUSED)
 def test_refused_methods(pipes, name):
     ours, stock = pipes["sd1"]
     assert hasattr(stock, name), "no longer a method of diffusers: drop it from the table"
@@ -571,7 +587,7 @@ def test_surface(pipes, family):
     assert ours.vae_scale_factor == stock.vae_scale_factor
     assert {n for n, m in ours.components.items() if isinstance(m, EngineModule)} >= {"unet", "vae", "text_encoder"}
     for name in ("unet", "vae"):
-        mine, theirs = (_comparable(getattr(pipe, name).config) for pipe in (ours, stock))
+        mine, theirs = (comparable_config(getattr(pipe, name).config) for pipe in (ours, stock))
         assert {k: mine.get(k) for k in theirs} == theirs
 
 

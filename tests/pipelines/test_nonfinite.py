@@ -102,42 +102,42 @@ def nothing_fetched():
     Reading.fetched = 0
 
 
-def step(watch, timestep, value=0.0):
+def step(detector, timestep, value=0.0):
     out = torch.zeros(2, 4, dtype=torch.float16)
     out[1, 2] = value
     tensors = {"sample": torch.zeros(2, 4).as_subclass(Reading)}
     made, at = {"out_sample": out.as_subclass(Reading)}, torch.tensor(timestep).as_subclass(Reading)
-    watch.saw("unet", tensors, made, at, half=True, waits=True)
+    detector.record("unet", tensors, made, at, half=True, asynchronous=True)
 
 
 def test_on_a_gpu_nothing_is_fetched_until_the_end():
-    watch = NonFiniteDetector()
+    detector = NonFiniteDetector()
     for timestep in (900.0, 600.0, 300.0):
-        step(watch, timestep, float("inf") if timestep < 900 else 0.0)
+        step(detector, timestep, float("inf") if timestep < 900 else 0.0)
     assert Reading.fetched == 0
     with pytest.raises(NonFiniteError, match=r"step 2 \(timestep 600\)") as caught:
-        watch.finish()
+        detector.finish()
     assert "samples 2 of 2" in str(caught.value)
     assert "float32: [...]" in caught.value.hint
-    watch.finish()  # told once
+    detector.finish()  # told once
 
 
 def test_steps_are_those_of_the_image_though_an_earlier_one_was_broken_off():
-    watch = NonFiniteDetector()
+    detector = NonFiniteDetector()
     for timestep in (900.0, 600.0, 950.0, 500.0):
-        step(watch, timestep, float("nan") if timestep == 500 else 0.0)
+        step(detector, timestep, float("nan") if timestep == 500 else 0.0)
     with pytest.raises(NonFiniteError, match=r"step 2 \(timestep 500\)"):
-        watch.finish()
+        detector.finish()
 
 
 def test_a_unet_that_is_called_by_hand_is_looked_at_now_and_then():
-    watch = NonFiniteDetector("warn")
+    detector = NonFiniteDetector("warn")
     with pytest.warns(NonFiniteWarning, match="step 1"):
-        [step(watch, 999.0 - n, float("nan") if n == 0 else 0.0) for n in range(300)]
+        [step(detector, 999.0 - n, float("nan") if n == 0 else 0.0) for n in range(300)]
 
 
 def test_large_half_precision_numbers_are_numbers():
-    watch = NonFiniteDetector()
+    detector = NonFiniteDetector()
     out = torch.full((1, 4096), 60000.0, dtype=torch.float16)
-    watch.saw("unet", {}, {"out_sample": out}, torch.tensor(1.0), half=True, waits=True)
-    watch.finish()
+    detector.record("unet", {}, {"out_sample": out}, torch.tensor(1.0), half=True, asynchronous=True)
+    detector.finish()

@@ -26,13 +26,14 @@ def summed(monkeypatch):
     return found
 
 
-def steps(watch, prompt, count, waits=True, made=0.0):
+def steps(detector, prompt, count, asynchronous=True, made=0.0):
     kept = []
     for step in range(count):
         sample, out = torch.zeros(2, 4), torch.full((2, 4), made)
         kept.append(sample)  # so that none has the address of another
         given = {"sample": sample, "encoder_hidden_states": prompt}
-        watch.saw("unet", given, {"out_sample": out}, torch.tensor(900.0 - step), half=True, waits=waits)
+        timestep = torch.tensor(900.0 - step)
+        detector.record("unet", given, {"out_sample": out}, timestep, half=True, asynchronous=asynchronous)
     return kept
 
 
@@ -44,28 +45,28 @@ def test_the_prompt_is_summed_once_and_latents_in_every_step(summed):
 
 
 def test_the_next_image_with_the_same_prompt_does_not_sum_it_again(summed):
-    prompt, watch = torch.zeros(2, 77, 8), NonFiniteDetector()
+    prompt, detector = torch.zeros(2, 77, 8), NonFiniteDetector()
     for _ in range(2):
-        steps(watch, prompt, 3)
-        watch.finish()
+        steps(detector, prompt, 3)
+        detector.finish()
     assert summed.count(prompt.data_ptr()) == 1
 
 
 def test_a_prompt_that_changes_in_place_is_seen():
-    prompt, watch = torch.zeros(2, 77, 8), NonFiniteDetector()
-    steps(watch, prompt, 2)
+    prompt, detector = torch.zeros(2, 77, 8), NonFiniteDetector()
+    steps(detector, prompt, 2)
     prompt[1, 3, 2] = NAN
-    steps(watch, prompt, 1, made=NAN)
+    steps(detector, prompt, 1, made=NAN)
     with pytest.raises(NonFiniteError, match="encoder_hidden_states already had it"):
-        watch.finish()
+        detector.finish()
 
 
 def test_another_prompt_is_seen_though_it_took_the_place_of_the_first():
-    watch = NonFiniteDetector()
+    detector = NonFiniteDetector()
     for value in (0.0, NAN):
-        steps(watch, torch.full((2, 77, 8), value), 1, made=value)
+        steps(detector, torch.full((2, 77, 8), value), 1, made=value)
     with pytest.raises(NonFiniteError, match="encoder_hidden_states already had it"):
-        watch.finish()
+        detector.finish()
 
 
 def test_tensors_of_inference_mode_are_always_summed(summed):
@@ -76,33 +77,33 @@ def test_tensors_of_inference_mode_are_always_summed(summed):
 
 
 def test_no_tensor_is_kept_alive():
-    watch, prompt = NonFiniteDetector(), torch.zeros(2, 77, 8)
+    detector, prompt = NonFiniteDetector(), torch.zeros(2, 77, 8)
     kept = weakref.ref(prompt)
-    steps(watch, prompt, 1)
+    steps(detector, prompt, 1)
     del prompt
     assert kept() is None
 
 
 def test_on_a_cpu_inputs_are_looked_at_when_an_error_is_written_and_not_before(summed):
-    prompt, watch = torch.full((2, 77, 8), NAN), NonFiniteDetector()
-    samples = steps(watch, prompt, 5, waits=False)
+    prompt, detector = torch.full((2, 77, 8), NAN), NonFiniteDetector()
+    samples = steps(detector, prompt, 5, asynchronous=False)
     assert not {prompt.data_ptr(), *(s.data_ptr() for s in samples)} & {*summed}
     with pytest.raises(NonFiniteError, match="encoder_hidden_states already had it") as caught:
-        steps(watch, prompt, 1, waits=False, made=NAN)
+        steps(detector, prompt, 1, asynchronous=False, made=NAN)
     assert "the prompt's embeddings" in caught.value.hint
 
 
 def test_a_pipeline_gives_the_same_prompt_in_every_step(bundles, monkeypatch):
-    counts, saw, sums = {}, NonFiniteDetector.saw, watching._sum
+    counts, record, sums = {}, NonFiniteDetector.record, watching._sum
 
     def waiting(self, component, given, made, timestep=None, **how):
         monkeypatch.setattr(watching, "_sum", lambda t: counts.update({id(t): counts.get(id(t), 0) + 1}) or sums(t))
-        saw(self, component, given, made, timestep, **{**how, "waits": True})
+        record(self, component, given, made, timestep, **{**how, "asynchronous": True})
         if component == "unet":
             seen.append(given["encoder_hidden_states"])
 
     seen = []
-    monkeypatch.setattr(NonFiniteDetector, "saw", waiting)
+    monkeypatch.setattr(NonFiniteDetector, "record", waiting)
     pipe = sdtrt.load(bundles("sd1", "fake"))
     pipe.set_progress_bar_config(disable=True)
     pipe("x", num_inference_steps=4, output_type="latent")

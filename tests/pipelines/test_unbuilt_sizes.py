@@ -34,32 +34,33 @@ REAL = recorded((ONE, part(128**2), part(192**2, 8)))
 
 @pytest.mark.parametrize("size", [at(), at(4, 256, 512), at(2, 64, 64)])
 def test_outside_of_what_was_recorded_it_is_at_least_that(size):
-    bound, found = unbuilt_sizes.at_size(REAL, size)
+    bound, found = unbuilt_sizes.estimate_activation_bytes(REAL, size)
     assert bound == "at least"
     assert found == pytest.approx(part(size["H"] * size["W"], size["B"]))
 
 
 def test_between_two_recorded_sizes_it_is_at_most_that():
     wide = recorded((ONE, part(128**2), part(192**2, 8)), (MORE, part(256**2), part(256**2)))
-    bound, found = unbuilt_sizes.at_size(wide, at(3, 224, 224))
+    bound, found = unbuilt_sizes.estimate_activation_bytes(wide, at(3, 224, 224))
     assert (bound, found) == ("at most", pytest.approx(part(224**2, 3)))
 
 
 def test_what_does_not_grow_with_the_pixels_counts_once():
     grows = recorded((MORE, 5_000_000, 5_000_000), (MORE.replace("256", "128"), 2_000_000, 2_000_000))
     # Three in four of the pixels of 256x256 take 3,000,000 bytes more, and the rest takes a million.
-    assert unbuilt_sizes.at_size(grows, at(2, 512, 256)) == ("at least", pytest.approx(2 * 9_000_000))
-    assert unbuilt_sizes.at_size(grows, at(2, 192, 256)) == ("at most", pytest.approx(2 * 4_000_000))
+    assert unbuilt_sizes.estimate_activation_bytes(grows, at(2, 512, 256)) == ("at least", pytest.approx(2 * 9_000_000))
+    assert unbuilt_sizes.estimate_activation_bytes(grows, at(2, 192, 256)) == ("at most", pytest.approx(2 * 4_000_000))
 
 
 def test_at_a_recorded_area_only_the_batch_counts():
-    assert unbuilt_sizes.at_size(REAL, at(3, 128, 128)) == ("about", pytest.approx(part(128**2, 3)))
+    assert unbuilt_sizes.estimate_activation_bytes(REAL, at(3, 128, 128)) == ("about", pytest.approx(part(128**2, 3)))
 
 
 @pytest.mark.parametrize(("height", "factor"), [(512, 2), (128, 0.5)])
 def test_a_single_area_says_of_the_others_what_is_in_proportion(height, factor):
     single = recorded((MORE, 5_000_000, 5_000_000))
-    assert unbuilt_sizes.at_size(single, at(1, height)) == ("about", pytest.approx(factor * 5_000_000))
+    estimate = unbuilt_sizes.estimate_activation_bytes(single, at(1, height))
+    assert estimate == ("about", pytest.approx(factor * 5_000_000))
 
 
 @pytest.mark.parametrize(
@@ -68,7 +69,7 @@ def test_a_single_area_says_of_the_others_what_is_in_proportion(height, factor):
     ids=["no record", "no figures", "another number of tokens", "no profiles"],
 )
 def test_what_does_not_follow_is_unknown(known, size):
-    assert unbuilt_sizes.at_size(known, size) is None
+    assert unbuilt_sizes.estimate_activation_bytes(known, size) is None
 
 
 @pytest.mark.parametrize("name", ["onnxruntime", "tensorrt"])
@@ -81,7 +82,7 @@ def test_a_real_graph_takes_what_was_said(bundles, cache, name):
     graph = next(bundle.folder("unet").rglob("*.onnx"))
     (found,) = memory_estimate.of_graph(graph, spec, manifest.shape_profiles)
     (asked,) = memory_estimate.of_graph(graph, spec, [ShapeProfile.parse("B=2,H=384,W=192,T=77")])
-    bound, estimate = unbuilt_sizes.at_size(Memory(profiles=(found,)), at(2, 384, 192))
+    bound, estimate = unbuilt_sizes.estimate_activation_bytes(Memory(profiles=(found,)), at(2, 384, 192))
     assert bound == "at least"
     assert 0.9 * asked.activation_opt_bytes < estimate <= asked.activation_opt_bytes * 1.001
 

@@ -59,9 +59,10 @@ def run(
     with progress("generate") as report:
         report("loading engines", 0.0)
         from sdtrt.bundle import hub
-        from sdtrt.pipelines.load import engines_of, load
+        from sdtrt.pipelines.engine_loading import engines_of
+        from sdtrt.pipelines.load import load
 
-        opened = hub.opened(bundle)
+        opened = hub.open_or_pull(bundle)
         disable_library_progress()
         pipe = load(
             opened,
@@ -118,7 +119,7 @@ def timed_call(pipe: DiffusionPipeline, seed: int, call: dict[str, Any]) -> tupl
 
     import torch
 
-    from sdtrt.pipelines.load import timed
+    from sdtrt.pipelines.timed_call import timed
 
     pipe.set_progress_bar_config(disable=True)
     steps = call["num_inference_steps"]

@@ -23,7 +23,7 @@ def run(
         from sdtrt.bundle.hub import pull
 
         pulled = pull(repo, bundle)
-    manifest, origin = pulled.manifest, provenance.of(pulled)
+    manifest, origin = pulled.manifest, provenance.read_origin(pulled)
     total_bytes = sum(f.bytes for c in manifest.components.values() for f in c.files.values())
     size = format_bytes(total_bytes)
     out.print(f"{manifest.model} for {manifest.backend}, {manifest.precision}: {size}", soft_wrap=True)

@@ -8,13 +8,13 @@ import pytest
 from sdtrt.bundle.bundle import Bundle
 from sdtrt.engines.backends.inductor import package
 from sdtrt.errors import BundleError
-from sdtrt.pipelines import load
+from sdtrt.pipelines import engine_loading
 
 LOAD = """
 import sys
-from sdtrt.pipelines import load
+from sdtrt.pipelines import engine_loading
 from sdtrt.bundle.bundle import Bundle
-load.load_engines(Bundle.open(sys.argv[1]))
+engine_loading.load_engines(Bundle.open(sys.argv[1]))
 """
 
 
@@ -28,7 +28,7 @@ def test_a_changed_byte_is_found_before_any_package_is_opened(bundle_copy, monke
     opened = []
     monkeypatch.setattr(package, "load", lambda path: opened.append(path.parent.name))
     with pytest.raises(BundleError, match="sha256") as caught:
-        load.load_engines(bundle)
+        engine_loading.load_engines(bundle)
     assert caught.value.slug == "file-damaged"
     assert "unet" not in opened
 

@@ -9,7 +9,7 @@ import torch
 import sdtrt
 from sdtrt.engines import accuracy
 from sdtrt.errors import EngineError
-from sdtrt.pipelines import eager_pipeline, load
+from sdtrt.pipelines import eager_pipeline, engine_loading
 from sdtrt.shapes.sample_inputs import sample_inputs
 
 TO_Q = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q.weight"
@@ -23,7 +23,7 @@ def bundle(bundles):
 
 @pytest.fixture(scope="module")
 def loaded(bundle):
-    return load.load_engines(bundle)
+    return engine_loading.load_engines(bundle)
 
 
 @pytest.fixture(params=["text_encoder", "unet"])

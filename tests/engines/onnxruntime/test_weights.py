@@ -7,7 +7,7 @@ import torch
 
 from sdtrt import lora
 from sdtrt.errors import EngineError
-from sdtrt.pipelines import load
+from sdtrt.pipelines import engine_loading
 from sdtrt.shapes.sample_inputs import sample_inputs
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.fixture
 def engine(bundles):
-    return load.load_engines(bundles())["text_encoder"]
+    return engine_loading.load_engines(bundles())["text_encoder"]
 
 
 def output(engine):

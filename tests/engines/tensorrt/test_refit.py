@@ -13,7 +13,7 @@ from sdtrt import models as families
 from sdtrt.config import LoraEntry
 from sdtrt.errors import EngineError, Unsupported, VerifyError
 from sdtrt.pipelines import eager_pipeline
-from sdtrt.pipelines.load import load_engines
+from sdtrt.pipelines.engine_loading import load_engines
 from sdtrt.verification import image_metrics
 
 CALL = {"num_inference_steps": 2, "output_type": "np"}
