@@ -18,8 +18,7 @@ from sdtrt.bundle.bundle import Bundle
 from sdtrt.errors import ConfigError
 from sdtrt.pipelines import load
 from sdtrt.plan.image_timing import ImageRun
-from sdtrt.system import env
-from sdtrt.system.nvml import Clocks
+from sdtrt.system import env, nvml
 
 __all__ = ["Bench", "BenchError", "Case", "Latency", "Ratio", "Served", "Start", "bench"]
 
@@ -89,7 +88,7 @@ def bench(
         pipes["eager"] = pipelines.open_eager(bundle, model, device)
     load_average = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     cases = []
-    with Clocks(fresh_process.gpu_uuid(device)) as clocks:
+    with nvml.ClockSampler(nvml.gpu_uuid(device)) as clocks:
         for shape in shapes:
             calls = {kind: pipelines.call_of(pipe, settings, shape) for kind, pipe in pipes.items()}
             label = f"{shape.width}x{shape.height}, batch {shape.batch}"
@@ -110,7 +109,7 @@ def bench(
         torch_threads=torch.get_num_threads(),
         machine=env.describe(),
         load_average=load_average,
-        clocks=clocks.facts(),
+        clocks=clocks.metadata(),
         starts=cold,
         cases=tuple(cases),
     )

@@ -1,6 +1,6 @@
-"""Facts about this machine and its packages, each asked for in one place, printable for a bug report.
+"""Facts about this machine and its packages, each read in one place, printable for a bug report.
 
-Nothing here imports torch or a vendor library: versions come from package metadata, the GPU from NVML.
+Nothing here imports torch or a vendor library: versions come from package metadata, GPUs from `nvml`.
 """
 
 from __future__ import annotations
@@ -8,11 +8,12 @@ from __future__ import annotations
 import os
 import platform
 import sys
-from dataclasses import asdict, dataclass
-from functools import lru_cache
+from dataclasses import asdict
 from importlib import metadata, util
 from pathlib import Path
 from typing import Any
+
+from sdtrt.system import nvml
 
 # What decides whether an engine made elsewhere, or yesterday, is still valid; `sdtrt doctor` prints them all.
 PACKAGES = (
@@ -23,16 +24,6 @@ PACKAGES = (
 
 # Compute capability of the first GPUs that multiply float8: Ada's; Hopper's is higher.
 LEAST_SM_FP8 = (8, 9)
-
-
-@dataclass(frozen=True)
-class Gpu:
-    """One NVIDIA GPU as NVML describes it; `sm` is the compute capability, such as "9.0"."""
-
-    name: str
-    sm: str
-    memory_bytes: int
-    driver: str
 
 
 def version(package: str) -> str | None:
@@ -77,7 +68,7 @@ def free_memory_bytes() -> int | None:
 
 
 def cpu_name() -> str:
-    """The processor's model name where Linux tells it, else the architecture."""
+    """The processor's model name where Linux knows it, else the architecture."""
     try:
         with Path("/proc/cpuinfo").open(encoding="utf-8") as file:
             for line in file:
@@ -86,32 +77,6 @@ def cpu_name() -> str:
     except OSError:
         pass  # not Linux: the architecture below is what is known
     return platform.processor() or platform.machine()
-
-
-@lru_cache(maxsize=1)
-def gpus() -> tuple[Gpu, ...]:
-    """NVIDIA GPUs seen by NVML; empty without the package `nvidia-ml-py` or without a driver."""
-    if not importable("pynvml"):
-        return ()
-    import pynvml
-
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError:
-        return ()
-    found = []
-    for index in range(pynvml.nvmlDeviceGetCount()):
-        handle = pynvml.nvmlDeviceGetHandleByIndex(index)
-        major, minor = pynvml.nvmlDeviceGetCudaComputeCapability(handle)
-        found.append(
-            Gpu(
-                name=pynvml.nvmlDeviceGetName(handle),
-                sm=f"{major}.{minor}",
-                memory_bytes=int(pynvml.nvmlDeviceGetMemoryInfo(handle).total),
-                driver=pynvml.nvmlSystemGetDriverVersion(),
-            )
-        )
-    return tuple(found)
 
 
 def describe() -> dict[str, Any]:
@@ -123,5 +88,5 @@ def describe() -> dict[str, Any]:
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "memory_bytes": memory_bytes(),
         "packages": {p: v for p in PACKAGES if (v := version(p))},
-        "gpus": [asdict(gpu) for gpu in gpus()],
+        "gpus": [asdict(gpu) for gpu in nvml.gpus()],
     }

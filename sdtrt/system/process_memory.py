@@ -1,4 +1,4 @@
-"""The most memory that this process had resident, and where to begin counting anew."""
+"""The most memory that this process had resident, and where its counting starts again."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ def reset_peak() -> None:
 
 
 def peak_bytes() -> int | None:
-    """The most memory that this process had resident since `reset_peak`; None where the system does not say."""
+    """The most memory that this process had resident since `reset_peak`; None where the system does not say.
+
+    Not `getrusage`: on Linux its figure includes the process that this one was forked from.
+    """
     with suppress(OSError):
         for line in _STATUS.read_text(encoding="ascii").splitlines():
             if line.startswith("VmHWM:"):

@@ -17,7 +17,7 @@ from sdtrt.engines.backends.tensorrt import cuda
 from sdtrt.engines.backends.tensorrt.options import TrtOptions
 from sdtrt.engines.backends.tensorrt.running import stream_memory
 from sdtrt.engines.backends.tensorrt.running.session import Session
-from sdtrt.system.nvml import Clocks
+from sdtrt.system.nvml import ClockSampler
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")]
 WIDTH, MOST = 4096, 64
@@ -179,9 +179,9 @@ def test_the_gpu_is_described_and_its_clocks_are_read(session):
     device = cuda.cuda.describe(0)
     assert device.name
     assert float(device.sm) >= 7
-    with Clocks(device.uuid) as clocks:
+    with ClockSampler(device.uuid) as clocks:
         for _ in range(50):
             session.run({"x": torch.zeros(64, WIDTH, device="cuda")})
         torch.cuda.synchronize()
     if clocks._handle is not None:
-        assert clocks.facts()["SM Clock During Runs (MHz)"][2] > 0
+        assert clocks.metadata()["SM Clock During Runs (MHz)"][2] > 0

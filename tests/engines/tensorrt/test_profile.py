@@ -1,6 +1,7 @@
 """Profiling: the plan and the files of trtexec and TREx say the same, for a session and for any plan file."""
 
 import json
+import sys
 from statistics import median
 
 import pytest
@@ -11,7 +12,7 @@ from sdtrt.engines.backends.tensorrt.cuda import Device
 from sdtrt.engines.backends.tensorrt.profiling import layer_times, trtexec_files
 from sdtrt.errors import ConfigError, EngineError, ShapeError
 from sdtrt.plan.layers import Plan
-from sdtrt.system.nvml import Clocks, env
+from sdtrt.system.nvml import ClockSampler
 
 ROLES = ("graph", "profile", "profile.metadata", "timing")
 RUNS = 4
@@ -196,8 +197,7 @@ def nvml(monkeypatch):
 
     def put(**how):
         made = Nvml(**how)
-        monkeypatch.setitem(__import__("sys").modules, "pynvml", made)
-        monkeypatch.setattr(env, "importable", lambda name: True)
+        monkeypatch.setitem(sys.modules, "pynvml", made)
         return made
 
     return put
@@ -205,10 +205,10 @@ def nvml(monkeypatch):
 
 def test_clocks_are_sampled_while_it_runs(nvml):
     driver = nvml()
-    with Clocks("GPU-1") as clocks:
+    with ClockSampler("GPU-1") as clocks:
         while driver.samples < 3:
             pass
-    facts = clocks.facts()
+    facts = clocks.metadata()
     assert facts["SM Clock During Runs (MHz)"][0] == 1880
     assert facts["SM Clock During Runs (MHz)"][2] == 1980
     assert facts["Throttle Reasons"] == ["power cap"]
@@ -218,14 +218,14 @@ def test_clocks_are_sampled_while_it_runs(nvml):
 
 def test_a_gpu_that_does_not_tell_costs_no_profile(nvml):
     nvml(broken=True)
-    with Clocks("GPU-1") as clocks:
+    with ClockSampler("GPU-1") as clocks:
         pass
-    assert clocks.facts() == {}
+    assert clocks.metadata() == {}
 
 
 @pytest.mark.parametrize("uuid", [None, "GPU-1"])
 def test_without_nvml_nothing_is_known(uuid, monkeypatch):
-    monkeypatch.setattr(env, "importable", lambda name: False)
-    with Clocks(uuid) as clocks:
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    with ClockSampler(uuid) as clocks:
         pass
-    assert clocks.facts() == {}
+    assert clocks.metadata() == {}

@@ -22,7 +22,7 @@ from sdtrt.errors import BackendUnavailable, EngineError
 from sdtrt.plan.layers import Layer
 from sdtrt.shapes import profile_selection
 from sdtrt.shapes.spec import ComponentSpec, ShapeProfile
-from sdtrt.system import env, malloc
+from sdtrt.system import env, malloc, nvml
 from sdtrt.system.json_records import Record
 
 if TYPE_CHECKING:
@@ -210,14 +210,14 @@ class OnnxRuntime(Backend):
         provider = OrtOptions.model_validate(dict(options)).providers[0]
         if provider == "CPUExecutionProvider":
             return env.cpu_name()
-        return env.gpus()[0].name if env.gpus() else provider
+        return nvml.gpus()[0].name if nvml.gpus() else provider
 
     def gpu(self, options: Mapping[str, Any]) -> tuple[str, str] | None:
         """The first that NVML lists, unless the first provider is the CPU."""
         first = OrtOptions.model_validate(dict(options)).providers[0]
-        if first == "CPUExecutionProvider" or not env.gpus():
+        if first == "CPUExecutionProvider" or not nvml.gpus():
             return None
-        return env.gpus()[0].name, env.gpus()[0].sm
+        return nvml.gpus()[0].name, nvml.gpus()[0].sm
 
     def passes_for(self, options: Mapping[str, Any]) -> tuple[str, ...]:
         """All, but attention stays written out for a provider that fuses it itself, such as TensorRT's."""

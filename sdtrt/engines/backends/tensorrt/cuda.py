@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sdtrt.engines import cuda_graph
+from sdtrt.system import nvml
 
 if TYPE_CHECKING:
     import torch
@@ -56,13 +57,12 @@ class Cuda:
         if not torch.cuda.is_available() or index >= torch.cuda.device_count():
             return None
         facts = torch.cuda.get_device_properties(index)
-        uuid = getattr(facts, "uuid", None)
         return Device(
             name=facts.name,
             sm=f"{facts.major}.{facts.minor}",
             sms=facts.multi_processor_count,
             memory_bytes=facts.total_memory,
-            uuid=None if uuid is None else f"GPU-{uuid}",
+            uuid=nvml.gpu_uuid(f"cuda:{index}"),
         )
 
     def new_stream(self, device: torch.device, owner: object) -> Any:

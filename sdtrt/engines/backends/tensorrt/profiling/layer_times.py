@@ -17,7 +17,7 @@ from sdtrt.engines.backends.tensorrt.running import optimization_profiles, strea
 from sdtrt.engines.backends.tensorrt.running.gpu_timer import GpuClock
 from sdtrt.engines.backends.tensorrt.running.session import Session
 from sdtrt.errors import EngineError
-from sdtrt.system.nvml import Clocks
+from sdtrt.system.nvml import ClockSampler
 
 if TYPE_CHECKING:
     import tensorrt as trt
@@ -64,7 +64,7 @@ def measure(session: Session, tensors: Mapping[str, Tensor], runs: int, warmup: 
     clock = GpuClock(kept=None)
     lane = stream_memory.lane(session.device)
     calls = []
-    with Clocks(uuid) as clocks:
+    with ClockSampler(uuid) as clocks:
         origin = cuda.cuda.new_event()
         origin.record(lane.stream)
         started = time.perf_counter()
@@ -91,7 +91,7 @@ def measure(session: Session, tensors: Mapping[str, Tensor], runs: int, warmup: 
         ),
         layers=layers,
         inspector=inspector,
-        clocks=clocks.facts(),
+        clocks=clocks.metadata(),
         host_seconds=host_seconds,
         graphs=session.stats.as_json(),
     )
