@@ -1,4 +1,4 @@
-"""What NVIDIA's management library says of GPUs: names, memory in use, and clocks while something is timed.
+"""What NVIDIA's management library reports of GPUs: names, memory in use, and clocks while something is timed.
 
 The only file that imports `pynvml`. Without the package `nvidia-ml-py` or without a driver, everything here is empty.
 """
@@ -43,7 +43,7 @@ class Gpu:
 def gpus() -> tuple[Gpu, ...]:
     """NVIDIA GPUs that NVML lists."""
     pynvml = _library()
-    return tuple(_describe(handle) for handle in _device_handles(pynvml)) if pynvml else ()
+    return tuple(_describe(pynvml, handle) for handle in _device_handles(pynvml)) if pynvml else ()
 
 
 def used_bytes() -> dict[str, int]:
@@ -71,7 +71,7 @@ def gpu_uuid(device: str | torch.device) -> str | None:
 class ClockSampler:
     """Samples clocks, temperature, power and throttle reasons of one GPU while the `with` block runs.
 
-    A time says little when the GPU was hot or its clocks were lowered.
+    A time is not representative when the GPU was hot or its clocks were lowered.
     """
 
     def __init__(self, uuid: str | None) -> None:
@@ -111,9 +111,9 @@ class ClockSampler:
         import pynvml
 
         try:
-            self._fixed = _fixed_properties(self._handle)
+            self._fixed = _fixed_properties(pynvml, self._handle)
             while True:
-                self._samples.append(_read_sensors(self._handle))
+                self._samples.append(_read_sensors(pynvml, self._handle))
                 if self._stop.wait(_SECONDS_BETWEEN):
                     return
         except pynvml.NVMLError:
@@ -147,9 +147,7 @@ def _device_handle(uuid: str | None) -> Any | None:
         return None
 
 
-def _describe(handle: Any) -> Gpu:
-    import pynvml
-
+def _describe(pynvml: Any, handle: Any) -> Gpu:
     major, minor = pynvml.nvmlDeviceGetCudaComputeCapability(handle)
     return Gpu(
         name=pynvml.nvmlDeviceGetName(handle),
@@ -159,9 +157,7 @@ def _describe(handle: Any) -> Gpu:
     )
 
 
-def _fixed_properties(handle: Any) -> dict[str, Any]:
-    import pynvml
-
+def _fixed_properties(pynvml: Any, handle: Any) -> dict[str, Any]:
     return {
         "Compute Clock Rate": pynvml.nvmlDeviceGetMaxClockInfo(handle, pynvml.NVML_CLOCK_SM) / 1e3,
         "Memory Clock Rate": pynvml.nvmlDeviceGetMaxClockInfo(handle, pynvml.NVML_CLOCK_MEM) / 1e3,
@@ -170,9 +166,7 @@ def _fixed_properties(handle: Any) -> dict[str, Any]:
     }
 
 
-def _read_sensors(handle: Any) -> tuple[int, int, int, int, float]:
-    import pynvml
-
+def _read_sensors(pynvml: Any, handle: Any) -> tuple[int, int, int, int, float]:
     return (
         pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_SM),
         pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_MEM),

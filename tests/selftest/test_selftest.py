@@ -114,7 +114,7 @@ def test_a_plan_that_should_be_refused_and_is_not_is_found(ready, monkeypatch):
 def test_a_message_that_the_table_does_not_know_is_found(ready, monkeypatch):
     monkeypatch.setattr(self_checks.error_table, "CASES", ())
     with pytest.raises(_runner.Failed, match=r"is not known: .*satisfyProfile"):
-        _tensorrt.words(ready)
+        _tensorrt.messages(ready)
 
 
 def test_a_build_that_fails_skips_what_needs_it(bench, monkeypatch):

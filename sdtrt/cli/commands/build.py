@@ -174,19 +174,22 @@ def show_trtexec(recipe: BuildConfig) -> None:
     """The commands of trtexec 10 and 11 for every component; neither TensorRT nor a GPU is needed for that."""
     from sdtrt import engines
     from sdtrt.builder.build_plan import resolve
-    from sdtrt.engines.backends.tensorrt import engine
+    from sdtrt.engines.backends.tensorrt import BACKEND
+    from sdtrt.engines.backends.tensorrt.options import TrtOptions
+    from sdtrt.engines.backends.tensorrt.profiling.trtexec_command import TrtexecCommand
 
     out.print(
         "# run in the bundle's folder; options: {keep_onnx: true} keeps the graphs in it", style="dim", markup=False
     )
-    given = recipe.options if recipe.backend == engine.BACKEND.name else {}
-    options = engines.Backend.check_options(engine.BACKEND, given)
+    given = recipe.options if recipe.backend == BACKEND.name else {}
+    options = engines.Backend.check_options(BACKEND, given)
     _, _, specs, profiles = resolve(recipe)
     for name, spec in specs.items():
         if recipe.components is not None and name not in recipe.components:
             continue
         for major, release in ((10, "10.12 to 10.16"), (11, "11")):
-            for command in engine.trtexec(spec, profiles, options, recipe.profile_runs, major):
+            trtexec = TrtexecCommand(spec, profiles, TrtOptions.model_validate(dict(options)), major)
+            for command in (trtexec.build(), trtexec.run(recipe.profile_runs)):
                 out.print(f"# {name}, TensorRT {release}", style="dim", markup=False)
                 out.print(command, markup=False, soft_wrap=True)
 

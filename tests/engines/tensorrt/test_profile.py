@@ -105,12 +105,13 @@ def test_a_file_that_is_no_plan_is_refused(double, tmp_path):
 
 def test_layers_of_one_name_are_told_apart_by_their_order():
     seen = [[("a", 1.0), ("b", 2.0), ("a", 3.0)], [("a", 1.5), ("b", 2.5), ("a", 3.5)]]
-    assert layer_times._by_layer(seen) == (("a", (1.0, 1.5)), ("b", (2.0, 2.5)), ("a", (3.0, 3.5)))
+    assert layer_times._times_by_layer(seen) == (("a", (1.0, 1.5)), ("b", (2.0, 2.5)), ("a", (3.0, 3.5)))
 
 
 def measured(inspector, layers):
-    run = layer_times.Run(called=0.0, returned=0.1, begun=0.2, ended=1.2)
-    return layer_times.Measured(
+    run = layer_times.RunTimes(0.0, 0.1, 0.2, 1.2)
+    return layer_times.EngineTimings(
+        device=DEVICE,
         shapes={"x": (1, 4)},
         profile=0,
         runs=(run, run),
@@ -125,22 +126,20 @@ def measured(inspector, layers):
 def test_two_layers_of_one_name_keep_their_own_times():
     layer = {"Name": "copy", "LayerType": "Reformat", "Inputs": [], "Outputs": []}
     found = measured({"Layers": [layer, layer], "Bindings": []}, (("copy", (1.0, 1.0)), ("copy", (5.0, 5.0))))
-    plan = trtexec_files.to_plan(found, DEVICE, "x", "11", None, "engine.plan")
+    plan = trtexec_files.to_plan(found, "x", "11", None, "engine.plan")
     assert [layer.times_ms for layer in plan.layers] == [(1.0, 1.0), (5.0, 5.0)]
 
 
 def test_a_measured_name_that_the_inspector_does_not_list_is_kept():
     layer = {"Name": "conv", "LayerType": "correlation", "Inputs": [], "Outputs": []}
     found = measured({"Layers": [layer]}, (("conv", (1.0, 1.0)), ("Reformatting CopyNode for Input", (0.5, 0.5))))
-    plan = trtexec_files.to_plan(found, DEVICE, "x", "11", None, "engine.plan")
+    plan = trtexec_files.to_plan(found, "x", "11", None, "engine.plan")
     assert sum(layer.time_ms for layer in plan.layers) == pytest.approx(1.5)
 
 
 def test_clocks_and_fallbacks_are_in_the_plan(tmp_path):
     layer = {"Name": "conv", "LayerType": "correlation", "Inputs": [], "Outputs": []}
-    plan = trtexec_files.to_plan(
-        measured({"Layers": [layer]}, (("conv", (1.0, 1.0)),)), DEVICE, "x", "11", tmp_path, "e"
-    )
+    plan = trtexec_files.to_plan(measured({"Layers": [layer]}, (("conv", (1.0, 1.0)),)), "x", "11", tmp_path, "e")
     assert plan.metadata["device"]["Throttle Reasons"] == ["power cap"]
     assert plan.metadata["cuda_graphs"]["refused"] == {"reason": 1}
     plan.save(tmp_path / "plan.json")

@@ -1,7 +1,7 @@
-"""TensorRT's logger: most of its calls fail with None or False and say why only here.
+"""TensorRT's logger: most of its calls fail with None or False, and only the log has the reason.
 
-The first logger of a process wins, so there is one. Messages go to Python's logging as "sdtrt.tensorrt", and to whoever
-listens at the moment.
+TensorRT keeps the first logger of a process, so there is one. Messages go to Python's logging as "sdtrt.tensorrt" and
+to the current listeners.
 """
 
 from __future__ import annotations
@@ -37,21 +37,21 @@ def logger() -> trt.ILogger:
 
 
 @contextmanager
-def errors() -> Iterator[list[str]]:
-    """Yield a list that fills with the errors logged meanwhile, in this thread or in those that TensorRT starts."""
-    found: list[str] = []
+def collect_errors(*more: str) -> Iterator[list[str]]:
+    """Yield a list that fills with errors logged inside the block, by any thread; `more` adds other severities."""
+    messages: list[str] = []
 
-    def listen(severity: str, message: str) -> None:
-        if severity in ("ERROR", "INTERNAL_ERROR"):
-            found.append(message)
+    def collect(severity: str, message: str) -> None:
+        if severity in ("ERROR", "INTERNAL_ERROR", *more):
+            messages.append(message)
 
-    with listening(listen):
-        yield found
+    with listen(collect):
+        yield messages
 
 
 @contextmanager
-def listening(listener: Listener) -> Iterator[None]:
-    """Call `listener(severity, message)` for every message meanwhile."""
+def listen(listener: Listener) -> Iterator[None]:
+    """Call `listener(severity, message)` for every message that is logged inside the block."""
     with _lock:
         _listeners.append(listener)
     try:
