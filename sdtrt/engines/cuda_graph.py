@@ -1,12 +1,14 @@
-"""CUDA graphs and the streams that they are captured from, by the CUDA runtime itself.
+"""CUDA graphs and the streams that they are captured from, through the CUDA runtime that torch loads.
 
-`torch.cuda.graph` registers the device's random generator with every capture. While one thread captures, another that
-draws a random number on the GPU then gets a RuntimeError, and after a capture that CUDA refused everyone does (torch
-2.11). Engines draw nothing, and their pipelines have many threads: so captures begin and end here, and leave the
-generator alone.
+`torch.cuda.graph` registers the device's random generator with every capture. While one thread captures, a random
+number on the GPU in another thread raises RuntimeError, and after a refused capture it does so in every thread (torch
+2.11). Engines need no random numbers, and their pipelines have many threads, so captures here leave the generator out.
 
-torch hands out the same 32 streams again and again. What another thread puts on a stream that is being captured becomes
-part of the graph, or ends the capture: so these streams are nobody else's.
+torch reuses a pool of 32 streams. Work of another thread on a stream that is being captured becomes part of the graph
+or ends the capture, so these streams come from CUDA and are not shared.
+
+`cuda.bindings` has the same functions, but torch's CPU builds do not install it, and it links its own copy of the CUDA
+runtime, whose `cudaGetLastError` cannot clear the error of torch's: ctypes calls torch's library instead.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 if TYPE_CHECKING:
     import torch
 
-# cudaStreamCaptureModeThreadLocal: what other threads ask of CUDA meanwhile does not end the capture.
+# cudaStreamCaptureModeThreadLocal: CUDA calls of other threads do not end the capture.
 _THREAD_LOCAL = 1
 # cudaStreamNonBlocking: the default stream and this one do not wait for each other.
 _NON_BLOCKING = 1
@@ -30,7 +32,7 @@ T = TypeVar("T")
 
 
 class Graph:
-    """What was captured, with the memory it works in."""
+    """A captured graph, with its memory pool."""
 
     def __init__(self, handle: ctypes.c_void_p, memory: torch.cuda.MemPool | None) -> None:
         """`handle` is a cudaGraphExec_t, which is destroyed with this object."""
@@ -38,18 +40,18 @@ class Graph:
         weakref.finalize(self, _runtime().cudaGraphExecDestroy, handle).atexit = False  # CUDA may be gone by then
 
     def replay(self) -> None:
-        """Put it on the current stream; raises RuntimeError when CUDA refuses."""
+        """Launch it on the current stream; raises RuntimeError when CUDA refuses."""
         import torch
 
         _call("cudaGraphLaunch", self._handle, ctypes.c_void_p(torch.cuda.current_stream().cuda_stream))
 
 
 def own_stream(device: torch.device, owner: object) -> torch.cuda.ExternalStream:
-    """A stream that no one else is given while `owner` lives.
+    """A stream that no other caller gets while `owner` lives.
 
-    Afterwards it is kept for the next caller: memory that was used on it may still wait for it. The owner is watched,
-    not the stream: torch 2.11 frees a stream object without telling its weak references, and Python ends in a
-    segmentation fault.
+    Afterwards it is reused, not destroyed: memory that was used on it may still wait for it. The finalizer is on the
+    owner, not on the stream: torch 2.11 frees a stream object without clearing its weak references, and Python ends in
+    a segmentation fault.
     """
     import torch
 
@@ -57,10 +59,10 @@ def own_stream(device: torch.device, owner: object) -> torch.cuda.ExternalStream
     try:
         handle = _free.setdefault(index, []).pop()
     except IndexError:
-        made = ctypes.c_void_p()
+        created = ctypes.c_void_p()
         with torch.cuda.device(index):
-            _call("cudaStreamCreateWithFlags", ctypes.byref(made), _NON_BLOCKING)
-        handle = int(made.value or 0)
+            _call("cudaStreamCreateWithFlags", ctypes.byref(created), _NON_BLOCKING)
+        handle = int(created.value or 0)
     weakref.finalize(owner, _free[index].append, handle).atexit = False
     return torch.cuda.ExternalStream(handle, device=torch.device("cuda", index))
 
@@ -68,11 +70,11 @@ def own_stream(device: torch.device, owner: object) -> torch.cuda.ExternalStream
 def capture(
     stream: torch.cuda.Stream, enqueue: Callable[[], T], memory: torch.cuda.MemPool | None = None
 ) -> tuple[Graph, T]:
-    """What `enqueue` puts on `stream`, as a graph, and what it returned; nothing runs meanwhile.
+    """Capture what `enqueue` puts on `stream`; returns the graph and the result of `enqueue`. Nothing runs.
 
-    What it allocates comes from `memory`, where graphs that never run at the same time may share what they free.
+    Allocations come from `memory`; graphs that never run at the same time may share a pool.
 
-    Raises RuntimeError when CUDA refuses, and whatever `enqueue` raises; the stream can be used again in both cases.
+    Raises RuntimeError when CUDA refuses, and any exception of `enqueue`; the stream is usable after both.
     """
     import torch
 
@@ -80,9 +82,9 @@ def capture(
     with torch.cuda.stream(stream), torch.cuda.use_mem_pool(memory) if memory is not None else nullcontext():
         _call("cudaStreamBeginCapture", handle, _THREAD_LOCAL)
         try:
-            made = enqueue()
+            result = enqueue()
         except BaseException:
-            # The capture is void, and so is the error that ending it gives.
+            # The capture is invalid, and ending it gives an error that only repeats this.
             _runtime().cudaStreamEndCapture(handle, ctypes.byref(graph))
             _runtime().cudaGetLastError()
             if graph:
@@ -93,7 +95,7 @@ def capture(
         _call("cudaGraphInstantiateWithFlags", ctypes.byref(executable), graph, ctypes.c_ulonglong(0))
     finally:
         _runtime().cudaGraphDestroy(graph)
-    return Graph(executable, memory), made
+    return Graph(executable, memory), result
 
 
 def _call(function: str, *arguments: Any) -> None:

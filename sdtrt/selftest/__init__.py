@@ -60,7 +60,7 @@ def run(out: Path, report: Callable[[str, float], None] = lambda label, share: N
         report(label, started / total)
         started += 1
 
-    runner = Runner(save)
+    runner = Runner(save, report_start)
     for backend in BACKENDS:
         if backend in missing:
             runner.skip(cases[backend], backend, missing[backend].reason)
@@ -70,7 +70,7 @@ def run(out: Path, report: Callable[[str, float], None] = lambda label, share: N
         with tempfile.TemporaryDirectory(prefix="sdtrt-self-test-") as folder, messages as logged:
             bench = _bench.bench(backend, Path(folder))
             try:
-                runner.run(cases[backend], backend, bench, report_start)
+                runner.run(cases[backend], backend, bench)
             finally:
                 bench.close()
             if backend == "tensorrt":

@@ -37,24 +37,18 @@ class Case:
 
 @dataclass
 class Runner:
-    """Runs checks and keeps their records; `save` is called with all records at every change."""
+    """Runs checks and keeps their records; `save` gets all records at each change, `report` a label before a check."""
 
     save: Callable[[tuple[Check, ...]], None]
+    report: Callable[[str], None] = lambda label: None
     done: list[Check] = field(default_factory=list)
 
-    def run(self, cases: Iterable[Case], backend: str, subject: Any, report: Callable[[str], None]) -> None:
-        """Run the checks of one backend.
-
-        Args:
-            cases: the checks in order.
-            backend: name of the backend, for the records.
-            subject: the argument of every check.
-            report: called with a label before each check.
-        """
+    def run(self, cases: Iterable[Case], backend: str, subject: Any) -> None:
+        """Run the checks of one backend; `subject` is the argument of each."""
         passed: set[str] = set()
         for case in cases:
             running = Check(name=case.name, title=case.title, backend=backend, status="running")
-            report(f"{backend}: {case.title}")
+            self.report(f"{backend}: {case.title}")
             self.save((*self.done, running))  # after a crash of the process, the file names the check
             started = time.perf_counter()
             outcome = self._run_case(case, passed, subject)

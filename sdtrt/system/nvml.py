@@ -43,7 +43,17 @@ class Gpu:
 def gpus() -> tuple[Gpu, ...]:
     """NVIDIA GPUs that NVML lists."""
     pynvml = _library()
-    return tuple(_describe(pynvml, handle) for handle in _device_handles(pynvml)) if pynvml else ()
+    if pynvml is None:
+        return ()
+    return tuple(
+        Gpu(
+            name=pynvml.nvmlDeviceGetName(handle),
+            sm="{}.{}".format(*pynvml.nvmlDeviceGetCudaComputeCapability(handle)),
+            memory_bytes=int(pynvml.nvmlDeviceGetMemoryInfo(handle).total),
+            driver=pynvml.nvmlSystemGetDriverVersion(),
+        )
+        for handle in _device_handles(pynvml)
+    )
 
 
 def used_bytes() -> dict[str, int]:
@@ -76,7 +86,7 @@ class ClockSampler:
 
     def __init__(self, uuid: str | None) -> None:
         self._samples: list[tuple[int, int, int, int, float]] = []
-        self._fixed: dict[str, Any] = {}
+        self._properties: dict[str, Any] = {}
         self._stop = threading.Event()
         self._handle = _device_handle(uuid)
         self._thread = threading.Thread(target=self._sample, daemon=True)
@@ -94,11 +104,11 @@ class ClockSampler:
     def metadata(self) -> dict[str, Any]:
         """The GPU's properties under trtexec's names, and least, median and largest clocks; empty without NVML."""
         if not self._samples:
-            return dict(self._fixed)
+            return dict(self._properties)
         sm, memory, reasons, celsius, watts = zip(*self._samples, strict=True)
         names = [text for bit, text in REASONS.items() if any(r & bit for r in reasons) and text != "idle"]
         return {
-            **self._fixed,
+            **self._properties,
             "SM Clock During Runs (MHz)": [min(sm), median(sm), max(sm)],
             "Memory Clock During Runs (MHz)": [min(memory), median(memory), max(memory)],
             "Throttle Reasons": names,
@@ -111,7 +121,12 @@ class ClockSampler:
         import pynvml
 
         try:
-            self._fixed = _fixed_properties(pynvml, self._handle)
+            self._properties = {
+                "Compute Clock Rate": pynvml.nvmlDeviceGetMaxClockInfo(self._handle, pynvml.NVML_CLOCK_SM) / 1e3,
+                "Memory Clock Rate": pynvml.nvmlDeviceGetMaxClockInfo(self._handle, pynvml.NVML_CLOCK_MEM) / 1e3,
+                "Memory Bus Width": float(pynvml.nvmlDeviceGetMemoryBusWidth(self._handle)),
+                "Driver": pynvml.nvmlSystemGetDriverVersion(),
+            }
             while True:
                 self._samples.append(_read_sensors(pynvml, self._handle))
                 if self._stop.wait(_SECONDS_BETWEEN):
@@ -145,25 +160,6 @@ def _device_handle(uuid: str | None) -> Any | None:
         return pynvml.nvmlDeviceGetHandleByUUID(uuid)
     except pynvml.NVMLError:
         return None
-
-
-def _describe(pynvml: Any, handle: Any) -> Gpu:
-    major, minor = pynvml.nvmlDeviceGetCudaComputeCapability(handle)
-    return Gpu(
-        name=pynvml.nvmlDeviceGetName(handle),
-        sm=f"{major}.{minor}",
-        memory_bytes=int(pynvml.nvmlDeviceGetMemoryInfo(handle).total),
-        driver=pynvml.nvmlSystemGetDriverVersion(),
-    )
-
-
-def _fixed_properties(pynvml: Any, handle: Any) -> dict[str, Any]:
-    return {
-        "Compute Clock Rate": pynvml.nvmlDeviceGetMaxClockInfo(handle, pynvml.NVML_CLOCK_SM) / 1e3,
-        "Memory Clock Rate": pynvml.nvmlDeviceGetMaxClockInfo(handle, pynvml.NVML_CLOCK_MEM) / 1e3,
-        "Memory Bus Width": float(pynvml.nvmlDeviceGetMemoryBusWidth(handle)),
-        "Driver": pynvml.nvmlSystemGetDriverVersion(),
-    }
 
 
 def _read_sensors(pynvml: Any, handle: Any) -> tuple[int, int, int, int, float]:

@@ -6,10 +6,10 @@ from trt import bindings, small, use
 
 from sdtrt.engines.backends.tensorrt.building import isolated_build
 from sdtrt.engines.backends.tensorrt.building.build_messages import BuildJob
-from sdtrt.engines.backends.tensorrt.engine import PLAN, RUN_OPTIONS
 from sdtrt.engines.backends.tensorrt.error_table import ErrorContext
-from sdtrt.engines.backends.tensorrt.options import TrtOptions
+from sdtrt.engines.backends.tensorrt.options import RUN_OPTIONS, TrtOptions
 from sdtrt.engines.backends.tensorrt.running import deserialize
+from sdtrt.engines.backends.tensorrt.running.plan_file import PLAN
 from sdtrt.engines.backends.tensorrt.running.session import Session
 
 CONTEXT = ErrorContext("small", "sdtrt build")

@@ -26,15 +26,7 @@ from sdtrt.engines.backends.tensorrt.options import RUN_OPTIONS, TrtOptions
 from sdtrt.engines.backends.tensorrt.profiling.layer_times import time_engine
 from sdtrt.engines.backends.tensorrt.profiling.trtexec_files import to_plan
 from sdtrt.engines.backends.tensorrt.refit import TrtWeights
-from sdtrt.engines.backends.tensorrt.running import deserialize, optimization_profiles, stream_memory
-from sdtrt.engines.backends.tensorrt.running.plan_file import (
-    PLAN,
-    RECORD,
-    PlanRecord,
-    check_gpu,
-    parse_version,
-    read_record,
-)
+from sdtrt.engines.backends.tensorrt.running import deserialize, optimization_profiles, plan_file, stream_memory
 from sdtrt.engines.backends.tensorrt.running.session import Session
 from sdtrt.engines.base import Backend, Engine, EngineContext, Source, Unavailable, damaged
 from sdtrt.errors import BackendUnavailable, ConfigError, EngineError, Unsupported
@@ -65,7 +57,7 @@ class TrtEngine(Engine):
         self.folder, self._gpu = folder, device
         self._weights: TrtWeights | None = None
         error_context = ErrorContext(context.spec.name, context.rebuild)
-        self.session = _open_session(folder / PLAN, self.options, self.device, error_context)
+        self.session = _open_session(folder / plan_file.PLAN, self.options, self.device, error_context)
         if {*self.session.inputs} != {t.name for t in context.spec.inputs}:
             self.session.close()
             raise damaged(context, f"it has the inputs {', '.join(self.session.inputs)}")
@@ -88,7 +80,7 @@ class TrtEngine(Engine):
         """
         ready = self._prepare(tensors)
         timings = time_engine(self.session, ready, runs, self.options.profile_warmup, self._gpu)
-        plan = to_plan(timings, self.spec.name, self.backend.version(), folder, PLAN)
+        plan = to_plan(timings, self.spec.name, self.backend.version(), folder, plan_file.PLAN)
         notes = (*plan.notes, *self._timed_in(tensors))
         return plan.model_copy(update={"sizes": dict(sizes), "precision": self.spec.dtype, "notes": notes})
 
@@ -148,7 +140,7 @@ class TensorRt(Backend):
             version = self.version()
         except (ImportError, OSError) as exc:
             return Unavailable(f"tensorrt cannot be imported: {exc}", "pip install --force-reinstall tensorrt")
-        if parse_version(version)[:2] < OLDEST:
+        if plan_file.parse_version(version)[:2] < OLDEST:
             return Unavailable(f"TensorRT {version} is too old", "pip install 'tensorrt>=10.12'")
         if not cuda.runtime.available():
             return Unavailable("torch finds no NVIDIA GPU", "nvidia-smi must list one; install torch's CUDA build")
@@ -184,7 +176,7 @@ class TensorRt(Backend):
         cache = timing_cache.cache_path(validated.timing_cache_folder, version, device)
         job = BuildJob(
             onnx=str(source.onnx),
-            plan=str(folder / PLAN),
+            plan=str(folder / plan_file.PLAN),
             profiles=optimization_profiles.plan_profiles(source.spec, source.profiles, validated.guided_only),
             options=validated,
             timing_cache=str(cache) if validated.timing_cache else None,
@@ -193,7 +185,7 @@ class TensorRt(Backend):
         started = time.perf_counter()
         error_context = ErrorContext(source.spec.name, EngineContext.rebuild)
         notes = isolated_build.build_in_subprocess(job, error_context, source.report)
-        record = PlanRecord(
+        record = plan_file.PlanRecord(
             tensorrt=version,
             gpu=device.name,
             sm=device.sm,
@@ -204,7 +196,7 @@ class TensorRt(Backend):
             seconds=round(time.perf_counter() - started, 1),
             notes=tuple(notes),
         )
-        write_text(folder / RECORD, record.model_dump_json(indent=1) + "\n")
+        write_text(folder / plan_file.RECORD, record.model_dump_json(indent=1) + "\n")
         if validated.keep_onnx or validated.strip_plan or validated.refit != "none":
             _move_onnx(source.onnx, folder)
 
@@ -213,10 +205,10 @@ class TensorRt(Backend):
         options = TrtOptions.model_validate(dict(context.options))
         device = _device(options.gpu)
         try:
-            record = read_record(folder, context.rebuild)
+            record = plan_file.read_record(folder, context.rebuild)
         except EngineError as exc:
             raise damaged(context, f"{exc.message}: {exc.received}") from exc
-        check_gpu(record, device, context.rebuild)
+        plan_file.check_gpu(record, device, context.rebuild)
         return TrtEngine(context, folder, device)
 
 

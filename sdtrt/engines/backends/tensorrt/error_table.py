@@ -28,7 +28,6 @@ class ErrorCase:
     error: type[SdtrtError] | None = None
 
 
-_PROFILE = 'give every input that varies a range: --profile "B=1:1:4,H=512,W=512"'
 _REPORT = "this is a fault of sdtrt: report it with this message"
 
 CASES = (
@@ -104,7 +103,7 @@ CASES = (
         r"optimization profile is missing values|has dynamic (?:or shape )?inputs, but no optimization profile",
         "an input that varies has no range",
         "every input with a dynamic size in each profile",
-        _PROFILE,
+        'give every input that varies a range: --profile "B=1:1:4,H=512,W=512"',
     ),
     ErrorCase(
         "profile-inconsistent",

@@ -17,20 +17,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import tensorrt as trt
 
-_LEVELS = {
-    "INTERNAL_ERROR": logging.CRITICAL,
-    "ERROR": logging.ERROR,
-    "WARNING": logging.WARNING,
-    "INFO": logging.INFO,
-    "VERBOSE": logging.DEBUG,
-}
 Listener = Callable[[str, str], None]
 _listeners: list[Listener] = []
 _lock = threading.Lock()
 
 
 def logger() -> trt.ILogger:
-    """The process's logger."""
+    """The logger of this process."""
     import tensorrt as trt
 
     return _logger_of(trt)
@@ -72,8 +65,8 @@ def _logger_of(module: ModuleType) -> Any:
 
         def log(self, severity: Any, msg: str) -> None:
             name = severity.name
-            # Errors become exceptions with their text, which must not be printed twice.
-            self._python.log(min(_LEVELS[name], logging.INFO), "%s", msg)
+            # At most INFO: errors become exceptions with their text, which must not be printed twice.
+            self._python.log(logging.DEBUG if name == "VERBOSE" else logging.INFO, "%s", msg)
             for listener in tuple(_listeners):
                 listener(name, msg)
 

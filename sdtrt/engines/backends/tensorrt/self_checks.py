@@ -25,10 +25,10 @@ def active_profile(engine: TrtEngine, shapes: dict[str, tuple[int, ...]]) -> int
     """The optimization profile that an execution context reports after it was set to these shapes, as a call does."""
     session = engine.session
     stream_context = stream_memory.stream_context(session.device)
-    chosen = optimization_profiles.choose(shapes, session.profiles, session.error_context)
+    profile = optimization_profiles.choose(shapes, session.profiles, session.error_context)
     with cuda.runtime.use(stream_context.stream):
         execution_context = session.new_context()
-        execution_context.set_shapes(chosen, shapes, stream_context)
+        execution_context.set_shapes(profile, shapes, stream_context)
         context: trt.IExecutionContext = execution_context.trt_context
         active: int = context.active_optimization_profile
     return active

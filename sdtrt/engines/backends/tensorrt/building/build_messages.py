@@ -25,11 +25,10 @@ class BuildJob(Record):
 
 
 class BuildReport(Record):
-    """One message: progress, a line of TensorRT's log, a note, the stage that failed, or the end of the build."""
+    """One message: progress, a line of TensorRT's log or a note, the stage that failed, or the end of the build."""
 
     progress: tuple[str, float] | None = None
     severity: str | None = None
     text: str = ""
-    note: str | None = None
     failed: Stage | None = None
     done: bool = False

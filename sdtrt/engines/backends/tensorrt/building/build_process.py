@@ -66,7 +66,7 @@ def main() -> int:
             channel.send(BuildReport(failed="canceled" if channel.stop.is_set() else exc.stage, text=exc.text))
             return 1
     for note in notes:
-        channel.send(BuildReport(note=note))
+        channel.send(BuildReport(severity="WARNING", text=note))
     channel.send(BuildReport(done=True))
     return 0
 

@@ -49,8 +49,6 @@ def build_in_subprocess(job: BuildJob, context: ErrorContext, progress: Callable
                     notes = _append_unique(notes, last.text)
                 elif last.severity is not None:
                     errors = _append_unique(errors, last.text)
-                elif last.note is not None:
-                    notes = _append_unique(notes, last.note)
             code = process.wait()
         finally:
             _stop_process(process)

@@ -138,7 +138,14 @@ def _time_layers(
             with collect_errors() as logged:
                 reported = context.report_to_profiler()
             if not reported:
-                raise _profile_error(session, logged)
+                fallback = EngineError(
+                    f"the layers of {session.error_context.name} were not timed",
+                    slug="engine-profile",
+                    received="report_to_profiler returned False",
+                    expected="a time for every layer",
+                    hint="report it with this message",
+                )
+                raise session.error_context.from_log(logged, fallback)
             records_by_run.append(profiler.records)
         del context, execution_context  # before its profiler
     return _times_by_layer(records_by_run[warmup:]), inspector
@@ -177,14 +184,3 @@ def _layer_profiler() -> Any:
             self.records.append((layer_name, max(float(ms), 0.0)))
 
     return Profiler()
-
-
-def _profile_error(session: Session, logged: list[str]) -> Exception:
-    fallback = EngineError(
-        f"the layers of {session.error_context.name} were not timed",
-        slug="engine-profile",
-        received="report_to_profiler returned False",
-        expected="a time for every layer",
-        hint="report it with this message",
-    )
-    return session.error_context.from_log(logged, fallback)

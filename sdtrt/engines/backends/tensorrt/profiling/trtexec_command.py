@@ -17,7 +17,6 @@ from sdtrt.shapes.spec import ComponentSpec, ShapeProfile
 
 _TILING = {"none": 0, "fast": 1, "moderate": 2, "full": 3}
 _HARDWARE = {"same_compute_capability": "sameComputeCapability", "ampere_plus": "ampere+"}
-_POINTS = ("min", "opt", "max")
 
 
 @dataclass(frozen=True)
@@ -46,14 +45,10 @@ class TrtexecCommand:
         flags += ["--stronglyTyped"] if self.major < 11 else []
         for index, profile in enumerate(self.ranges):
             flags += [f"--profile={index}"] if len(self.ranges) > 1 else []
-            for point, label in enumerate(_POINTS):
+            for point, label in enumerate(("min", "opt", "max")):
                 flags.append(f"--{label}Shapes=" + _shapes({n: s[point] for n, s in profile.items()}))
         flags += _option_flags(self.options)
-        flags += [
-            "--profilingVerbosity=detailed",
-            f"--exportLayerInfo={name}.plan.graph.json",
-            "--skipInference",
-        ]
+        flags += ["--profilingVerbosity=detailed", f"--exportLayerInfo={name}.plan.graph.json", "--skipInference"]
         return _join_flags(flags)
 
     def run(self, runs: int) -> str:

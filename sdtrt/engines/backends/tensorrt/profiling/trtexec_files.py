@@ -55,11 +55,10 @@ def write_files(timings: EngineTimings, folder: Path, stem: str) -> tuple[Path, 
         "timing": json.dumps([_timing_record(run) for run in timings.runs], indent=1),
         "profile.metadata": json.dumps(metadata(timings), indent=1),
     }
-    paths = []
-    for role, text in texts.items():
-        paths.append(folder / f"{stem}.{role}.json")
-        write_text(paths[-1], text)
-    return tuple(paths)
+    paths = tuple(folder / f"{stem}.{role}.json" for role in texts)
+    for path, text in zip(paths, texts.values(), strict=True):
+        write_text(path, text)
+    return paths
 
 
 def profile_records(timings: EngineTimings) -> list[dict[str, Any]]:

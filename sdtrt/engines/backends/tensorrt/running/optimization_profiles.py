@@ -61,9 +61,9 @@ def _engine_range(engine: trt.ICudaEngine, name: str, index: int) -> ShapeRange:
 
 def choose(shapes: Mapping[str, tuple[int, ...]], profiles: Sequence[Ranges], context: ErrorContext) -> int:
     """The index of the nearest profile; a ShapeError that lists all profiles when none fits."""
-    chosen = nearest(shapes, profiles)
-    if chosen is not None:
-        return chosen
+    index = nearest(shapes, profiles)
+    if index is not None:
+        return index
     raise ShapeError(
         f"{context.name}: no optimization profile of the engine takes these shapes",
         slug="outside-profile",
