@@ -21,8 +21,7 @@ from sdtrt.bundle.bundle import Bundle
 from sdtrt.errors import ConfigError
 from sdtrt.pipelines.timed_call import timed
 from sdtrt.plan.image_timing import ImageRun
-from sdtrt.system import env
-from sdtrt.system.nvml import Clocks
+from sdtrt.system import env, nvml
 
 __all__ = ["Bench", "BenchError", "Case", "ColdStart", "Latency", "PipelineTimes", "Ratio", "bench"]
 
@@ -94,7 +93,7 @@ def bench(
     if eager:
         pipes["eager"] = pipelines.open_eager(bundle, model, device)
     load_average = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
-    with Clocks(fresh_process.gpu_uuid(device)) as clocks:
+    with nvml.ClockSampler(nvml.gpu_uuid(device)) as clocks:
         cases = tuple(_measure_case(shape, pipes, settings, runs, report) for shape in shapes)
     manifest, backend = bundle.manifest, engines.load(bundle.manifest.backend)
     return Bench(
@@ -111,7 +110,7 @@ def bench(
         torch_threads=torch.get_num_threads(),
         machine=env.describe(),
         load_average=load_average,
-        clocks=clocks.facts(),
+        clocks=clocks.metadata(),
         starts=cold,
         cases=cases,
     )

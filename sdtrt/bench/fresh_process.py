@@ -20,7 +20,7 @@ from sdtrt.bench.pipelines import CallSettings, CallShape, make_call, open_eager
 from sdtrt.bench.record import BenchError, ColdStart
 from sdtrt.bundle.bundle import Bundle
 from sdtrt.errors import SdtrtError
-from sdtrt.system import env
+from sdtrt.system import nvml, process_memory
 from sdtrt.system.json_records import Record
 
 PREFIX = "sdtrt-bench "
@@ -80,7 +80,7 @@ def _last_line(stream: IO[str] | None) -> str:
 def main(text: str) -> None:
     """Run the job that `text` describes; called in the fresh process."""
     job = Job.model_validate_json(text)
-    before = _gpu_used()
+    before = nvml.used_bytes()
     try:
         bundle = Bundle.open(Path(job.bundle))
         if job.device is None:
@@ -101,49 +101,14 @@ def main(text: str) -> None:
         error = {n: None if value is None else str(value) for n, value in values.items()}
         _send("error", error=error)
         return
-    used = {uuid: now - before[uuid] for uuid, now in _gpu_used().items() if uuid in before}
-    gpu = used.get(gpu_uuid(device) or "")
-    _send("done", device=device, resident_bytes=peak_resident_bytes(), gpu_bytes=gpu)
+    used = {uuid: now - before[uuid] for uuid, now in nvml.used_bytes().items() if uuid in before}
+    gpu = used.get(nvml.gpu_uuid(device) or "")
+    _send("done", device=device, resident_bytes=process_memory.peak_bytes(), gpu_bytes=gpu)
 
 
 def _send(stage: str, **values: Any) -> None:
     sys.stdout.write(f"{PREFIX}{json.dumps({'stage': stage, **values})}\n")
     sys.stdout.flush()
-
-
-def peak_resident_bytes() -> int | None:
-    """The most memory this process had, or None where the system does not say.
-
-    Not `getrusage`: on Linux its figure includes the process that this one was forked from.
-    """
-    try:
-        status = Path("/proc/self/status").read_text(encoding="utf-8")
-    except OSError:
-        return None
-    found = [line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:")]
-    return int(found[0]) * 1024 if found else None
-
-
-def gpu_uuid(device: str) -> str | None:
-    """NVML's name of a device of torch, or None for a CPU."""
-    import torch
-
-    if not device.startswith("cuda"):
-        return None
-    return f"GPU-{torch.cuda.get_device_properties(device).uuid}"
-
-
-def _gpu_used() -> dict[str, int]:
-    """Bytes in use on every GPU, by NVML; empty where it cannot tell."""
-    if not env.gpus():
-        return {}
-    import pynvml
-
-    try:
-        handles = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
-        return {pynvml.nvmlDeviceGetUUID(h): int(pynvml.nvmlDeviceGetMemoryInfo(h).used) for h in handles}
-    except pynvml.NVMLError:
-        return {}
 
 
 if __name__ == "__main__":

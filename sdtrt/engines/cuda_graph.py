@@ -1,12 +1,14 @@
-"""CUDA graphs and the streams that they are captured from, by the CUDA runtime itself.
+"""CUDA graphs and the streams that they are captured from, through the CUDA runtime that torch loads.
 
-`torch.cuda.graph` registers the device's random generator with every capture. While one thread captures, another that
-draws a random number on the GPU then gets a RuntimeError, and after a capture that CUDA refused every thread does
-(torch 2.11). Engines draw no random numbers, and their pipelines have many threads: so captures begin and end here,
-without the generator.
+`torch.cuda.graph` registers the device's random generator with every capture. While one thread captures, a random
+number on the GPU in another thread raises RuntimeError, and after a refused capture it does so in every thread (torch
+2.11). Engines need no random numbers, and their pipelines have many threads, so captures here leave the generator out.
 
-torch hands out the same 32 streams again and again. Work that another thread puts on a stream under capture becomes
-part of the graph, or ends the capture: so these streams are exclusive.
+torch reuses a pool of 32 streams. Work of another thread on a stream that is being captured becomes part of the graph
+or ends the capture, so these streams come from CUDA and are not shared.
+
+`cuda.bindings` has the same functions, but torch's CPU builds do not install it, and it links its own copy of the CUDA
+runtime, whose `cudaGetLastError` cannot clear the error of torch's: ctypes calls torch's library instead.
 """
 
 from __future__ import annotations

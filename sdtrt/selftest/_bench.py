@@ -1,4 +1,4 @@
-"""The subject of the checks: two parts of the embedded model, exported once, built and loaded as often as asked."""
+"""The subject of the checks: two components of the embedded model, exported once, built and loaded per check."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 COMPONENTS = ("text_encoder", "unet")
-# Two sizes that share no batch optimum: which of the two serves a call can be told.
+# Two sizes with different opt batches, so that results show which of the two profiles ran.
 PROFILES = ("B=1:1:2,H=64,W=64", "B=1:2:2,H=128,W=128")
 
 
 class Bench:
-    """Engines of one backend in a folder of their own."""
+    """Engines of one backend in one folder."""
 
     def __init__(self, backend: Backend, precision: str, folder: Path) -> None:
         self.backend, self.precision, self.folder = backend, precision, folder
@@ -48,11 +48,11 @@ class Bench:
         path = folder / onnx_export.MODEL
         if not path.exists():
             spec = self.specs[name]
-            made = onnx_export.capture(
+            exported = onnx_export.capture(
                 spec, spec.load(tiny_model.MODEL), self.profiles, self.backend.opset, folder / "work"
             )
-            optimize.optimize(made, self.backend.passes)
-            for file in made.parent.iterdir():
+            optimize.optimize(exported, self.backend.passes)
+            for file in exported.parent.iterdir():
                 file.replace(folder / file.name)
         return path
 
@@ -62,22 +62,22 @@ class Bench:
         shutil.rmtree(target, ignore_errors=True)
         source = self.onnx(name)
         shutil.copytree(source.parent, target / "work")
-        given = Source(self.specs[name], self.eager(name), self.profiles, target / "work" / source.name)
-        self.backend.build(given, self.backend.check_options(options), target)
+        build_source = Source(self.specs[name], self.eager(name), self.profiles, target / "work" / source.name)
+        self.backend.build(build_source, self.backend.check_options(options), target)
         shutil.rmtree(target / "work", ignore_errors=True)
         self.built.append(target)
         return target
 
     def load(self, name: str, variant: str = "plain", **options: Any) -> Engine:
-        """Load what was built; the bench closes it in the end."""
-        chosen = self.backend.check_options(options)
-        context = EngineContext(self.specs[name], self.profiles, chosen, "sdtrt doctor --self-test")
+        """Load a built engine; `close` closes it."""
+        validated = self.backend.check_options(options)
+        context = EngineContext(self.specs[name], self.profiles, validated, "sdtrt doctor --self-test")
         engine = self.backend.load(self.folder / f"{name}.{variant}", context)
         self._engines.append(engine)
         return engine
 
     def inputs(self, engine: Engine, sizes: Mapping[str, int]) -> dict[str, Tensor]:
-        """Noise of these sizes, where the engine is."""
+        """Noise of these sizes, on the engine's device."""
         return {n: t.to(engine.device) for n, t in sample_inputs(engine.spec, sizes).items()}
 
     def sizes(self, profile: int = 0, point: str = "opt") -> dict[str, int]:
@@ -92,5 +92,5 @@ class Bench:
 
 
 def bench(backend: str, folder: Path) -> Bench:
-    """Half precision where engines are made for it, else float32."""
+    """fp16 for TensorRT, else fp32."""
     return Bench(engines.load(backend), "fp16" if backend == "tensorrt" else "fp32", folder)

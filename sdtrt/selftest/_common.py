@@ -1,4 +1,4 @@
-"""Checks that every backend must pass: build, load, agree with eager PyTorch, treat rows alike, keep to its sizes."""
+"""Checks of every backend: build, load, error against eager PyTorch, equal rows of a batch, changes of size."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from sdtrt.selftest._runner import Case, Failed, Figures
 if TYPE_CHECKING:
     from torch import Tensor
 
-# Equal rows go through the same kernels: what they may differ in is far below the precision of either.
-_ROWS = 1e-3
+# Equal rows go through the same kernels: their difference is far below the precision of either.
+_MAX_ROW_ERROR = 1e-3
 
 
 def build(bench: Bench) -> Figures:
     """Every component for two profiles."""
-    made = {name: bench.build(name) for name in COMPONENTS}
-    return {f"{n} MB": sum(f.stat().st_size for f in folder.iterdir()) / 1e6 for n, folder in made.items()}
+    folders = {name: bench.build(name) for name in COMPONENTS}
+    return {f"{n} MB": sum(f.stat().st_size for f in folder.iterdir()) / 1e6 for n, folder in folders.items()}
 
 
 def load(bench: Bench) -> Figures:
@@ -33,7 +33,7 @@ def load(bench: Bench) -> Figures:
 
 
 def parity(bench: Bench) -> Figures:
-    """Relative error at the least and the best size of both profiles."""
+    """Relative error at the min and the opt size of both profiles."""
     limit, figures = accuracy.LIMITS[bench.precision][0], {}
     for name in COMPONENTS:
         engine = bench.load(name)
@@ -53,27 +53,27 @@ def rows(bench: Bench) -> Figures:
     for name in COMPONENTS:
         engine = bench.load(name)
         for index in range(len(bench.profiles)):
-            given = bench.inputs(engine, bench.sizes(index, "max"))
-            alike = {n: t[:1].expand_as(t).contiguous() for n, t in given.items()}
-            figures[f"{name} {index}"] = max(_spread(engine, n, t) for n, t in engine(**alike).items())
-    if not max(figures.values()) <= _ROWS:
+            inputs = bench.inputs(engine, bench.sizes(index, "max"))
+            equal_rows = {n: t[:1].expand_as(t).contiguous() for n, t in inputs.items()}
+            figures[f"{name} {index}"] = max(_row_error(engine, n, t) for n, t in engine(**equal_rows).items())
+    if not max(figures.values()) <= _MAX_ROW_ERROR:
         raise Failed("equal rows of a batch have unequal results", figures)
     return figures
 
 
-def _spread(engine: Engine, name: str, output: Tensor) -> float:
+def _row_error(engine: Engine, name: str, output: Tensor) -> float:
     """How far rows are from the first, relative to it; infinite when one is not a number."""
     first, *others = output.float().unbind(engine.spec.batch_axes[name])
     return max(accuracy.worst_error((other,), (first,)) for other in others)
 
 
 def sizes(bench: Bench) -> Figures:
-    """A visit to another size changes nothing, and a size that was not built is refused with those that were."""
+    """A call of another size in between changes nothing, and a size outside the build is refused."""
     engine = bench.load("unet")
-    here, there = (bench.inputs(engine, bench.sizes(i)) for i in (0, 1))
-    before = engine(**here)["out_sample"].clone()
-    engine(**there)
-    if not before.equal(engine(**here)["out_sample"]):
+    first, second = (bench.inputs(engine, bench.sizes(i)) for i in (0, 1))
+    before = engine(**first)["out_sample"].clone()
+    engine(**second)
+    if not before.equal(engine(**first)["out_sample"]):
         raise Failed("the result differs after a call of another size")
     try:
         engine(**bench.inputs(engine, {**bench.sizes(), "H": 96}))

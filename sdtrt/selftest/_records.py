@@ -1,4 +1,4 @@
-"""What a self-test found, as a file to attach to a report: JSON for tools, Markdown for people."""
+"""The record of a self-test, to attach to an issue: JSON for tools, Markdown for people."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ Status = Literal["running", "passed", "failed", "skipped"]
 
 
 class Check(Record):
-    """One check: what it asks, how it ended, why, and what it measured.
+    """One check: its title, status, the reason of a failure or a skip, and its figures.
 
-    "running" stands only in the file of a self-test that died in it.
+    "running" is only in the file of a self-test whose process crashed in this check.
     """
 
     name: str
@@ -26,9 +26,9 @@ class Check(Record):
 
 
 class SelfTest(Record):
-    """All checks, where they ran, each backend's version and device, and why one cannot run here.
+    """All checks, the environment, each backend's version and device, and why a backend is missing.
 
-    `messages` are lines of TensorRT's log that the table of its errors does not know.
+    `messages` are lines of TensorRT's log that no case of the error table matches.
     """
 
     format: int = FORMAT_VERSION
@@ -46,11 +46,11 @@ class SelfTest(Record):
         return any(c.status == "failed" for c in self.checks)
 
     def counts(self) -> dict[str, int]:
-        """How many checks ended how."""
+        """The number of checks by status."""
         return {s: n for s in ("passed", "failed", "skipped") if (n := sum(c.status == s for c in self.checks))}
 
     def to_markdown(self) -> str:
-        """The same for an issue's text."""
+        """The record as the text of an issue."""
         packages = ", ".join(f"{n} {v}" for n, v in self.environment.get("packages", {}).items())
         gpus = ", ".join(f"{g['name']} (sm {g['sm']}, {g['driver']})" for g in self.environment.get("gpus", ()))
         lines = [

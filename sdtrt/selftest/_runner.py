@@ -1,4 +1,4 @@
-"""Running checks one after another: each is timed, none stops the others, and the file is written after each."""
+"""Running checks in order: each is timed, none stops the others, and the record is written after each."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Figures = dict[str, Any]
 
 
 class Failed(Exception):
-    """A check that did not pass, and what it measured."""
+    """A check did not pass; `figures` are its measurements."""
 
     def __init__(self, reason: str, figures: Figures | None = None) -> None:
         super().__init__(reason)
@@ -22,12 +22,12 @@ class Failed(Exception):
 
 
 class Skipped(Exception):
-    """A check that cannot be made here, and why."""
+    """A check cannot run on this machine."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """One check to make; those in `needs` must have passed before."""
+    """One check; the cases in `needs` must have passed before it."""
 
     name: str
     title: str
@@ -37,34 +37,35 @@ class Case:
 
 @dataclass
 class Runner:
-    """Makes checks and keeps what they say; `saved` is called with all of it whenever that changes."""
+    """Runs checks and keeps their records; `save` gets all records at each change, `report` a label before a check."""
 
-    saved: Callable[[tuple[Check, ...]], None]
+    save: Callable[[tuple[Check, ...]], None]
+    report: Callable[[str], None] = lambda label: None
     done: list[Check] = field(default_factory=list)
 
-    def run(self, cases: Iterable[Case], backend: str, subject: Any, report: Callable[[str], None]) -> None:
-        """Make the checks of one backend; `subject` is handed to each."""
+    def run(self, cases: Iterable[Case], backend: str, subject: Any) -> None:
+        """Run the checks of one backend; `subject` is the argument of each."""
         passed: set[str] = set()
         for case in cases:
-            begun = Check(name=case.name, title=case.title, backend=backend, status="running")
-            report(f"{backend}: {case.title}")
-            self.saved((*self.done, begun))  # a library that takes the process down leaves its name in the file
+            running = Check(name=case.name, title=case.title, backend=backend, status="running")
+            self.report(f"{backend}: {case.title}")
+            self.save((*self.done, running))  # after a crash of the process, the file names the check
             started = time.perf_counter()
-            ended = self._one(case, passed, subject)
-            ended["seconds"] = round(time.perf_counter() - started, 3)
-            self.done.append(begun.model_copy(update=ended))
-            if ended["status"] == "passed":
+            outcome = self._run_case(case, passed, subject)
+            outcome["seconds"] = round(time.perf_counter() - started, 3)
+            self.done.append(running.model_copy(update=outcome))
+            if outcome["status"] == "passed":
                 passed.add(case.name)
-            self.saved(tuple(self.done))
+            self.save(tuple(self.done))
 
     def skip(self, cases: Iterable[Case], backend: str, reason: str) -> None:
-        """Note that none of these can be made."""
+        """Record that none of these can run."""
         self.done += [
             Check(name=c.name, title=c.title, backend=backend, status="skipped", reason=reason) for c in cases
         ]
-        self.saved(tuple(self.done))
+        self.save(tuple(self.done))
 
-    def _one(self, case: Case, passed: set[str], subject: Any) -> dict[str, Any]:
+    def _run_case(self, case: Case, passed: set[str], subject: Any) -> dict[str, Any]:
         missing = [name for name in case.needs if name not in passed]
         if missing:
             return {"status": "skipped", "reason": f"{missing[0]} did not pass"}
@@ -76,5 +77,5 @@ class Runner:
             return {"status": "failed", "reason": str(exc), "figures": exc.figures}
         except SdtrtError as exc:
             return {"status": "failed", "reason": f"({exc.slug}) {exc}"}
-        except Exception as exc:  # noqa: BLE001 (whatever goes wrong is what the file is for)
+        except Exception as exc:  # noqa: BLE001 (the record is for any failure)
             return {"status": "failed", "reason": f"{type(exc).__name__}: {exc}"}

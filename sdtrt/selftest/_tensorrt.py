@@ -1,4 +1,4 @@
-"""Checks of what only TensorRT has: profiles, CUDA graphs, refits, the timing cache, foreign plans, fusion, its log."""
+"""Checks of TensorRT alone: profiles, CUDA graphs, refit, timing cache, version check, layers, fusion, messages."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from sdtrt.engines import accuracy
-from sdtrt.engines.backends.tensorrt import self_checks as trt
+from sdtrt.engines.backends.tensorrt import self_checks
+from sdtrt.engines.backends.tensorrt.logger import collect_errors
 from sdtrt.errors import EngineError
 from sdtrt.selftest._bench import Bench
 from sdtrt.selftest._runner import Case, Failed, Figures, Skipped
@@ -17,34 +18,34 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _RUNS = 10
-_FACTOR = 1.25  # on one weight, so that a refit can be seen
+_FACTOR = 1.25  # of one weight, for a visible effect of the refit
 
 
 def profiles(bench: Bench) -> Figures:
-    """Each profile is the active one at its own size."""
+    """Each profile is active at its own size."""
     engine: Any = bench.load("unet")
     figures = {}
     for index in range(len(bench.profiles)):
         shapes = {n: tuple(t.shape) for n, t in bench.inputs(engine, bench.sizes(index)).items()}
-        figures[f"size {index}"] = trt.profile_in_use(engine, shapes)
+        figures[f"size {index}"] = self_checks.active_profile(engine, shapes)
     if list(figures.values()) != list(range(len(bench.profiles))):
         raise Failed("a size runs in another profile than its own", figures)
     return figures
 
 
 def graphs(bench: Bench) -> Figures:
-    """Runs that are replayed give what plain runs give."""
+    """Replayed runs give the results of plain runs."""
     figures: Figures = {}
     for name in ("text_encoder", "unet"):
         plain, captured = bench.load(name, cuda_graphs=0), bench.load(name)
-        given = bench.inputs(plain, bench.sizes())
-        other = {n: t.flip(-1).contiguous() if t.is_floating_point() else t for n, t in given.items()}
+        inputs = bench.inputs(plain, bench.sizes())
+        other = {n: t.flip(-1).contiguous() if t.is_floating_point() else t for n, t in inputs.items()}
         for _ in range(3):
             captured(**other)
-        differing = [n for n, t in plain(**given).items() if not t.equal(captured(**given)[n])]
+        differing = [n for n, t in plain(**inputs).items() if not t.equal(captured(**inputs)[n])]
         session: Any = getattr(captured, "session", None)
         counts = session.stats.as_json()
-        figures |= {f"{name} {what}": counts[what] for what in ("captured", "replayed")}
+        figures |= {f"{name} {event}": counts[event] for event in ("captured", "replayed")}
         if counts["refused"]:
             raise Failed(f"{name} was not captured: {'; '.join(counts['refused'])}", figures)
         if not counts["replayed"]:
@@ -55,36 +56,36 @@ def graphs(bench: Bench) -> Figures:
 
 
 def refit(bench: Bench) -> Figures:
-    """Other weights have an effect, and the old ones, put back, give the old result to the bit."""
+    """New weights have an effect, and the restored old ones give the old result to the bit."""
     bench.build("unet", "refit", refit="all")
     engine = bench.load("unet", "refit", refit="all")
-    given = bench.inputs(engine, bench.sizes())
+    inputs = bench.inputs(engine, bench.sizes())
     figures: Figures = {"error before": accuracy.component_error(engine, bench.eager("unet"), bench.sizes())}
-    before, weights = _run(engine, given), engine.weights()
+    before, weights = _run(engine, inputs), engine.weights()
     name = "mid_block.attentions.0.transformer_blocks.0.attn1.to_q.weight"
     weights.put({name: weights.read([name])[name] * _FACTOR})
-    changed = _run(engine, given)
-    figures["error after"] = accuracy.worst_error((changed,), (_scaled(bench, name, given),))
+    changed = _run(engine, inputs)
+    figures["error after"] = accuracy.worst_error((changed,), (_run_eager_scaled(bench, name, inputs),))
     weights.put({})
     limit = accuracy.LIMITS[bench.precision][0]
     if changed.equal(before):
         raise Failed("a refit had no effect", figures)
-    if not _run(engine, given).equal(before):
+    if not _run(engine, inputs).equal(before):
         raise Failed("after the old weights were put back the result is another", figures)
     if not max(figures["error before"], figures["error after"]) <= limit:
         raise Failed(f"a refittable engine differs from eager PyTorch by more than {limit:g}", figures)
     return figures
 
 
-def _run(engine: Any, given: Mapping[str, Tensor]) -> Tensor:
+def _run(engine: Any, inputs: Mapping[str, Tensor]) -> Tensor:
     for _ in range(2):
-        engine(**given)  # the last of three is a replay
-    found: Tensor = engine(**given)["out_sample"].clone()
-    return found
+        engine(**inputs)  # the third call is a replay
+    sample: Tensor = engine(**inputs)["out_sample"].clone()
+    return sample
 
 
-def _scaled(bench: Bench, name: str, given: Mapping[str, Tensor]) -> Tensor:
-    """What eager PyTorch makes of the changed weight."""
+def _run_eager_scaled(bench: Bench, name: str, inputs: Mapping[str, Tensor]) -> Tensor:
+    """The result of eager PyTorch with the changed weight."""
     import torch
 
     module: Any = bench.eager("unet")
@@ -92,7 +93,7 @@ def _scaled(bench: Bench, name: str, given: Mapping[str, Tensor]) -> Tensor:
     with torch.inference_mode():
         weight.mul_(_FACTOR)
         try:
-            outputs = module(**{n: t.cpu().float() if t.is_floating_point() else t.cpu() for n, t in given.items()})
+            outputs = module(**{n: t.cpu().float() if t.is_floating_point() else t.cpu() for n, t in inputs.items()})
         finally:
             weight.div_(_FACTOR)
     result: Tensor = outputs[0]
@@ -100,14 +101,13 @@ def _scaled(bench: Bench, name: str, given: Mapping[str, Tensor]) -> Tensor:
 
 
 def timing_cache(bench: Bench) -> Figures:
-    """A second build takes the kernels' timings from the first."""
+    """A second build reads the timing cache of the first."""
     folder, figures = bench.folder / "timing", {}
     for number in ("first", "second"):
         started = time.perf_counter()
-        made = bench.build("text_encoder", "cached", timing_cache_folder=str(folder))
+        built = bench.build("text_encoder", "cached", timing_cache_folder=str(folder))
         figures[f"{number} seconds"] = time.perf_counter() - started
-        notes = trt.notes(made)
-        if refused := [note for note in notes if "timing cache" in note]:
+        if refused := [note for note in self_checks.build_notes(built) if "timing cache" in note]:
             raise Failed(f"in the {number} build: {refused[0]}", figures)
         figures[f"{number} bytes"] = sum(f.stat().st_size for f in folder.glob("*.cache"))
     if not figures["first bytes"]:
@@ -116,8 +116,8 @@ def timing_cache(bench: Bench) -> Figures:
 
 
 def foreign_plan(bench: Bench) -> Figures:
-    """A plan whose header names another TensorRT is refused before it is read."""
-    trt.of_another_version(bench.folder / "text_encoder.plain", bench.folder / "text_encoder.foreign")
+    """A plan whose header has another TensorRT version is refused before it is read."""
+    self_checks.copy_with_other_version(bench.folder / "text_encoder.plain", bench.folder / "text_encoder.foreign")
     try:
         bench.load("text_encoder", "foreign")
     except EngineError as exc:
@@ -128,7 +128,7 @@ def foreign_plan(bench: Bench) -> Figures:
 
 
 def layers(bench: Bench) -> Figures:
-    """Every layer has a time; their sum stands beside that of whole runs."""
+    """Every layer has a time; the figures compare their sum with whole runs."""
     engine = bench.load("unet")
     plan = engine.profile(bench.inputs(engine, bench.sizes()), bench.sizes(), _RUNS, bench.folder / "profile")
     times = [layer.time_ms for layer in plan.layers]
@@ -146,7 +146,7 @@ def layers(bench: Bench) -> Figures:
 
 
 def attention(bench: Bench) -> Figures:
-    """Layers with `mha` in their names against the attentions of the graph."""
+    """The number of layers with `mha` in their names, and of attentions in the graph."""
     import onnx
 
     graph = onnx.load(bench.onnx("unet"), load_external_data=False).graph
@@ -160,20 +160,19 @@ def attention(bench: Bench) -> Figures:
     return figures
 
 
-def words(bench: Bench) -> Figures:
-    """Mistakes on purpose: TensorRT refuses them, in words that the table of errors knows."""
+def messages(bench: Bench) -> Figures:
+    """Wrong calls: TensorRT refuses them, with messages that the error table matches."""
     figures: Figures = {}
     engine: Any = bench.load("unet")
-    for slug, mistake in trt.mistakes(engine).items():
-        with trt.watched() as logged:
-            if mistake():
+    for slug, wrong_call in self_checks.refused_calls(engine).items():
+        with collect_errors() as logged:
+            if wrong_call():
                 raise Failed(f"TensorRT did not refuse {slug}", figures)
-        texts = [text for severity, text in logged if severity != "WARNING"]
-        figures[slug] = " / ".join(texts) or "no message"
-        if slug not in map(trt.known, texts):
+        figures[slug] = " / ".join(logged) or "no message"
+        if slug not in map(self_checks.error_slug, logged):
             raise Failed(f"the message of {slug} is not known: {figures[slug]}", figures)
     if not figures:
-        raise Skipped("no mistake is known")
+        raise Skipped("there is no such call")
     return figures
 
 
@@ -185,5 +184,5 @@ CASES = (
     Case("foreign-plan", "a plan of another TensorRT is refused", foreign_plan, ("build",)),
     Case("layers", "every layer is timed; their sum beside a whole run", layers, ("load",)),
     Case("attention", "attention is fused", attention, ("load",)),
-    Case("words", "its messages are known", words, ("load",)),
+    Case("words", "its messages are known", messages, ("load",)),
 )

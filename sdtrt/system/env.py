@@ -1,6 +1,6 @@
 """Facts about this machine and its packages, each read in one place, printable for a bug report.
 
-Nothing here imports torch or a vendor library: versions come from package metadata, the GPU from NVML, memory from
+Nothing here imports torch or a vendor library: versions come from package metadata, GPUs from `nvml`, memory from
 psutil. psutil knows neither the processor's model name nor the limit of a container: both are read from Linux's files.
 """
 
@@ -9,11 +9,12 @@ from __future__ import annotations
 import os
 import platform
 import sys
-from dataclasses import asdict, dataclass
-from functools import lru_cache
+from dataclasses import asdict
 from importlib import metadata, util
 from pathlib import Path
 from typing import Any
+
+from sdtrt.system import nvml
 
 # Their versions decide whether an engine of another machine or day is still valid; `sdtrt doctor` prints them.
 PACKAGES = (
@@ -24,16 +25,6 @@ PACKAGES = (
 
 # Compute capability of the first GPUs that multiply float8: Ada's; Hopper's is higher.
 LEAST_SM_FP8 = (8, 9)
-
-
-@dataclass(frozen=True)
-class Gpu:
-    """One NVIDIA GPU as NVML describes it; `sm` is the compute capability, such as "9.0"."""
-
-    name: str
-    sm: str
-    memory_bytes: int
-    driver: str
 
 
 def version(package: str) -> str | None:
@@ -86,32 +77,6 @@ def cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
-@lru_cache(maxsize=1)
-def gpus() -> tuple[Gpu, ...]:
-    """NVIDIA GPUs seen by NVML; empty without the package `nvidia-ml-py` or without a driver."""
-    if not importable("pynvml"):
-        return ()
-    import pynvml
-
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError:
-        return ()
-    found = []
-    for index in range(pynvml.nvmlDeviceGetCount()):
-        handle = pynvml.nvmlDeviceGetHandleByIndex(index)
-        major, minor = pynvml.nvmlDeviceGetCudaComputeCapability(handle)
-        found.append(
-            Gpu(
-                name=pynvml.nvmlDeviceGetName(handle),
-                sm=f"{major}.{minor}",
-                memory_bytes=int(pynvml.nvmlDeviceGetMemoryInfo(handle).total),
-                driver=pynvml.nvmlSystemGetDriverVersion(),
-            )
-        )
-    return tuple(found)
-
-
 def describe() -> dict[str, Any]:
     """This machine as JSON: in every manifest and benchmark, to say where figures were taken."""
     return {
@@ -121,5 +86,5 @@ def describe() -> dict[str, Any]:
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "memory_bytes": memory_bytes(),
         "packages": {p: v for p in PACKAGES if (v := version(p))},
-        "gpus": [asdict(gpu) for gpu in gpus()],
+        "gpus": [asdict(gpu) for gpu in nvml.gpus()],
     }

@@ -1,12 +1,18 @@
-"""Clocks while an engine is timed, from NVML: a time says little when the GPU was hot or held back."""
+"""What NVIDIA's management library reports of GPUs: names, memory in use, and clocks while something is timed.
+
+The only file that imports `pynvml`. Without the package `nvidia-ml-py` or without a driver, everything here is empty.
+"""
 
 from __future__ import annotations
 
 import threading
+from dataclasses import dataclass
+from functools import lru_cache
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sdtrt.system import env
+if TYPE_CHECKING:
+    import torch
 
 # Bits of NVML's reasons for clocks below their maximum; the first means no load.
 REASONS = {
@@ -23,17 +29,69 @@ REASONS = {
 _SECONDS_BETWEEN = 0.02
 
 
-class Clocks:
-    """Samples clocks, temperature, power and throttle reasons of one GPU while the `with` block runs."""
+@dataclass(frozen=True)
+class Gpu:
+    """One NVIDIA GPU as NVML describes it; `sm` is the compute capability, such as "9.0"."""
+
+    name: str
+    sm: str
+    memory_bytes: int
+    driver: str
+
+
+@lru_cache(maxsize=1)
+def gpus() -> tuple[Gpu, ...]:
+    """NVIDIA GPUs that NVML lists."""
+    pynvml = _library()
+    if pynvml is None:
+        return ()
+    return tuple(
+        Gpu(
+            name=pynvml.nvmlDeviceGetName(handle),
+            sm="{}.{}".format(*pynvml.nvmlDeviceGetCudaComputeCapability(handle)),
+            memory_bytes=int(pynvml.nvmlDeviceGetMemoryInfo(handle).total),
+            driver=pynvml.nvmlSystemGetDriverVersion(),
+        )
+        for handle in _device_handles(pynvml)
+    )
+
+
+def used_bytes() -> dict[str, int]:
+    """Bytes in use on every GPU, by its UUID."""
+    pynvml = _library()
+    if pynvml is None:
+        return {}
+    try:
+        handles = _device_handles(pynvml)
+        return {pynvml.nvmlDeviceGetUUID(h): int(pynvml.nvmlDeviceGetMemoryInfo(h).used) for h in handles}
+    except pynvml.NVMLError:
+        return {}
+
+
+def gpu_uuid(device: str | torch.device) -> str | None:
+    """NVML's UUID of one of torch's devices; None for a CPU, and where torch does not know it."""
+    import torch
+
+    if torch.device(device).type != "cuda":
+        return None
+    uuid = getattr(torch.cuda.get_device_properties(device), "uuid", None)
+    return None if uuid is None else f"GPU-{uuid}"
+
+
+class ClockSampler:
+    """Samples clocks, temperature, power and throttle reasons of one GPU while the `with` block runs.
+
+    A time is not representative when the GPU was hot or its clocks were lowered.
+    """
 
     def __init__(self, uuid: str | None) -> None:
         self._samples: list[tuple[int, int, int, int, float]] = []
-        self._fixed: dict[str, Any] = {}
+        self._properties: dict[str, Any] = {}
         self._stop = threading.Event()
-        self._handle = _handle(uuid)
-        self._thread = threading.Thread(target=self._work, daemon=True)
+        self._handle = _device_handle(uuid)
+        self._thread = threading.Thread(target=self._sample, daemon=True)
 
-    def __enter__(self) -> Clocks:
+    def __enter__(self) -> ClockSampler:
         if self._handle is not None:
             self._thread.start()
         return self
@@ -43,14 +101,14 @@ class Clocks:
         if self._handle is not None:
             self._thread.join()
 
-    def facts(self) -> dict[str, Any]:
-        """Device facts under trtexec's names, and least, median and largest clocks; empty without NVML."""
+    def metadata(self) -> dict[str, Any]:
+        """The GPU's properties under trtexec's names, and least, median and largest clocks; empty without NVML."""
         if not self._samples:
-            return dict(self._fixed)
+            return dict(self._properties)
         sm, memory, reasons, celsius, watts = zip(*self._samples, strict=True)
         names = [text for bit, text in REASONS.items() if any(r & bit for r in reasons) and text != "idle"]
         return {
-            **self._fixed,
+            **self._properties,
             "SM Clock During Runs (MHz)": [min(sm), median(sm), max(sm)],
             "Memory Clock During Runs (MHz)": [min(memory), median(memory), max(memory)],
             "Throttle Reasons": names,
@@ -59,49 +117,56 @@ class Clocks:
             "Clock Samples": len(self._samples),
         }
 
-    def _work(self) -> None:
-        import pynvml as nvml
+    def _sample(self) -> None:
+        import pynvml
 
         try:
-            self._fixed = _fixed(self._handle)
+            self._properties = {
+                "Compute Clock Rate": pynvml.nvmlDeviceGetMaxClockInfo(self._handle, pynvml.NVML_CLOCK_SM) / 1e3,
+                "Memory Clock Rate": pynvml.nvmlDeviceGetMaxClockInfo(self._handle, pynvml.NVML_CLOCK_MEM) / 1e3,
+                "Memory Bus Width": float(pynvml.nvmlDeviceGetMemoryBusWidth(self._handle)),
+                "Driver": pynvml.nvmlSystemGetDriverVersion(),
+            }
             while True:
-                self._samples.append(_sample(self._handle))
+                self._samples.append(_read_sensors(pynvml, self._handle))
                 if self._stop.wait(_SECONDS_BETWEEN):
                     return
-        except nvml.NVMLError:
-            return  # some GPUs and virtual machines tell less: what was read stands
+        except pynvml.NVMLError:
+            return  # some GPUs and virtual machines report less: what was read before stays
 
 
-def _handle(uuid: str | None) -> Any | None:
-    if uuid is None or not env.importable("pynvml"):
-        return None
-    import pynvml as nvml
-
+def _library() -> Any | None:
+    """`pynvml`, initialized; None without the package or a driver."""
     try:
-        nvml.nvmlInit()
-        return nvml.nvmlDeviceGetHandleByUUID(uuid)
-    except nvml.NVMLError:
+        import pynvml
+    except ImportError:
+        return None
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return None
+    return pynvml
+
+
+def _device_handles(pynvml: Any) -> list[Any]:
+    return [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
+
+
+def _device_handle(uuid: str | None) -> Any | None:
+    pynvml = _library() if uuid is not None else None
+    if pynvml is None:
+        return None
+    try:
+        return pynvml.nvmlDeviceGetHandleByUUID(uuid)
+    except pynvml.NVMLError:
         return None
 
 
-def _fixed(handle: Any) -> dict[str, Any]:
-    import pynvml as nvml
-
-    return {
-        "Compute Clock Rate": nvml.nvmlDeviceGetMaxClockInfo(handle, nvml.NVML_CLOCK_SM) / 1e3,
-        "Memory Clock Rate": nvml.nvmlDeviceGetMaxClockInfo(handle, nvml.NVML_CLOCK_MEM) / 1e3,
-        "Memory Bus Width": float(nvml.nvmlDeviceGetMemoryBusWidth(handle)),
-        "Driver": nvml.nvmlSystemGetDriverVersion(),
-    }
-
-
-def _sample(handle: Any) -> tuple[int, int, int, int, float]:
-    import pynvml as nvml
-
+def _read_sensors(pynvml: Any, handle: Any) -> tuple[int, int, int, int, float]:
     return (
-        nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_SM),
-        nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_MEM),
-        nvml.nvmlDeviceGetCurrentClocksThrottleReasons(handle),
-        nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU),
-        nvml.nvmlDeviceGetPowerUsage(handle) / 1e3,
+        pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_SM),
+        pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_MEM),
+        pynvml.nvmlDeviceGetCurrentClocksThrottleReasons(handle),
+        pynvml.nvmlDeviceGetTemperature(handle, pynvml.NVML_TEMPERATURE_GPU),
+        pynvml.nvmlDeviceGetPowerUsage(handle) / 1e3,
     )

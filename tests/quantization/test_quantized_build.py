@@ -16,7 +16,7 @@ from sdtrt.errors import BackendUnavailable, BuildError, ConfigError
 from sdtrt.export import quantized_layers
 from sdtrt.quantization import activation_ranges, modelopt
 from sdtrt.quantization.method import method_of
-from sdtrt.system import env
+from sdtrt.system import env, nvml
 
 KEPT = config.Calibration().exclude
 PROFILE = "B=1:1:2,H=64,W=64"
@@ -181,10 +181,10 @@ def test_a_build_asks_the_gpu_that_tensorrt_will_run_on(
 
 def test_onnxruntime_asks_the_gpu_only_where_it_runs_on_one(monkeypatch):
     backend = engines.load("onnxruntime")
-    monkeypatch.setattr(env, "gpus", lambda: (env.Gpu("Tesla T4", "7.5", 16 << 30, "580"),))
+    monkeypatch.setattr(nvml, "gpus", lambda: (nvml.Gpu("Tesla T4", "7.5", 16 << 30, "580"),))
     assert backend.gpu(backend.options()) is None
     assert backend.gpu(backend.options(providers=["CUDAExecutionProvider"])) == ("Tesla T4", "7.5")
-    monkeypatch.setattr(env, "gpus", tuple)
+    monkeypatch.setattr(nvml, "gpus", tuple)
     assert backend.gpu(backend.options(providers=["CUDAExecutionProvider"])) is None
 
 

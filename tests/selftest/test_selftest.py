@@ -114,14 +114,14 @@ def test_a_plan_that_should_be_refused_and_is_not_is_found(ready, monkeypatch):
 def test_a_message_that_the_table_does_not_know_is_found(ready, monkeypatch):
     monkeypatch.setattr(self_checks.error_table, "CASES", ())
     with pytest.raises(_runner.Failed, match=r"is not known: .*satisfyProfile"):
-        _tensorrt.words(ready)
+        _tensorrt.messages(ready)
 
 
 def test_a_build_that_fails_skips_what_needs_it(bench, monkeypatch):
     monkeypatch.setenv("TENSORRT_DOUBLE_FAULTS", "no-implementation")
     saved = []
     runner = _runner.Runner(saved.append)
-    runner.run((*_common.CASES, *_tensorrt.CASES), "tensorrt", bench, lambda label: None)
+    runner.run((*_common.CASES, *_tensorrt.CASES), "tensorrt", bench)
     checks = {c.name: c for c in runner.done}
     assert checks["build"].status == "failed"
     assert "(build-no-kernel)" in checks["build"].reason
@@ -162,7 +162,7 @@ CASES = tuple(
 
 def test_a_check_that_fails_stops_none_of_the_others():
     runner = _runner.Runner(lambda checks: None)
-    runner.run(CASES, "any", 7, lambda label: None)
+    runner.run(CASES, "any", 7)
     found = {c.name: (c.status, c.reason.partition("\n")[0]) for c in runner.done}
     assert found == {
         "passes": ("passed", ""),
@@ -175,7 +175,7 @@ def test_a_check_that_fails_stops_none_of_the_others():
 
 def test_a_check_that_takes_the_process_down_is_named_in_the_file():
     states = []
-    _runner.Runner(states.append).run(CASES[:2], "any", 7, lambda label: None)
+    _runner.Runner(states.append).run(CASES[:2], "any", 7)
     assert [[c.status for c in state] for state in states] == [
         ["running"],
         ["passed"],
@@ -189,7 +189,7 @@ def test_an_interrupt_is_no_failed_check():
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        _runner.Runner(lambda checks: None).run([_runner.Case("s", "s", stop)], "any", 7, lambda label: None)
+        _runner.Runner(lambda checks: None).run([_runner.Case("s", "s", stop)], "any", 7)
 
 
 @pytest.mark.parametrize(("failing", "code"), [(False, 0), (True, 1)])

@@ -160,18 +160,20 @@ def show_trtexec(recipe: BuildConfig) -> None:
     """Print the trtexec commands of TensorRT 10 and 11 for every component; needs neither TensorRT nor a GPU."""
     from sdtrt import engines
     from sdtrt.builder.planning import resolve
-    from sdtrt.engines.backends.tensorrt import engine
+    from sdtrt.engines.backends.tensorrt import BACKEND
+    from sdtrt.engines.backends.tensorrt.profiling.trtexec_command import TrtexecCommand
 
     note = "# run in the bundle folder; options: {keep_onnx: true} in the recipe keeps the ONNX files"
     out.print(note, style="dim", markup=False)
-    recipe_options = recipe.options if recipe.backend == engine.BACKEND.name else {}
-    engine_options = engines.Backend.check_options(engine.BACKEND, recipe_options)
+    recipe_options = recipe.options if recipe.backend == BACKEND.name else {}
+    engine_options = engines.Backend.check_options(BACKEND, recipe_options)
     _, _, specs, profiles = resolve(recipe)
     for name, spec in specs.items():
         if recipe.components is not None and name not in recipe.components:
             continue
         for major, release in ((10, "10.12 to 10.16"), (11, "11")):
-            for command in engine.trtexec(spec, profiles, engine_options, recipe.profile_runs, major):
+            trtexec = TrtexecCommand(spec, profiles, engine_options, major)
+            for command in (trtexec.build(), trtexec.run(recipe.profile_runs)):
                 out.print(f"# {name}, TensorRT {release}", style="dim", markup=False)
                 out.print(command, markup=False, soft_wrap=True)
 

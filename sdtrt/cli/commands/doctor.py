@@ -11,7 +11,7 @@ from rich.markup import escape
 
 from sdtrt import engines
 from sdtrt.cli.console import disable_library_progress, format_bytes, out, progress, table
-from sdtrt.system import env
+from sdtrt.system import env, nvml
 
 EXAMPLES = (
     "Examples:\n\n[bold]sdtrt doctor[/]\n\nFor a bug report: [bold]sdtrt doctor --json[/]\n\n"
@@ -44,9 +44,9 @@ def run(
         out.print_json(json.dumps({**facts, "engines": unusable, "onnxruntime_providers": providers}))
         return
     machine = table("machine", "")
-    for gpu in env.gpus():
+    for gpu in nvml.gpus():
         machine.add_row("GPU", f"{gpu.name}, {format_bytes(gpu.memory_bytes)}, SM {gpu.sm}, driver {gpu.driver}")
-    if not env.gpus():
+    if not nvml.gpus():
         machine.add_row("GPU", "none seen" if env.importable("pynvml") else "unknown: pip install nvidia-ml-py")
     machine.add_row("CPU", f"{facts['cpu']}, {facts['cores']} cores, {format_bytes(facts['memory_bytes'])}")
     machine.add_row("system", f"{facts['platform']}, Python {facts['python']}")
@@ -62,7 +62,7 @@ def run(
     if "CUDAExecutionProvider" in providers:
         grid.add_row("onnxruntime on CUDA", "[green]yes[/]", "", "")
     else:
-        fix = "pip uninstall onnxruntime && pip install onnxruntime-gpu" if env.gpus() else "needs an NVIDIA GPU"
+        fix = "pip uninstall onnxruntime && pip install onnxruntime-gpu" if nvml.gpus() else "needs an NVIDIA GPU"
         grid.add_row("onnxruntime on CUDA", "[red]no[/]: this build has no CUDA provider", "", fix)
     out.print(grid)
 

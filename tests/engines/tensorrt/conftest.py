@@ -5,11 +5,14 @@ import torch
 from trt import bindings, small, use
 
 from sdtrt.engines.backends.tensorrt.building import isolated_build
-from sdtrt.engines.backends.tensorrt.building.build_messages import Job
-from sdtrt.engines.backends.tensorrt.engine import PLAN, RUN_OPTIONS
-from sdtrt.engines.backends.tensorrt.options import TrtOptions
+from sdtrt.engines.backends.tensorrt.building.build_messages import BuildJob
+from sdtrt.engines.backends.tensorrt.error_table import ErrorContext
+from sdtrt.engines.backends.tensorrt.options import RUN_OPTIONS, TrtOptions
 from sdtrt.engines.backends.tensorrt.running import deserialize
+from sdtrt.engines.backends.tensorrt.running.plan_file import PLAN
 from sdtrt.engines.backends.tensorrt.running.session import Session
+
+CONTEXT = ErrorContext("small", "sdtrt build")
 
 
 @pytest.fixture(params=[min(bindings.RELEASES), max(bindings.RELEASES)])
@@ -40,16 +43,15 @@ def build(double, onnx, tmp_path):
 
     def make(profiles=(small.RANGES,), progress=lambda label, share: None, timing_cache=None, path=onnx, **options):
         plan = tmp_path / PLAN
-        make.notes = isolated_build.build(
-            Job(
+        make.notes = isolated_build.build_in_subprocess(
+            BuildJob(
                 onnx=str(path),
                 plan=str(plan),
                 profiles=profiles,
                 options=TrtOptions(**options),
                 timing_cache=timing_cache,
             ),
-            "small",
-            "sdtrt build",
+            CONTEXT,
             progress,
         )
         return plan
@@ -75,8 +77,8 @@ def open_session(build, double, plans, tmp_path):
             plans[key] = build(profiles, **options).read_bytes()
         path = tmp_path / f"{len(made)}.plan"
         path.write_bytes(plans[key])
-        engine = deserialize.load(path, chosen, "small", "sdtrt build")
-        made.append(Session(engine, torch.device("cpu"), chosen, "small", "sdtrt build"))
+        engine = deserialize.deserialize_plan(path, chosen, CONTEXT)
+        made.append(Session(engine, torch.device("cpu"), chosen, CONTEXT))
         return made[-1]
 
     yield make

@@ -11,7 +11,7 @@ from sdtrt import models as families
 from sdtrt.builder import build
 from sdtrt.bundle.bundle import Bundle
 from sdtrt.engines.backends.tensorrt import cuda
-from sdtrt.engines.backends.tensorrt.cuda import Cuda, Device
+from sdtrt.engines.backends.tensorrt.cuda import CudaRuntime, Device
 from sdtrt.engines.backends.tensorrt.engine import BACKEND, TensorRt, env
 from sdtrt.errors import BackendUnavailable, EngineError
 from sdtrt.shapes.sample_inputs import sample_inputs
@@ -114,7 +114,7 @@ def test_the_onnx_file_is_kept_where_it_is_asked_for(copy, models):
 def test_seconds_are_those_on_the_gpu(built, load):
     engine = load(built)
     engine(**ids(engine))
-    assert engine.seconds == pytest.approx(engine.session.clock.total_ms() / 1e3)
+    assert engine.seconds == pytest.approx(engine.session.timer.total_ms() / 1e3)
     assert engine.notes() == ()
 
 
@@ -167,19 +167,20 @@ def onnx_plan(newest, onnx, tmp_path):
     from trt import small
 
     from sdtrt.engines.backends.tensorrt.building import isolated_build
-    from sdtrt.engines.backends.tensorrt.building.build_messages import Job
+    from sdtrt.engines.backends.tensorrt.building.build_messages import BuildJob
+    from sdtrt.engines.backends.tensorrt.error_table import ErrorContext
     from sdtrt.engines.backends.tensorrt.options import TrtOptions
 
     plan = tmp_path / "small.plan"
-    job = Job(onnx=str(onnx), plan=str(plan), profiles=(small.RANGES,), options=TrtOptions())
-    isolated_build.build(job, "small", "r", lambda *_: None)
+    job = BuildJob(onnx=str(onnx), plan=str(plan), profiles=(small.RANGES,), options=TrtOptions())
+    isolated_build.build_in_subprocess(job, ErrorContext("small", "r"), lambda *_: None)
     return plan
 
 
 # ---------------------------------------------------------------------------------------------- availability
 
 
-class NoGpu(Cuda):
+class NoGpu(CudaRuntime):
     def available(self):
         return False
 
@@ -194,7 +195,7 @@ def test_without_the_package_it_says_how_to_get_it():
 
 
 def test_without_a_gpu_it_is_unavailable(newest, monkeypatch):
-    monkeypatch.setattr(cuda, "cuda", NoGpu())
+    monkeypatch.setattr(cuda, "runtime", NoGpu())
     assert "no NVIDIA GPU" in engines.load("tensorrt").unavailable().reason
     with pytest.raises(BackendUnavailable, match="no NVIDIA GPU"):
         engines.require("tensorrt")

@@ -11,10 +11,12 @@ import pytest
 from trt import bindings, small
 
 from sdtrt.engines.backends.tensorrt.building import isolated_build, timing_cache
-from sdtrt.engines.backends.tensorrt.building.build_messages import Job
+from sdtrt.engines.backends.tensorrt.building.build_messages import BuildJob
 from sdtrt.engines.backends.tensorrt.building.build_progress import Phases
+from sdtrt.engines.backends.tensorrt.cuda import Device
+from sdtrt.engines.backends.tensorrt.error_table import ErrorContext
 from sdtrt.engines.backends.tensorrt.options import TrtOptions
-from sdtrt.engines.backends.tensorrt.running.plan_file import read_header
+from sdtrt.engines.backends.tensorrt.running.plan_file import read_version
 from sdtrt.errors import BuildError
 
 # What is about processes and files, not about TensorRT.
@@ -22,7 +24,7 @@ newest_only = pytest.mark.parametrize("release", [max(bindings.RELEASES)], indir
 
 
 def test_a_plan_of_this_version_is_written(build, double):
-    assert str(read_header(build(), "x")) == double
+    assert ".".join(map(str, read_version(build(), "x"))) == double
 
 
 @newest_only
@@ -126,14 +128,14 @@ def test_a_builder_that_does_not_listen_is_ended(build, monkeypatch):
 @pytest.mark.usefixtures("double")
 def test_a_builder_whose_caller_is_gone_stops(onnx, tmp_path, monkeypatch):
     monkeypatch.setenv("TENSORRT_DOUBLE_BUILD_SECONDS", "5")
-    job = Job(onnx=str(onnx), plan=str(tmp_path / "x.plan"), profiles=(small.RANGES,), options=TrtOptions())
+    job = BuildJob(onnx=str(onnx), plan=str(tmp_path / "x.plan"), profiles=(small.RANGES,), options=TrtOptions())
     process = subprocess.Popen(
         [sys.executable, "-m", "sdtrt.engines.backends.tensorrt.building.build_process"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
-        env=isolated_build._environment(0),
+        env=isolated_build._process_environment(0),
     )
     process.stdin.write(job.model_dump_json() + "\n")
     process.stdin.flush()
@@ -159,7 +161,7 @@ def test_the_builder_sees_the_one_gpu_that_was_chosen(monkeypatch, visible, gpu,
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    assert isolated_build._environment(gpu)["CUDA_VISIBLE_DEVICES"] == expected
+    assert isolated_build._process_environment(gpu)["CUDA_VISIBLE_DEVICES"] == expected
 
 
 # ---------------------------------------------------------------------------------------------- timing cache
@@ -197,7 +199,7 @@ def test_builds_at_the_same_time_both_keep_their_timings(build, onnx, tmp_path):
     path = tmp_path / "x.cache"
     other = small.model(tmp_path, operator="Relu")
     jobs = [
-        Job(
+        BuildJob(
             onnx=str(file),
             plan=str(tmp_path / f"{index}.plan"),
             profiles=(small.RANGES,),
@@ -206,7 +208,12 @@ def test_builds_at_the_same_time_both_keep_their_timings(build, onnx, tmp_path):
         )
         for index, file in enumerate((onnx, other))
     ]
-    threads = [threading.Thread(target=isolated_build.build, args=(j, "small", "r", lambda *_: None)) for j in jobs]
+    threads = [
+        threading.Thread(
+            target=isolated_build.build_in_subprocess, args=(j, ErrorContext("small", "r"), lambda *_: None)
+        )
+        for j in jobs
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -220,7 +227,7 @@ def test_builds_at_the_same_time_both_keep_their_timings(build, onnx, tmp_path):
 def test_the_cache_is_that_of_one_version_and_gpu(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     names = {
-        timing_cache.path_of(None, version, gpu, sm)
+        timing_cache.cache_path(None, version, Device(gpu, sm, 1, 1))
         for version in ("10.16.1.11", "11.4.0.106")
         for gpu, sm in (("NVIDIA H100 PCIe", "9.0"), ("NVIDIA L4", "8.9"))
     }
@@ -253,11 +260,11 @@ def test_phases_that_name_each_other_as_parent_do_not_loop():
 
 
 def test_reports_are_short_lines():
-    job = Job(onnx="a", plan="b", profiles=(small.RANGES,), options=TrtOptions())
-    assert Job.model_validate_json(job.model_dump_json()) == job
+    job = BuildJob(onnx="a", plan="b", profiles=(small.RANGES,), options=TrtOptions())
+    assert BuildJob.model_validate_json(job.model_dump_json()) == job
     assert "\n" not in json.dumps(job.model_dump_json())
 
 
 def test_an_ending_is_named():
-    assert isolated_build._ending(-signal.SIGSEGV) == "SIGSEGV"
-    assert isolated_build._ending(3) == "exit code 3"
+    assert isolated_build._describe_exit(-signal.SIGSEGV) == "SIGSEGV"
+    assert isolated_build._describe_exit(3) == "exit code 3"

@@ -14,10 +14,11 @@ import pytest
 import torch
 
 from sdtrt.engines.backends.tensorrt import cuda
+from sdtrt.engines.backends.tensorrt.error_table import ErrorContext
 from sdtrt.engines.backends.tensorrt.options import TrtOptions
 from sdtrt.engines.backends.tensorrt.running import stream_memory
 from sdtrt.engines.backends.tensorrt.running.session import Session
-from sdtrt.system.nvml import Clocks
+from sdtrt.system.nvml import ClockSampler
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")]
 WIDTH, MOST = 4096, 64
@@ -85,7 +86,7 @@ def session(monkeypatch):
         get_tensor_profile_shape=lambda name, index: [(1, WIDTH), (2, WIDTH), (MOST, WIDTH)],
         create_execution_context=lambda strategy: Context(),
     )
-    made = Session(engine, cuda.cuda.device(0), TrtOptions(cuda_graphs=3), "x", "r")
+    made = Session(engine, cuda.runtime.device(0), TrtOptions(cuda_graphs=3), ErrorContext("x", "r"))
     yield made
     made.close()
 
@@ -159,7 +160,7 @@ def test_a_capture_that_cuda_refuses_leaves_a_usable_engine(session, monkeypatch
 def test_the_time_is_that_of_the_gpu(session):
     for _ in range(5):
         session.run({"x": torch.zeros(2, WIDTH, device="cuda")})
-    assert 0.05 < session.clock.total_ms() / 5 < 50
+    assert 0.05 < session.timer.total_ms() / 5 < 50
 
 
 def test_a_thread_that_ends_gives_its_memory_back(session):
@@ -176,12 +177,12 @@ def test_a_thread_that_ends_gives_its_memory_back(session):
 
 
 def test_the_gpu_is_described_and_its_clocks_are_read(session):
-    device = cuda.cuda.describe(0)
+    device = cuda.runtime.describe(0)
     assert device.name
     assert float(device.sm) >= 7
-    with Clocks(device.uuid) as clocks:
+    with ClockSampler(device.uuid) as clocks:
         for _ in range(50):
             session.run({"x": torch.zeros(64, WIDTH, device="cuda")})
         torch.cuda.synchronize()
     if clocks._handle is not None:
-        assert clocks.facts()["SM Clock During Runs (MHz)"][2] > 0
+        assert clocks.metadata()["SM Clock During Runs (MHz)"][2] > 0

@@ -60,7 +60,7 @@ def image(pipe, **call):
 def test_the_bundle_says_what_it_was_built_with(bundle, trt):
     for name, component in bundle.manifest.components.items():
         assert component.key["backend"] == f"tensorrt {trt.__version__}"
-        assert component.key["device"] == str(trt_cuda.cuda.describe(0))
+        assert component.key["device"] == str(trt_cuda.runtime.describe(0))
         record = json.loads((bundle.folder(name) / "engine.json").read_text())
         assert record["tensorrt"] == trt.__version__
         assert 0 <= max(component.parity.values()) < 1e-3

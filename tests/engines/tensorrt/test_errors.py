@@ -6,6 +6,7 @@ from sdtrt.engines.backends.tensorrt import error_table
 from sdtrt.errors import BackendUnavailable, BuildError, EngineError, ShapeError
 
 BUILD, RUN = BuildError("building failed", slug="build"), EngineError("running failed", slug="engine-failed")
+UNET = error_table.ErrorContext("unet", "sdtrt build X")
 
 # What TensorRT 8 to 11 was seen to log, by the error it becomes.
 LOGGED = [
@@ -159,7 +160,7 @@ LOGGED = [
 
 @pytest.mark.parametrize(("otherwise", "line", "error", "slug"), LOGGED, ids=lambda v: str(v)[:40])
 def test_a_logged_message_becomes_one_error(otherwise, line, error, slug):
-    found = error_table.from_log(["[I] something before", line], "unet", rebuild="sdtrt build X", otherwise=otherwise)
+    found = UNET.from_log(["[I] something before", line], otherwise)
     assert type(found) is error
     assert found.slug == slug
     assert line[:80] in found.received
@@ -177,17 +178,15 @@ def test_every_case_of_the_table_is_reached_by_a_message_that_was_seen():
 
 
 def test_a_message_that_is_not_in_the_table_keeps_its_words_and_the_error_of_the_situation():
-    found = error_table.from_log(["first", "unheard of"], "unet", rebuild="sdtrt build X", otherwise=RUN)
+    found = UNET.from_log(["first", "unheard of"], RUN)
     assert (type(found), found.slug, found.received) == (EngineError, "engine-failed", "first / unheard of")
 
 
 def test_the_cause_wins_over_what_follows_from_it():
     lines = ["Network must have at least one output", "Failed to open file: conv.weight"]
-    assert error_table.from_log(lines, "unet", rebuild="x", otherwise=BUILD).slug == "onnx-weights-missing"
+    assert UNET.from_log(lines, BUILD).slug == "onnx-weights-missing"
 
 
 def test_a_very_long_message_is_shortened_in_the_middle():
-    found = error_table.from_log(
-        ["Could not find any implementation for node " + "x" * 9000], "u", rebuild="x", otherwise=BUILD
-    )
+    found = UNET.from_log(["Could not find any implementation for node " + "x" * 9000], BUILD)
     assert len(found.received) < 500

@@ -1,6 +1,7 @@
 """Profiling: the plan and the files of trtexec and TREx say the same, for a session and for any plan file."""
 
 import json
+import sys
 from statistics import median
 
 import pytest
@@ -11,7 +12,7 @@ from sdtrt.engines.backends.tensorrt.cuda import Device
 from sdtrt.engines.backends.tensorrt.profiling import layer_times, trtexec_files
 from sdtrt.errors import ConfigError, EngineError, ShapeError
 from sdtrt.plan.layers import Plan
-from sdtrt.system.nvml import Clocks, env
+from sdtrt.system.nvml import ClockSampler
 
 ROLES = ("graph", "profile", "profile.metadata", "timing")
 RUNS = 4
@@ -104,12 +105,13 @@ def test_a_file_that_is_no_plan_is_refused(double, tmp_path):
 
 def test_layers_of_one_name_are_told_apart_by_their_order():
     seen = [[("a", 1.0), ("b", 2.0), ("a", 3.0)], [("a", 1.5), ("b", 2.5), ("a", 3.5)]]
-    assert layer_times._by_layer(seen) == (("a", (1.0, 1.5)), ("b", (2.0, 2.5)), ("a", (3.0, 3.5)))
+    assert layer_times._times_by_layer(seen) == (("a", (1.0, 1.5)), ("b", (2.0, 2.5)), ("a", (3.0, 3.5)))
 
 
 def measured(inspector, layers):
-    run = layer_times.Run(called=0.0, returned=0.1, begun=0.2, ended=1.2)
-    return layer_times.Measured(
+    run = layer_times.RunTimes(0.0, 0.1, 0.2, 1.2)
+    return layer_times.EngineTimings(
+        device=DEVICE,
         shapes={"x": (1, 4)},
         profile=0,
         runs=(run, run),
@@ -124,22 +126,20 @@ def measured(inspector, layers):
 def test_two_layers_of_one_name_keep_their_own_times():
     layer = {"Name": "copy", "LayerType": "Reformat", "Inputs": [], "Outputs": []}
     found = measured({"Layers": [layer, layer], "Bindings": []}, (("copy", (1.0, 1.0)), ("copy", (5.0, 5.0))))
-    plan = trtexec_files.to_plan(found, DEVICE, "x", "11", None, "engine.plan")
+    plan = trtexec_files.to_plan(found, "x", "11", None, "engine.plan")
     assert [layer.times_ms for layer in plan.layers] == [(1.0, 1.0), (5.0, 5.0)]
 
 
 def test_a_measured_name_that_the_inspector_does_not_list_is_kept():
     layer = {"Name": "conv", "LayerType": "correlation", "Inputs": [], "Outputs": []}
     found = measured({"Layers": [layer]}, (("conv", (1.0, 1.0)), ("Reformatting CopyNode for Input", (0.5, 0.5))))
-    plan = trtexec_files.to_plan(found, DEVICE, "x", "11", None, "engine.plan")
+    plan = trtexec_files.to_plan(found, "x", "11", None, "engine.plan")
     assert sum(layer.time_ms for layer in plan.layers) == pytest.approx(1.5)
 
 
 def test_clocks_and_fallbacks_are_in_the_plan(tmp_path):
     layer = {"Name": "conv", "LayerType": "correlation", "Inputs": [], "Outputs": []}
-    plan = trtexec_files.to_plan(
-        measured({"Layers": [layer]}, (("conv", (1.0, 1.0)),)), DEVICE, "x", "11", tmp_path, "e"
-    )
+    plan = trtexec_files.to_plan(measured({"Layers": [layer]}, (("conv", (1.0, 1.0)),)), "x", "11", tmp_path, "e")
     assert plan.metadata["device"]["Throttle Reasons"] == ["power cap"]
     assert plan.metadata["cuda_graphs"]["refused"] == {"reason": 1}
     plan.save(tmp_path / "plan.json")
@@ -196,8 +196,7 @@ def nvml(monkeypatch):
 
     def put(**how):
         made = Nvml(**how)
-        monkeypatch.setitem(__import__("sys").modules, "pynvml", made)
-        monkeypatch.setattr(env, "importable", lambda name: True)
+        monkeypatch.setitem(sys.modules, "pynvml", made)
         return made
 
     return put
@@ -205,10 +204,10 @@ def nvml(monkeypatch):
 
 def test_clocks_are_sampled_while_it_runs(nvml):
     driver = nvml()
-    with Clocks("GPU-1") as clocks:
+    with ClockSampler("GPU-1") as clocks:
         while driver.samples < 3:
             pass
-    facts = clocks.facts()
+    facts = clocks.metadata()
     assert facts["SM Clock During Runs (MHz)"][0] == 1880
     assert facts["SM Clock During Runs (MHz)"][2] == 1980
     assert facts["Throttle Reasons"] == ["power cap"]
@@ -218,14 +217,14 @@ def test_clocks_are_sampled_while_it_runs(nvml):
 
 def test_a_gpu_that_does_not_tell_costs_no_profile(nvml):
     nvml(broken=True)
-    with Clocks("GPU-1") as clocks:
+    with ClockSampler("GPU-1") as clocks:
         pass
-    assert clocks.facts() == {}
+    assert clocks.metadata() == {}
 
 
 @pytest.mark.parametrize("uuid", [None, "GPU-1"])
 def test_without_nvml_nothing_is_known(uuid, monkeypatch):
-    monkeypatch.setattr(env, "importable", lambda name: False)
-    with Clocks(uuid) as clocks:
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    with ClockSampler(uuid) as clocks:
         pass
-    assert clocks.facts() == {}
+    assert clocks.metadata() == {}

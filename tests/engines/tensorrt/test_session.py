@@ -10,11 +10,13 @@ import torch
 from trt import small
 
 from sdtrt.engines.backends.tensorrt import cuda as trt_cuda
+from sdtrt.engines.backends.tensorrt.error_table import ErrorContext
 from sdtrt.engines.backends.tensorrt.options import TrtOptions
 from sdtrt.engines.backends.tensorrt.running import deserialize, stream_memory
 from sdtrt.engines.backends.tensorrt.running.session import STREAMED, Session
 from sdtrt.errors import EngineError, ShapeError
 
+CONTEXT = ErrorContext("small", "sdtrt build X")
 TWO = (
     {"image": ((1, 4, 4, 4), (1, 4, 8, 8), (2, 4, 8, 8))},
     {"image": ((2, 4, 8, 8), (4, 4, 8, 8), (8, 4, 16, 16))},
@@ -25,7 +27,7 @@ TWO = (
 def alone(monkeypatch):
     """Engines that other tests left alive would have a say in the size of the block."""
     monkeypatch.setattr(stream_memory, "_engines", weakref.WeakSet())
-    monkeypatch.setattr(stream_memory, "_lanes", stream_memory._Lanes())
+    monkeypatch.setattr(stream_memory, "_stream_contexts", stream_memory._StreamContexts())
 
 
 def tensors(batch=2, size=8, seed=0):
@@ -82,7 +84,7 @@ def test_the_least_recently_used_graph_is_given_up(open_session):
     for size in (4, 5, 6):
         for _ in range(2):
             result(session, size=size)
-    assert len(session._mine().graphs) == 2
+    assert len(session._thread_state().graphs) == 2
     before = counts(session)
     result(session, size=6)
     assert counts(session)[1] == before[1] + 1
@@ -94,7 +96,7 @@ def test_a_larger_engine_takes_a_larger_block_and_the_graphs_are_made_anew(open_
     session = open_session()
     for _ in range(3):
         result(session)
-    old = weakref.ref(session._mine().lane.block())
+    old = weakref.ref(session._thread_state().stream_context.block())
 
     class Larger:
         device = session.device
@@ -105,7 +107,7 @@ def test_a_larger_engine_takes_a_larger_block_and_the_graphs_are_made_anew(open_
     given = tensors(seed=5)
     torch.testing.assert_close(session.run(given)["result"], expected(given), rtol=1e-4, atol=1e-4)
     assert counts(session)[0] == 2
-    assert session._mine().lane.block().size == larger.activation_bytes
+    assert session._thread_state().stream_context.block().size == larger.activation_bytes
     gc.collect()
     assert old() is None
 
@@ -114,17 +116,17 @@ def test_engines_of_a_thread_share_one_block_and_threads_do_not(open_session):
     first, second = open_session(), open_session()
     for session in (first, second):
         result(session)
-    assert first._mine().plain.block is second._mine().plain.block
+    assert first._thread_state().context.block is second._thread_state().context.block
     found = []
 
     def other():
         result(first)
-        found.append(first._mine().plain.block)
+        found.append(first._thread_state().context.block)
 
     thread = threading.Thread(target=other)
     thread.start()
     thread.join()
-    assert found[0] is not first._mine().plain.block
+    assert found[0] is not first._thread_state().context.block
 
 
 def test_after_a_refit_no_old_graph_is_replayed(open_session):
@@ -139,7 +141,7 @@ def test_after_a_refit_no_old_graph_is_replayed(open_session):
 @pytest.mark.parametrize("fault", ["not-capturable", "capture-fails"])
 def test_a_capture_that_fails_falls_back_and_is_counted(open_session, expected, monkeypatch, fault):
     session = open_session()
-    stream = session._mine().lane.stream
+    stream = session._thread_state().stream_context.stream
     monkeypatch.setenv("TENSORRT_DOUBLE_FAULTS", fault)
     for seed in range(4):
         given = tensors(seed=seed)
@@ -149,7 +151,7 @@ def test_a_capture_that_fails_falls_back_and_is_counted(open_session, expected, 
     assert times == 1
     assert reason in str(session.stats)
     # CUDA may leave a stream unusable after it: work goes on on another.
-    assert (session._mine().lane.stream is not stream) == (fault == "capture-fails")
+    assert (session._thread_state().stream_context.stream is not stream) == (fault == "capture-fails")
 
 
 def test_without_memory_for_a_graph_the_call_still_runs(open_session, expected, monkeypatch):
@@ -181,7 +183,7 @@ def test_weights_that_fit_are_captured(open_session):
 def test_a_budget_is_refused_by_an_engine_without_streamed_weights(build):
     plan = build()
     options = TrtOptions(weight_streaming=True, weight_budget_mib=1)
-    deserialize.load(plan, options, "small", "r")  # nothing to stream: a budget of nothing is kept
+    deserialize.deserialize_plan(plan, options, CONTEXT)  # nothing to stream: a budget of nothing is kept
 
 
 def test_the_nearest_profile_runs_whatever_ran_before(open_session, expected):
@@ -190,7 +192,7 @@ def test_the_nearest_profile_runs_whatever_ran_before(open_session, expected):
     for batch in (1, 2, 4, 2, 1):
         given = tensors(batch)
         torch.testing.assert_close(session.run(given)["result"], expected(given), rtol=1e-4, atol=1e-4)
-        chosen.append(session._mine().plain.profile)
+        chosen.append(session._thread_state().context.profile)
     assert chosen == [0, 0, 1, 0, 0]
 
 
@@ -244,12 +246,12 @@ def test_threads_do_not_disturb_each_other(open_session, expected, graphs):
 
 def test_work_is_on_a_stream_of_its_own_and_ordered_both_ways(open_session):
     session = open_session()
-    cuda = trt_cuda.cuda
-    session._mine().lane.renew()  # the thread's was made for another test
+    cuda = trt_cuda.runtime
+    session._thread_state().stream_context.renew_stream()  # the thread's was made for another test
     for _ in range(3):  # plain, capture, replay
         cuda.waits.clear()
         result(session)
-        mine, caller = session._mine().lane.stream.cuda_stream, 0
+        mine, caller = session._thread_state().stream_context.stream.cuda_stream, 0
         assert mine != caller
         assert cuda.waits[0] == (mine, caller)
         assert cuda.waits[-1] == (caller, mine)
@@ -257,23 +259,23 @@ def test_work_is_on_a_stream_of_its_own_and_ordered_both_ways(open_session):
 
 def test_the_callers_stream_is_the_one_that_is_current(open_session):
     session = open_session()
-    cuda = trt_cuda.cuda
+    cuda = trt_cuda.runtime
     stream = cuda.new_stream(session.device, session)
     cuda.waits.clear()
     with cuda.use(stream):
         result(session)
-    assert cuda.waits[-1] == (stream.cuda_stream, session._mine().lane.stream.cuda_stream)
+    assert cuda.waits[-1] == (stream.cuda_stream, session._thread_state().stream_context.stream.cuda_stream)
 
 
 def test_the_gpus_time_is_counted(open_session):
     session = open_session()
     for _ in range(300):
         result(session, size=4)
-    assert session.clock.total_ms() > 0
-    assert len(session.clock._open) == 0
-    before = session.clock.total_ms()
+    assert session.timer.total_ms() > 0
+    assert len(session.timer._pending) == 0
+    before = session.timer.total_ms()
     result(session)
-    assert session.clock.total_ms() > before
+    assert session.timer.total_ms() > before
 
 
 @pytest.mark.parametrize("fault", ["enqueue-fails", "no-context"])
@@ -289,13 +291,13 @@ def test_a_closed_engine_says_so_and_its_memory_is_given_back(open_session):
     session = open_session()
     for _ in range(3):
         result(session)
-    lane = session._mine().lane
-    engine = weakref.ref(session._mine().plain)
+    stream_context = session._thread_state().stream_context
+    engine = weakref.ref(session._thread_state().context)
     session.close()
     session.close()
     gc.collect()
     assert engine() is None
-    assert lane._block is None
+    assert stream_context._block is None
     with pytest.raises(EngineError, match="closed"):
         result(session)
 
@@ -307,7 +309,7 @@ def test_a_plan_that_is_cut_off_is_refused(build):
     plan = build()
     plan.write_bytes(plan.read_bytes()[: plan.stat().st_size // 2])
     with pytest.raises(EngineError, match="cannot be loaded"):
-        deserialize.load(plan, TrtOptions(), "small", "sdtrt build X")
+        deserialize.deserialize_plan(plan, TrtOptions(), CONTEXT)
 
 
 def test_a_plan_of_another_version_is_refused_with_both(build, double):
@@ -316,7 +318,7 @@ def test_a_plan_of_another_version_is_refused_with_both(build, double):
     data[24:28] = bytes([9, 3, 0, 1])
     plan.write_bytes(data)
     with pytest.raises(EngineError) as caught:
-        deserialize.load(plan, TrtOptions(), "small", "sdtrt build X")
+        deserialize.deserialize_plan(plan, TrtOptions(), CONTEXT)
     assert caught.value.slug == "plan-version"
     assert "9.3.0.1" in caught.value.received
     assert double in caught.value.received
@@ -325,7 +327,7 @@ def test_a_plan_of_another_version_is_refused_with_both(build, double):
 def test_a_stripped_plan_takes_its_weights_from_the_onnx_file(build, onnx, expected):
     plan = build(strip_plan=True)
     options = TrtOptions(strip_plan=True)
-    session = Session(deserialize.load(plan, options, "small", "r", onnx), torch.device("cpu"), options, "small", "r")
+    session = Session(deserialize.deserialize_plan(plan, options, CONTEXT, onnx), torch.device("cpu"), options, CONTEXT)
     given = tensors()
     torch.testing.assert_close(session.run(given)["result"], expected(given), rtol=1e-4, atol=1e-4)
     session.close()
@@ -334,13 +336,13 @@ def test_a_stripped_plan_takes_its_weights_from_the_onnx_file(build, onnx, expec
 def test_a_stripped_plan_without_its_weights_is_refused(build, tmp_path):
     plan = build(strip_plan=True)
     with pytest.raises(EngineError):
-        deserialize.load(plan, TrtOptions(strip_plan=True), "small", "r", tmp_path / "none.onnx")
+        deserialize.deserialize_plan(plan, TrtOptions(strip_plan=True), CONTEXT, tmp_path / "none.onnx")
 
 
 def test_a_version_compatible_plan_is_loaded_when_it_may_run_code(build, expected):
     plan = build(version_compatible=True)
     options = TrtOptions(version_compatible=True)
-    session = Session(deserialize.load(plan, options, "small", "r"), torch.device("cpu"), options, "small", "r")
+    session = Session(deserialize.deserialize_plan(plan, options, CONTEXT), torch.device("cpu"), options, CONTEXT)
     given = tensors()
     torch.testing.assert_close(session.run(given)["result"], expected(given), rtol=1e-4, atol=1e-4)
     session.close()

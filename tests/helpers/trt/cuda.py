@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from sdtrt.engines.backends.tensorrt.cuda import Cuda, Device
+from sdtrt.engines.backends.tensorrt.cuda import CudaRuntime, Device
 
 WAITS: list[tuple[int, int]] = []
 _handles = itertools.count(0x5000, 0x10)
@@ -58,7 +58,7 @@ class Graph:
     replays: int = field(default=0)
 
 
-class CpuCuda(Cuda):
+class CpuCuda(CudaRuntime):
     """CUDA as the engine's files use it."""
 
     waits = WAITS

@@ -24,16 +24,16 @@ def tensorrt(release: str, cache: Path) -> Iterator[None]:
     described = bindings.declarations(release, cache)
     # The timing cache goes to the user's cache folder, which is none of a test's business.
     variables = {API: str(described), "XDG_CACHE_HOME": str(cache / "user")}
-    before = {name: os.environ.get(name) for name in variables}, sys.path[:], cuda.cuda
+    before = {name: os.environ.get(name) for name in variables}, sys.path[:], cuda.runtime
     forget()
     os.environ.update(variables)
     sys.path.insert(0, str(DOUBLE))
-    cuda.cuda = CpuCuda()
+    cuda.runtime = CpuCuda()
     try:
         yield
     finally:
         forget()
-        sys.path[:], cuda.cuda = before[1], before[2]
+        sys.path[:], cuda.runtime = before[1], before[2]
         for name, value in before[0].items():
             os.environ.pop(name)
             if value is not None:

@@ -22,7 +22,7 @@ from sdtrt.errors import BackendUnavailable, EngineError
 from sdtrt.plan.layers import Layer
 from sdtrt.shapes import profile_selection
 from sdtrt.shapes.spec import ComponentSpec, ShapeProfile, shapes_of
-from sdtrt.system import env, malloc
+from sdtrt.system import env, malloc, nvml
 from sdtrt.system.json_records import Record
 
 if TYPE_CHECKING:
@@ -205,9 +205,9 @@ class OnnxRuntime(Backend):
 
     def gpu(self, options: OrtOptions) -> tuple[str, str] | None:
         """The first that NVML lists, unless the first provider is the CPU."""
-        if options.providers[0] == "CPUExecutionProvider" or not env.gpus():
+        if options.providers[0] == "CPUExecutionProvider" or not nvml.gpus():
             return None
-        return env.gpus()[0].name, env.gpus()[0].sm
+        return nvml.gpus()[0].name, nvml.gpus()[0].sm
 
     def passes_for(self, options: OrtOptions) -> tuple[str, ...]:
         """All, but attention stays written out for a provider that fuses it itself, such as TensorRT's."""

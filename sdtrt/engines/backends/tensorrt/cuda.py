@@ -1,7 +1,7 @@
-"""What the TensorRT engine asks of CUDA: the only place in its files that touches `torch.cuda`.
+"""The CUDA calls of the TensorRT engine: the only one of its files that uses `torch.cuda`.
 
-`cuda` is the object in use. A test without a GPU sets another one, `monkeypatch.setattr(module, "cuda", Mine())`, with
-the methods below on CPU tensors; all callers say `cuda.cuda.x()`, so nothing else must be replaced. Streams
+`runtime` is the object in use. A test without a GPU replaces it, `monkeypatch.setattr(cuda, "runtime", double)`, by one
+with the methods below on CPU tensors; all callers write `cuda.runtime.x()`, so nothing else must be replaced. Streams
 are used through `cuda_stream`, `wait_stream(other)` and `synchronize()`; events through `record(stream)`,
 `synchronize()`, `query()` and `elapsed_time(later)` in milliseconds; what `capture` returns through `replay()`.
 """
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sdtrt.engines import cuda_graph
+from sdtrt.system import nvml
 
 if TYPE_CHECKING:
     import torch
@@ -30,11 +31,11 @@ class Device:
     uuid: str | None = None
 
     def __str__(self) -> str:
-        """As it stands in an engine's key."""
+        """As in an engine's key."""
         return f"{self.name}, sm {self.sm}"
 
 
-class Cuda:
+class CudaRuntime:
     """CUDA through torch."""
 
     def available(self) -> bool:
@@ -44,29 +45,28 @@ class Cuda:
         return torch.cuda.is_available()
 
     def device(self, index: int) -> torch.device:
-        """Where tensors of engines on GPU `index` lie."""
+        """The device of tensors of engines on GPU `index`."""
         import torch
 
         return torch.device("cuda", index)
 
     def describe(self, index: int) -> Device | None:
-        """The GPU, or None when there is none of this number."""
+        """The GPU of this number; None when there is none."""
         import torch
 
         if not torch.cuda.is_available() or index >= torch.cuda.device_count():
             return None
-        facts = torch.cuda.get_device_properties(index)
-        uuid = getattr(facts, "uuid", None)
+        properties = torch.cuda.get_device_properties(index)
         return Device(
-            name=facts.name,
-            sm=f"{facts.major}.{facts.minor}",
-            sms=facts.multi_processor_count,
-            memory_bytes=facts.total_memory,
-            uuid=None if uuid is None else f"GPU-{uuid}",
+            name=properties.name,
+            sm=f"{properties.major}.{properties.minor}",
+            sms=properties.multi_processor_count,
+            memory_bytes=properties.total_memory,
+            uuid=nvml.gpu_uuid(f"cuda:{index}"),
         )
 
     def new_stream(self, device: torch.device, owner: object) -> Any:
-        """A stream that is not the default one, nor anyone else's while `owner` lives."""
+        """A stream other than the default one, which nothing else gets while `owner` lives."""
         return cuda_graph.own_stream(device, owner)
 
     def current_stream(self, device: torch.device) -> Any:
@@ -82,31 +82,31 @@ class Cuda:
         return torch.cuda.stream(stream)
 
     def synchronize(self, device: torch.device) -> None:
-        """Wait for everything that was put on the device."""
+        """Wait for all work on the device."""
         import torch
 
         torch.cuda.synchronize(device)
 
     def new_event(self) -> Any:
-        """An event that takes the time."""
+        """An event that records a time."""
         import torch
 
         return torch.cuda.Event(enable_timing=True)
 
     def capture(self, stream: Any, enqueue: Callable[[], bool]) -> Any | None:
-        """A CUDA graph of what `enqueue` puts on `stream`; None when it said no, RuntimeError when CUDA did.
+        """A CUDA graph of what `enqueue` puts on `stream`; None when it returns False, RuntimeError when CUDA refuses.
 
-        Nothing runs during a capture. The mode is that of one thread: others may use CUDA meanwhile.
+        Nothing runs during a capture. Its mode is thread-local: other threads may use CUDA at the same time.
         """
         graph, accepted = cuda_graph.capture(stream, enqueue)
         return graph if accepted else None
 
     def release_cached_memory(self) -> None:
-        """Give memory that torch keeps for later back to the GPU, if torch has used it at all."""
+        """Return the free memory of torch's allocator to the GPU, if torch has used the GPU."""
         import torch
 
         if torch.cuda.is_initialized():
             torch.cuda.empty_cache()
 
 
-cuda = Cuda()
+runtime = CudaRuntime()

@@ -1,13 +1,12 @@
-"""TensorRT 10.12 to 11: plans that are built in a process of their own and run on torch's tensors.
+"""The backend for TensorRT 10.12 to 11: plans are built in a separate process and run on torch's tensors.
 
-Opset 20 with decomposed attention: scaled queries and keys, MatMul, Softmax, MatMul is the form that TensorRT fuses in
-every one of these releases. Networks are strongly typed, so precision is the graph's.
+The ONNX files have opset 20 with decomposed attention: all of these releases fuse scaled queries and keys, MatMul,
+Softmax, MatMul. Networks are strongly typed, so precision is a property of the graph.
 
-Polygraphy is not used here, though it covers a part of this: its network loader is weakly typed unless told otherwise,
-its builder configuration clears TF32 and gives an input without a range the size 1 in silence, its engine loader lets a
-plan run host code and takes the start of a file for a failure to seek, and its runner, by its own words not made for
-production, returns buffers of its own, without CUDA graphs, shared activations or the caller's stream. The passes that
-come before use it to fold constants, which it does well.
+Polygraphy is used by the graph passes, to fold constants, but not here: its network loader is weakly typed by default,
+its builder configuration clears TF32 and gives an input without a range the size 1 without a message, its engine loader
+lets a plan run host code and takes the start of a file for a failure to seek, and its runner, by its own documentation
+not made for production, returns its own buffers, without CUDA graphs, shared activations or the caller's stream.
 """
 
 from __future__ import annotations
@@ -20,21 +19,20 @@ from typing import TYPE_CHECKING
 
 from sdtrt.engines.backends.tensorrt import cuda
 from sdtrt.engines.backends.tensorrt.building import isolated_build, timing_cache
-from sdtrt.engines.backends.tensorrt.building.build_messages import Job
+from sdtrt.engines.backends.tensorrt.building.build_messages import BuildJob
 from sdtrt.engines.backends.tensorrt.cuda import Device
+from sdtrt.engines.backends.tensorrt.error_table import ErrorContext
 from sdtrt.engines.backends.tensorrt.options import RUN_OPTIONS, TrtOptions
-from sdtrt.engines.backends.tensorrt.profiling import trtexec_command
-from sdtrt.engines.backends.tensorrt.profiling.layer_times import measure
+from sdtrt.engines.backends.tensorrt.profiling.layer_times import time_engine
 from sdtrt.engines.backends.tensorrt.profiling.trtexec_files import to_plan
 from sdtrt.engines.backends.tensorrt.refit import TrtWeights
-from sdtrt.engines.backends.tensorrt.running import deserialize, optimization_profiles, stream_memory
-from sdtrt.engines.backends.tensorrt.running.plan_file import PLAN, RECORD, PlanRecord, check_gpu, numbers, read_record
+from sdtrt.engines.backends.tensorrt.running import deserialize, optimization_profiles, plan_file, stream_memory
 from sdtrt.engines.backends.tensorrt.running.session import Session
 from sdtrt.engines.base import Backend, Engine, EngineContext, Source, Unavailable, damaged
 from sdtrt.errors import BackendUnavailable, ConfigError, EngineError, Unsupported
 from sdtrt.plan.layers import Layer, Plan
 from sdtrt.shapes.profile_selection import Ranges
-from sdtrt.shapes.spec import ComponentSpec, ShapeProfile
+from sdtrt.shapes.spec import ShapeProfile
 from sdtrt.system import env
 from sdtrt.system.files import sha256, write_text
 
@@ -44,7 +42,7 @@ if TYPE_CHECKING:
 
     from sdtrt.costs import GraphCosts
 
-# Beside the plan of an engine whose weights can be put in again; the second name is inside the first file.
+# Beside the plan of an engine whose weights can be replaced; the first file refers to the second by name.
 MODEL = "model.onnx"
 WEIGHTS = "model.onnx.data"
 OLDEST = (10, 12)
@@ -55,37 +53,45 @@ class TrtEngine(Engine):
 
     def __init__(self, context: EngineContext, folder: Path, device: Device) -> None:
         self.options: TrtOptions = context.options
-        super().__init__(context, cuda.cuda.device(self.options.gpu))
+        super().__init__(context, cuda.runtime.device(self.options.gpu))
         self.folder, self._gpu = folder, device
         self._weights: TrtWeights | None = None
-        self.session = _open(folder / PLAN, self.options, self.device, context.spec.name, context.rebuild)
+        error_context = ErrorContext(context.spec.name, context.rebuild)
+        self.session = _open_session(folder / plan_file.PLAN, self.options, self.device, error_context)
         if {*self.session.inputs} != {t.name for t in context.spec.inputs}:
             self.session.close()
             raise damaged(context, f"it has the inputs {', '.join(self.session.inputs)}")
 
     @property
     def seconds(self) -> float:
-        """Time on the GPU of all calls so far; asking waits for them."""
-        return self.session.clock.total_ms() / 1e3
+        """GPU time of all calls so far; reading it waits for them."""
+        return self.session.timer.total_ms() / 1e3
 
     def profile(
         self, tensors: Mapping[str, Tensor], sizes: Mapping[str, int], runs: int, folder: Path | None = None
     ) -> Plan:
-        """Time whole runs and layers; `folder` gets the files that trtexec and TREx name."""
+        """Time whole runs and layers.
+
+        Args:
+            tensors: the inputs by name.
+            sizes: the values of the symbols in their shapes, for the plan.
+            runs: the number of timed runs, after `profile_warmup` others.
+            folder: receives the files of trtexec and TREx; None writes none.
+        """
         ready = self._prepare(tensors)
-        found = measure(self.session, ready, runs, self.options.profile_warmup, self._gpu.uuid)
-        plan = to_plan(found, self._gpu, self.spec.name, self.backend.version(), folder, PLAN)
+        timings = time_engine(self.session, ready, runs, self.options.profile_warmup, self._gpu)
+        plan = to_plan(timings, self.spec.name, self.backend.version(), folder, plan_file.PLAN)
         notes = (*plan.notes, *self._timed_in(tensors))
         return plan.model_copy(update={"sizes": dict(sizes), "precision": self.spec.dtype, "notes": notes})
 
     def notes(self) -> tuple[str, ...]:
-        """What a user should know of the calls so far: shapes that run without a CUDA graph, and why."""
+        """Notes on the calls so far; they include why shapes run without a CUDA graph."""
         return (*super().notes(), *filter(None, (str(self.session.stats),)))
 
     def context_bytes(self) -> tuple[int | None, ...]:
-        """The block of activation memory, as the plan has it for each profile."""
-        places = optimization_profiles.places(self.spec, self.context.profiles, self.options.guided_only)
-        return tuple(self.session.context_bytes[place] for place in places)
+        """Bytes of activation memory by profile, from the plan."""
+        indices = optimization_profiles.plan_indices(self.spec, self.context.profiles, self.options.guided_only)
+        return tuple(self.session.context_bytes[index] for index in indices)
 
     def weights(self) -> TrtWeights:
         """Access to the weights of a plan that was built with refit: all."""
@@ -106,7 +112,7 @@ class TrtEngine(Engine):
         self.session.close()
 
     def _ranges(self, profile: ShapeProfile) -> Ranges:
-        return optimization_profiles.shapes(self.spec.inputs, profile, self.options.guided_only)
+        return optimization_profiles.input_ranges(self.spec.inputs, profile, self.options.guided_only)
 
     def _run(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         outputs = self.session.run(tensors)
@@ -117,31 +123,31 @@ class TrtEngine(Engine):
 
 
 class TensorRt(Backend):
-    """The backend."""
+    """Builds plans with TensorRT and loads them."""
 
     name = "tensorrt"
     input_format = "onnx"
     passes = ("fold_constants", "drop_nan_guards")
-    native_code = True  # a plan holds compiled kernels, and TensorRT takes it as it comes
+    native_code = True  # a plan holds compiled kernels, which TensorRT runs without a check
     options = TrtOptions
     run_options = RUN_OPTIONS
 
     def unavailable(self) -> Unavailable | None:
-        """Missing, too old, without its libraries, or without a GPU."""
+        """Why TensorRT cannot run: it is missing, too old or without its libraries, or there is no GPU."""
         if not env.importable("tensorrt"):
             return Unavailable("tensorrt is not installed", "pip install tensorrt")
         try:
             version = self.version()
         except (ImportError, OSError) as exc:
             return Unavailable(f"tensorrt cannot be imported: {exc}", "pip install --force-reinstall tensorrt")
-        if numbers(version)[:2] < OLDEST:
+        if plan_file.parse_version(version)[:2] < OLDEST:
             return Unavailable(f"TensorRT {version} is too old", "pip install 'tensorrt>=10.12'")
-        if not cuda.cuda.available():
+        if not cuda.runtime.available():
             return Unavailable("torch finds no NVIDIA GPU", "nvidia-smi must list one; install torch's CUDA build")
         return None
 
     def version(self) -> str:
-        """Version of the library that runs."""
+        """Version of the installed library."""
         import tensorrt as trt
 
         return str(trt.__version__)
@@ -151,72 +157,80 @@ class TensorRt(Backend):
         return str(_device(options.gpu))
 
     def gpu(self, options: TrtOptions) -> tuple[str, str] | None:
-        """As CUDA describes it."""
-        found = cuda.cuda.describe(options.gpu)
-        return None if found is None else (found.name, found.sm)
+        """Name and compute capability of the GPU; None when there is none."""
+        device = cuda.runtime.describe(options.gpu)
+        return None if device is None else (device.name, device.sm)
 
     def join(self, plan: Plan, priced: GraphCosts) -> Plan:
-        """As the reader of TensorRT's files does it: copies find the layer they serve, sizes their tensors."""
+        """Join with the graph's costs as the reader of TensorRT's files does."""
         from sdtrt.readers.formats.tensorrt import reader
 
         return reader.join(plan, priced)
 
     def build(self, source: Source, options: TrtOptions, folder: Path) -> None:
-        """Build the plan in a process of its own and write its record; BuildError says what TensorRT's log tells."""
+        """Build the plan in a separate process and write its record; BuildError has the cause from TensorRT's log."""
         if source.onnx is None:
             raise EngineError(f"{source.spec.name} was not exported", expected="an ONNX file")
         device, version = _device(options.gpu), self.version()
-        cache = timing_cache.path_of(options.timing_cache_folder, version, device.name, device.sm)
-        job = Job(
+        cache = timing_cache.cache_path(options.timing_cache_folder, version, device)
+        job = BuildJob(
             onnx=str(source.onnx),
-            plan=str(folder / PLAN),
-            profiles=optimization_profiles.ranges(source.spec, source.profiles, options.guided_only),
+            plan=str(folder / plan_file.PLAN),
+            profiles=optimization_profiles.plan_profiles(source.spec, source.profiles, options.guided_only),
             options=options,
             timing_cache=str(cache) if options.timing_cache else None,
         )
-        cuda.cuda.release_cached_memory()
+        cuda.runtime.release_cached_memory()
         started = time.perf_counter()
-        notes = isolated_build.build(job, source.spec.name, EngineContext.rebuild, source.report)
-        record = PlanRecord(
+        error_context = ErrorContext(source.spec.name, EngineContext.rebuild)
+        notes = isolated_build.build_in_subprocess(job, error_context, source.report)
+        record = plan_file.PlanRecord(
             tensorrt=version,
             gpu=device.name,
             sm=device.sm,
             onnx_sha256=sha256(source.onnx),
             profiles=job.profiles,
-            version_compatible=options.version_compatible,
-            hardware_compatibility=options.hardware_compatibility,
-            refit=options.refit,
+            **options.model_dump(include={"version_compatible", "hardware_compatibility", "refit"}),
             stripped=options.strip_plan,
             seconds=round(time.perf_counter() - started, 1),
             notes=tuple(notes),
         )
-        write_text(folder / RECORD, record.model_dump_json(indent=1) + "\n")
+        write_text(folder / plan_file.RECORD, record.model_dump_json(indent=1) + "\n")
         if options.keep_onnx or options.strip_plan or options.refit != "none":
-            _keep_model(source.onnx, folder)
+            _move_onnx(source.onnx, folder)
 
     def load(self, folder: Path, context: EngineContext) -> TrtEngine:
-        """Check that the plan is of this TensorRT and GPU, and deserialize it."""
-        device = _device(context.options.gpu)
+        """Check the GPU and the TensorRT version of a plan, and deserialize it."""
+        options: TrtOptions = context.options
+        device = _device(options.gpu)
         try:
-            record = read_record(folder, context.rebuild)
+            record = plan_file.read_record(folder, context.rebuild)
         except EngineError as exc:
             raise damaged(context, f"{exc.message}: {exc.received}") from exc
-        check_gpu(record, device, context.rebuild)
+        plan_file.check_gpu(record, device, context.rebuild)
         return TrtEngine(context, folder, device)
 
 
 def profile_plan_file(
     path: Path, shapes: Mapping[str, tuple[int, ...]], runs: int, out_folder: Path, gpu: int = 0
 ) -> Plan:
-    """Time any plan file, whoever built it, and write `<file>.graph.json` and the others into `out_folder`.
+    """Time any plan file and write `<file>.graph.json` and the other files of trtexec and TREx.
 
-    `shapes` are for the inputs that vary; an input that is left out has the best shape of the first profile. Raises
-    EngineError for a plan of another TensorRT, ShapeError when no profile takes the shapes, ConfigError for an unknown
-    input.
+    Args:
+        path: the plan file; sdtrt need not have built it.
+        shapes: shapes of inputs by name; the others have the opt shape of the first profile.
+        runs: the number of timed runs.
+        out_folder: receives the files.
+        gpu: number of the GPU, as CUDA counts them.
+
+    Raises:
+        EngineError: the plan is damaged or of another TensorRT.
+        ShapeError: no optimization profile takes the shapes.
+        ConfigError: an input is unknown.
     """
     options = TrtOptions(gpu=gpu)
-    device, where = _device(gpu), cuda.cuda.device(gpu)
-    session = _open(path, options, where, path.name, f"trtexec --saveEngine={path.name}")
+    device, torch_device = _device(gpu), cuda.runtime.device(gpu)
+    session = _open_session(path, options, torch_device, ErrorContext(path.name, f"trtexec --saveEngine={path.name}"))
     try:
         if unknown := sorted(shapes.keys() - set(session.inputs)):
             raise ConfigError(
@@ -226,35 +240,23 @@ def profile_plan_file(
                 expected=" or ".join(optimization_profiles.describe(p) for p in session.profiles),
             )
         sizes = {n: tuple(shapes.get(n, session.profiles[0][n][1])) for n in session.inputs}
-        tensors = {n: _random(session.dtypes[n], shape, where) for n, shape in sizes.items()}
-        found = measure(session, tensors, runs, options.profile_warmup, device.uuid)
-        return to_plan(found, device, path.stem, BACKEND.version(), out_folder, path.name)
+        tensors = {n: _random_tensor(session.dtypes[n], shape, torch_device) for n, shape in sizes.items()}
+        timings = time_engine(session, tensors, runs, options.profile_warmup, device)
+        return to_plan(timings, path.stem, BACKEND.version(), out_folder, path.name)
     finally:
         session.close()
 
 
-def trtexec(
-    spec: ComponentSpec, profiles: tuple[ShapeProfile, ...], options: TrtOptions, runs: int, major: int
-) -> tuple[str, str]:
-    """The commands of trtexec `major` (10 or 11) that build and that time what `sdtrt build` would."""
-    wanted = optimization_profiles.ranges(spec, profiles, options.guided_only)
-    # What has one size in all profiles is a constant in the graph, and trtexec refuses a range for it.
-    shapes = {n: {s for p in wanted for s in p[n]} for n in wanted[0]}
-    varying = tuple({n: s for n, s in p.items() if len(shapes[n]) > 1} for p in wanted)
-    build = trtexec_command.build(spec.name, varying if varying[0] else (), options, major)
-    return build, trtexec_command.run(spec.name, varying if varying[0] else (), options, runs, major)
-
-
-def _open(path: Path, options: TrtOptions, device: torch.device, what: str, rebuild: str) -> Session:
-    onnx = path.with_name(MODEL)
-    with cuda.cuda.use(stream_memory.lane(device).stream):  # makes the device the thread's own
-        engine = deserialize.load(path, options, what, rebuild, onnx if options.strip_plan else None)
-        return Session(engine, device, options, what, rebuild)
+def _open_session(path: Path, options: TrtOptions, device: torch.device, error_context: ErrorContext) -> Session:
+    onnx = path.with_name(MODEL) if options.strip_plan else None
+    with cuda.runtime.use(stream_memory.stream_context(device).stream):  # makes the device current in this thread
+        engine = deserialize.deserialize_plan(path, options, error_context, onnx)
+        return Session(engine, device, options, error_context)
 
 
 def _device(gpu: int) -> Device:
-    found = cuda.cuda.describe(gpu)
-    if found is None:
+    device = cuda.runtime.describe(gpu)
+    if device is None:
         raise BackendUnavailable(
             "there is no such GPU",
             slug="gpu-missing",
@@ -262,18 +264,18 @@ def _device(gpu: int) -> Device:
             expected="a number that nvidia-smi lists, counted from 0, within CUDA_VISIBLE_DEVICES",
             hint="choose another: options: {gpu: 0}",
         )
-    return found
+    return device
 
 
-def _keep_model(onnx: Path, folder: Path) -> None:
+def _move_onnx(onnx: Path, folder: Path) -> None:
     shutil.move(onnx, folder / MODEL)
     weights = onnx.with_name(WEIGHTS)
     if weights.exists():
         shutil.move(weights, folder / WEIGHTS)
 
 
-def _random(dtype: torch.dtype, shape: tuple[int, ...], device: torch.device) -> Tensor:
-    """Values that no model chokes on: normal noise, small numbers for what counts or indexes."""
+def _random_tensor(dtype: torch.dtype, shape: tuple[int, ...], device: torch.device) -> Tensor:
+    """Values that are valid for any model: normal noise, and 0 or 1 for integers, which may be indices."""
     import torch
 
     if dtype.is_floating_point:

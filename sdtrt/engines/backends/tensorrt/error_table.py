@@ -1,7 +1,7 @@
-"""What TensorRT says in its log, made into errors that say what to do: the one table of its messages.
+"""The table of TensorRT's log messages, and the errors with hints that they become.
 
-A message is looked up in order, so the more telling ones stand first: an engine that cannot be deserialized logs the
-version first and a null pointer last. Texts are those of TensorRT 8 to 11; what is not in the table keeps its words.
+Cases are matched in order, so the more specific ones stand first: an engine that cannot be deserialized logs the
+version first and a null pointer last. Texts are those of TensorRT 8 to 11; a message outside the table keeps its text.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from sdtrt.errors import BackendUnavailable, SdtrtError, ShapeError
 
 
 @dataclass(frozen=True)
-class Case:
-    """One kind of failure: how TensorRT words it, and what it means.
+class ErrorCase:
+    """One kind of failure: the pattern of its message, and the error that it becomes.
 
     `error` is None for what is a BuildError while building and an EngineError afterwards.
     """
@@ -28,11 +28,10 @@ class Case:
     error: type[SdtrtError] | None = None
 
 
-_PROFILE = 'give every input that varies a range: --profile "B=1:1:4,H=512,W=512"'
 _REPORT = "this is a fault of sdtrt: report it with this message"
 
 CASES = (
-    Case(
+    ErrorCase(
         "no-driver",
         r"Failed to open cuda driver|CUDA initialization failure|no CUDA-capable device|CUDA driver version is insuf",
         "TensorRT finds no CUDA driver",
@@ -40,14 +39,14 @@ CASES = (
         "nvidia-smi must list a GPU; in a container, start it with --gpus all",
         BackendUnavailable,
     ),
-    Case(
+    ErrorCase(
         "gpu-memory",
         r"out of memory|OutOfMemory|Requested amount of GPU memory",
         "the GPU has not enough free memory",
         "several times the weights of the component, free",
         "end other programs on the GPU, build narrower profiles, or cap the builder: options: {{workspace_mib: 4096}}",
     ),
-    Case(
+    ErrorCase(
         "plan-version",
         r"not compatible with this version of TensorRT|incompatible serialization version|Version tag does not match"
         r"|stdVersionRead",
@@ -55,35 +54,35 @@ CASES = (
         "a plan of the TensorRT that is installed",
         "rebuild: {rebuild} --force",
     ),
-    Case(
+    ErrorCase(
         "plan-gpu",
         r"generated on an incompatible device|incompatible (?:compute )?(?:device|capability)",
         "the engine was built on another GPU",
         "a plan of this GPU",
         "rebuild: {rebuild} --force, or build with hardware_compatibility for both",
     ),
-    Case(
+    ErrorCase(
         "plan-host-code",
         r"host code|engine_host_code_allowed|EngineHostCodeAllowed",
-        "the engine carries code of its own, which is not run unasked",
+        "the engine contains host code, which does not run without consent",
         "a plan that was built without version_compatible, or the option set for loading too",
         'load it only if you trust its source: options={{"version_compatible": True}}',
     ),
-    Case(
+    ErrorCase(
         "engine-damaged",
         r"[Mm]agic ?[Tt]ag|kEXPECTED_MAGIC_TAG|Error Code 1: Serialization|deserialization (?:error|failed)",
         "the engine's plan cannot be loaded",
         "the file that was built",
         "rebuild: {rebuild} --force",
     ),
-    Case(
+    ErrorCase(
         "onnx-weights-missing",
         r"Failed to open file|Failed to read weights|external data",
         "the weights beside the ONNX file cannot be read",
         "model.onnx.data in the folder of model.onnx",
         "export again: {rebuild} --force",
     ),
-    Case(
+    ErrorCase(
         "onnx-types",
         r"must have (?:the )?same (?:data )?types?|types? mismatch|type mismatch|incompatible types"
         r"|elementwise inputs must",
@@ -91,7 +90,7 @@ CASES = (
         "a Cast in the graph wherever types meet: strongly typed networks insert none",
         "build with other passes or another opset, or report the node",
     ),
-    Case(
+    ErrorCase(
         "onnx-operator",
         r"No importer registered|no importer|UNSUPPORTED_NODE|unsupported (?:operator|node|opset)|In function import"
         r"|In node .*\(import",
@@ -99,14 +98,14 @@ CASES = (
         "operators of opset 20 that TensorRT imports",
         "build with opset: 20 in the config, or a newer TensorRT",
     ),
-    Case(
+    ErrorCase(
         "profile-missing",
         r"optimization profile is missing values|has dynamic (?:or shape )?inputs, but no optimization profile",
         "an input that varies has no range",
         "every input with a dynamic size in each profile",
-        _PROFILE,
+        'give every input that varies a range: --profile "B=1:1:4,H=512,W=512"',
     ),
-    Case(
+    ErrorCase(
         "profile-inconsistent",
         r"k(?:MIN|OPT|MAX) values (?:for|are|in)[^\n]*(?:violate|self-consistent)|values are not self-consistent"
         r"|is inconsistent with other shapes|violate shape constraints|does not match network definition",
@@ -114,7 +113,7 @@ CASES = (
         "one batch for all inputs, and sizes that the U-Net can halve",
         "choose sizes that are multiples of 64 pixels",
     ),
-    Case(
+    ErrorCase(
         "outside-profile",
         r"satisfyProfile|does not satisfy any optimization profile|Supplied binding dimension|exceed min ~ max range",
         "the size is outside what the engine was built for",
@@ -122,7 +121,7 @@ CASES = (
         'add the size: {rebuild} --profile "..."',
         ShapeError,
     ),
-    Case(
+    ErrorCase(
         "build-no-kernel",
         r"Could not find any implementation for node|Error Code 10|no valid tactic|mha_fusion",
         "TensorRT finds no kernel for a part of the graph",
@@ -130,68 +129,96 @@ CASES = (
         "in this order: remove workspace_mib and free the GPU; optimization_level 4 or 2; a narrower profile; another "
         "opset; aux_streams: 0; the next patch release of TensorRT",
     ),
-    Case(
+    ErrorCase(
         "build-type-flag",
         r"kFP16|kINT8|kBF16|kFP8|[Ss]trongly ?[Tt]yped.*(?:flag|precision)",
-        "a precision flag was given to a strongly typed network",
+        "a precision flag was set for a strongly typed network",
         "types in the graph and none in the builder",
         _REPORT,
     ),
-    Case(
+    ErrorCase(
         "onnx-parse",
         r"Network must have at least one output|Failed to parse|ModelImporter|onnxOpImporters|Assertion failed",
         "TensorRT's parser refuses the graph",
         "an ONNX file that its parser reads to the end",
         "export again with opset: 20 in the config, or report the node",
     ),
-    Case(
+    ErrorCase(
         "refit-refused",
         r"cannot be refitted|Failed to refit|refit",
         "weights of the engine cannot be replaced",
         "a refittable engine, and all weights of a fused kernel together with their types and sizes",
         "build with options: {{refit: all}}",
     ),
-    Case(
+    ErrorCase(
         "engine-address",
         r"Address is not set|[Nn]ullptr.*(?:address|binding)|setTensorAddress",
         "a tensor of the engine has no address",
         "every input and output bound",
         _REPORT,
     ),
-    Case(
+    ErrorCase(
         "profile-taken",
         r"has been chosen by another IExecutionContext|mOptimizationProfile >= 0|set optimization profile",
         "the engine's profile is not chosen, or not free",
-        "a context of its own for each thread",
+        "a separate context for each thread",
         _REPORT,
     ),
-    Case(
+    ErrorCase(
         "engine-shapes",
         r"Not all shapes are specified|infer_shapes error|allInputDimensionsSpecified",
         "a size of the engine's inputs is not set",
         "sizes of all inputs",
         _REPORT,
     ),
-    Case(
+    ErrorCase(
         "engine-device-memory",
         r"[Dd]evice ?memory.*(?:null|not set|insufficient|size)|setDeviceMemory",
         "the engine has no memory for its activations",
         "a block as large as device_memory_size_v2",
         _REPORT,
     ),
-    Case(
+    ErrorCase(
         "gpu-fault",
         r"illegal memory access|misaligned address|unspecified launch failure|device-side assert|CUDA error"
         r"|Cuda Runtime",
         "the GPU reported a fault while the engine ran",
         "a run without faults",
-        "start the process anew, its CUDA context is lost; if it comes again, try {{cuda_graphs: 0}} and report it",
+        "start the process again, its CUDA context is lost; if it comes again, try {{cuda_graphs: 0}} and report it",
     ),
 )
 
 
-def match(lines: Sequence[str]) -> tuple[Case, str] | None:
-    """The first case of the table that one of the lines is of, and that line."""
+@dataclass(frozen=True)
+class ErrorContext:
+    """How errors name an engine: its component or file, and the command that builds it again."""
+
+    name: str
+    rebuild: str
+
+    def from_log(self, lines: Sequence[str], fallback: SdtrtError) -> SdtrtError:
+        """The error of the first case that logged lines match; `fallback`, with the last lines, when none does."""
+        matched = match(lines)
+        if matched is None:
+            return type(fallback)(
+                fallback.message,
+                slug=fallback.slug,
+                received=" / ".join(_shorten(line) for line in lines[-3:]) or fallback.received,
+                expected=fallback.expected,
+                hint=fallback.hint,
+            )
+        case, line = matched
+        return (case.error or type(fallback))(
+            f"{self.name}: {case.message}",
+            slug=case.slug,
+            received=_shorten(line),
+            expected=case.expected,
+            hint=case.hint.format(rebuild=self.rebuild),
+        )
+
+
+def match(lines: Sequence[str]) -> tuple[ErrorCase, str] | None:
+    """The first case of the table that matches one of the lines, and that line."""
     for case in CASES:
         for line in lines:
             if re.search(case.pattern, line):
@@ -199,32 +226,7 @@ def match(lines: Sequence[str]) -> tuple[Case, str] | None:
     return None
 
 
-def from_log(lines: Sequence[str], what: str, *, rebuild: str, otherwise: SdtrtError) -> SdtrtError:
-    """The error that logged lines tell of; `otherwise`, with the last of them, when they are not in the table."""
-    known = match(lines)
-    if known is None:
-        return type(otherwise)(
-            otherwise.message,
-            slug=otherwise.slug,
-            received=_last(lines) or otherwise.received,
-            expected=otherwise.expected,
-            hint=otherwise.hint,
-        )
-    case, line = known
-    return (case.error or type(otherwise))(
-        f"{what}: {case.message}",
-        slug=case.slug,
-        received=_clean(line),
-        expected=case.expected,
-        hint=case.hint.format(rebuild=rebuild),
-    )
-
-
-def _last(lines: Sequence[str]) -> str | None:
-    return " / ".join(_clean(line) for line in lines[-3:]) or None
-
-
-def _clean(line: str) -> str:
-    """One line, not too long: parser errors come with the file of NVIDIA's source before the cause."""
+def _shorten(line: str) -> str:
+    """One line of at most 400 characters; parser errors start with the file of NVIDIA's source, so both ends stay."""
     text = " ".join(line.split())
     return text if len(text) <= 400 else f"{text[:200]} ... {text[-190:]}"

@@ -1,7 +1,7 @@
-"""TensorRT's logger: most of its calls fail with None or False and say why only here.
+"""TensorRT's logger: most of its calls fail with None or False, and only the log has the reason.
 
-The first logger of a process wins, so there is one. Messages go to Python's logging as "sdtrt.tensorrt", and to whoever
-listens at the moment.
+TensorRT keeps the first logger of a process, so there is one. Messages go to Python's logging as "sdtrt.tensorrt" and
+to the current listeners.
 """
 
 from __future__ import annotations
@@ -17,41 +17,34 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import tensorrt as trt
 
-_LEVELS = {
-    "INTERNAL_ERROR": logging.CRITICAL,
-    "ERROR": logging.ERROR,
-    "WARNING": logging.WARNING,
-    "INFO": logging.INFO,
-    "VERBOSE": logging.DEBUG,
-}
 Listener = Callable[[str, str], None]
 _listeners: list[Listener] = []
 _lock = threading.Lock()
 
 
 def logger() -> trt.ILogger:
-    """The process's logger."""
+    """The logger of this process."""
     import tensorrt as trt
 
     return _logger_of(trt)
 
 
 @contextmanager
-def errors() -> Iterator[list[str]]:
-    """Yield a list that fills with the errors logged meanwhile, in this thread or in those that TensorRT starts."""
-    found: list[str] = []
+def collect_errors(*more: str) -> Iterator[list[str]]:
+    """Yield a list that fills with errors logged inside the block, by any thread; `more` adds other severities."""
+    messages: list[str] = []
 
-    def listen(severity: str, message: str) -> None:
-        if severity in ("ERROR", "INTERNAL_ERROR"):
-            found.append(message)
+    def collect(severity: str, message: str) -> None:
+        if severity in ("ERROR", "INTERNAL_ERROR", *more):
+            messages.append(message)
 
-    with listening(listen):
-        yield found
+    with listen(collect):
+        yield messages
 
 
 @contextmanager
-def listening(listener: Listener) -> Iterator[None]:
-    """Call `listener(severity, message)` for every message meanwhile."""
+def listen(listener: Listener) -> Iterator[None]:
+    """Call `listener(severity, message)` for every message that is logged inside the block."""
     with _lock:
         _listeners.append(listener)
     try:
@@ -72,8 +65,8 @@ def _logger_of(module: ModuleType) -> Any:
 
         def log(self, severity: Any, msg: str) -> None:
             name = severity.name
-            # Errors become exceptions with their text, which must not be printed twice.
-            self._python.log(min(_LEVELS[name], logging.INFO), "%s", msg)
+            # At most INFO: errors become exceptions with their text, which must not be printed twice.
+            self._python.log(logging.DEBUG if name == "VERBOSE" else logging.INFO, "%s", msg)
             for listener in tuple(_listeners):
                 listener(name, msg)
 

@@ -1,4 +1,4 @@
-"""Options of the TensorRT backend, each with what it costs."""
+"""Options of the TensorRT backend, each with its cost."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from sdtrt.system.json_records import Record
 
-# Options of loading and measuring: an engine stays valid when they change, so they are no part of its key.
+# Options of loading and timing: an engine stays valid when they change, so they are no part of its key.
 RUN_OPTIONS = frozenset(
     {
         "gpu",
@@ -23,7 +23,7 @@ RUN_OPTIONS = frozenset(
 
 
 class TrtOptions(Record):
-    """How TensorRT builds and runs. Precision is no option: it is that of the graph."""
+    """How TensorRT builds and runs. Precision is no option: it is a property of the graph."""
 
     gpu: int = Field(0, ge=0, description="number of the GPU to build and run on, as CUDA counts them")
     optimization_level: int = Field(
@@ -52,18 +52,18 @@ class TrtOptions(Record):
     )
     tf32: bool = Field(
         True,
-        description="products of float32 tensors with a mantissa of 10 bits: up to 8 times as fast, errors of "
+        description="matmuls of float32 tensors with a mantissa of 10 bits: up to 8 times as fast, errors of "
         "about 1e-3; switch it off in fp32 builds that must agree with the CPU",
     )
     guided_only: bool = Field(
         False,
-        description="build for classifier-free guidance alone: the least batch of the U-Net is two per image, and "
+        description="build for classifier-free guidance only: the smallest batch of the U-Net is two per image, and "
         "running without guidance is refused",
     )
     version_compatible: bool = Field(
         False,
         description="a plan that later releases of the same major version can load: larger, slower, and it "
-        "carries code of its own, so load only plans that you trust",
+        "contains host code, so load only plans that you trust",
     )
     hardware_compatibility: Literal["none", "same_compute_capability", "ampere_plus"] = Field(
         "none",
@@ -80,8 +80,8 @@ class TrtOptions(Record):
     )
     strip_plan: bool = Field(
         False,
-        description="a plan without weights, which are put in from the ONNX file at each load: a small plan to "
-        "hand on, but slower loading and the ONNX file beside it",
+        description="a plan without weights, which are set from the ONNX file at each load: a small plan to "
+        "distribute, but slower loading and the ONNX file beside it",
     )
     refit: Literal["none", "identical", "all"] = Field(
         "none",
@@ -90,8 +90,8 @@ class TrtOptions(Record):
     )
     refit_check: bool = Field(
         True,
-        description="compare an engine with eager PyTorch on the CPU, at the least size, after each change of LoRA: "
-        "seconds for a large U-Net, and its weights once more in float32; off, only finite results are asked for",
+        description="compare an engine with eager PyTorch on the CPU, at the smallest size, after each change of LoRA: "
+        "seconds for a large U-Net, and its weights once more in float32; off, results must only be finite",
     )
     keep_onnx: bool = Field(
         False, description="keep the ONNX file beside the plan, for trtexec and viewers: as large as the engine"
@@ -100,7 +100,7 @@ class TrtOptions(Record):
         True, description="keep kernel timings between builds: a second build takes a fraction of the time"
     )
     timing_cache_folder: str | None = Field(
-        None, description="where they are kept, one file per TensorRT version and GPU; the user's cache by default"
+        None, description="their folder, one file per TensorRT version and GPU; the user's cache by default"
     )
     cuda_graphs: int = Field(
         8,
@@ -108,7 +108,7 @@ class TrtOptions(Record):
         description="shapes per engine that are replayed as CUDA graphs, from their second call on: each holds "
         "its inputs and outputs once more; 0 switches them off",
     )
-    profile_warmup: int = Field(10, ge=1, description="runs before those that are measured")
+    profile_warmup: int = Field(10, ge=1, description="runs before those that are timed")
 
     @model_validator(mode="after")
     def _consistent(self) -> TrtOptions:

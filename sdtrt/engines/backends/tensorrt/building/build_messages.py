@@ -1,6 +1,6 @@
-"""What the process that builds is told, and what it tells: one JSON object a line, both ways.
+"""Messages between the calling process and the build process: one JSON object a line.
 
-To it: a `Job`, then "cancel" or the end of the pipe, which both mean stop. From it: `Report`s.
+Input: a `BuildJob`, then "cancel" or the end of the pipe, which both stop the build. Output: `BuildReport`s.
 """
 
 from __future__ import annotations
@@ -8,28 +8,27 @@ from __future__ import annotations
 from typing import Literal
 
 from sdtrt.engines.backends.tensorrt.options import TrtOptions
-from sdtrt.engines.backends.tensorrt.running.plan_file import Shapes
+from sdtrt.engines.backends.tensorrt.running.plan_file import ShapeRange
 from sdtrt.system.json_records import Record
 
 Stage = Literal["parse", "profile", "option", "build", "canceled"]
 
 
-class Job(Record):
+class BuildJob(Record):
     """One engine to build: files, optimization profiles (min, opt, max shapes by input), options."""
 
     onnx: str
     plan: str
-    profiles: tuple[dict[str, Shapes], ...]
+    profiles: tuple[dict[str, ShapeRange], ...]
     options: TrtOptions
     timing_cache: str | None = None
 
 
-class Report(Record):
-    """One message: how far it is, a line of TensorRT's log, a note, how it failed, or that it is done."""
+class BuildReport(Record):
+    """One message: progress, a line of TensorRT's log or a note, the stage that failed, or the end of the build."""
 
     progress: tuple[str, float] | None = None
     severity: str | None = None
     text: str = ""
-    note: str | None = None
     failed: Stage | None = None
     done: bool = False

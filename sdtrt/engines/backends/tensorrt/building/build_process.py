@@ -1,7 +1,7 @@
-"""The process that builds one engine, started by name; `build_messages` has what it reads and writes.
+"""The process that builds one engine, started by module name; `build_messages` has its input and output.
 
-A builder that crashes or leaks takes this process with it and nothing else. When the caller is gone its pipe ends, and
-the build stops.
+A crash or a leak of the builder ends with this process. When the calling process ends, so does the input pipe, and the
+build stops.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, TextIO
 
-from sdtrt.engines.backends.tensorrt.building.build_messages import Job, Report
+from sdtrt.engines.backends.tensorrt.building.build_messages import BuildJob, BuildReport
 from sdtrt.engines.backends.tensorrt.building.build_progress import Phases
-from sdtrt.engines.backends.tensorrt.building.network import Failed, build
-from sdtrt.engines.backends.tensorrt.logger import listening
+from sdtrt.engines.backends.tensorrt.building.network import BuildFailed, build_plan
+from sdtrt.engines.backends.tensorrt.logger import listen
 
 if TYPE_CHECKING:
     import tensorrt as trt
@@ -23,16 +23,16 @@ if TYPE_CHECKING:
 _SECONDS_BETWEEN = 0.1
 
 
-class Channel:
-    """Reports to the caller, and whether it still wants the engine."""
+class ReportChannel:
+    """Output to the calling process; `stop` is set when that process cancels the build or ends."""
 
     def __init__(self, out: TextIO) -> None:
         self._out = out
         self._lock = threading.Lock()
         self.stop = threading.Event()
 
-    def send(self, report: Report) -> None:
-        """Write one line; a caller that is gone stops the build."""
+    def send(self, report: BuildReport) -> None:
+        """Write one line; a closed pipe stops the build."""
         try:
             with self._lock:
                 self._out.write(report.model_dump_json(exclude_defaults=True) + "\n")
@@ -40,42 +40,42 @@ class Channel:
         except OSError:
             self.stop.set()
 
-    def watch(self) -> None:
-        """Wait for an order, which can only be to stop, or for the end of the pipe."""
+    def wait_for_stop(self) -> None:
+        """Wait for input, which is always a cancellation, or for the end of the pipe."""
         os.read(0, 64)
         self.stop.set()
 
 
 def main() -> int:
     """Build the job on standard input."""
-    # What libraries print must not stand between reports: standard output becomes standard error.
-    channel = Channel(os.fdopen(os.dup(1), "w", encoding="utf-8"))
+    # Output of libraries must not mix with reports: standard output becomes standard error.
+    channel = ReportChannel(os.fdopen(os.dup(1), "w", encoding="utf-8"))
     os.dup2(2, 1)
-    with os.fdopen(0, "rb", buffering=0, closefd=False) as orders:  # unbuffered: what follows the job is not read ahead
-        job = Job.model_validate_json(orders.readline())
-    threading.Thread(target=channel.watch, daemon=True).start()
+    with os.fdopen(0, "rb", buffering=0, closefd=False) as pipe:  # unbuffered: no read beyond the job
+        job = BuildJob.model_validate_json(pipe.readline())
+    threading.Thread(target=channel.wait_for_stop, daemon=True).start()
 
     def log(severity: str, text: str) -> None:
         if severity in ("INTERNAL_ERROR", "ERROR", "WARNING"):
-            channel.send(Report(severity=severity, text=text))
+            channel.send(BuildReport(severity=severity, text=text))
 
-    with listening(log):
+    with listen(log):
         try:
-            notes = build(job, _monitor(channel))
-        except Failed as exc:
-            channel.send(Report(failed="canceled" if channel.stop.is_set() else exc.stage, text=exc.text))
+            notes = build_plan(job, _progress_monitor(channel))
+        except BuildFailed as exc:
+            channel.send(BuildReport(failed="canceled" if channel.stop.is_set() else exc.stage, text=exc.text))
             return 1
     for note in notes:
-        channel.send(Report(note=note))
-    channel.send(Report(done=True))
+        channel.send(BuildReport(severity="WARNING", text=note))
+    channel.send(BuildReport(done=True))
     return 0
 
 
-def _monitor(channel: Channel) -> trt.IProgressMonitor:
+def _progress_monitor(channel: ReportChannel) -> trt.IProgressMonitor:
     import tensorrt as trt
 
     class Monitor(trt.IProgressMonitor):
-        """TensorRT calls it from several threads; it stops the build by answering False."""
+        """TensorRT calls it from several threads; a False from `step_complete` stops the build."""
 
         def __init__(self) -> None:
             trt.IProgressMonitor.__init__(self)
@@ -99,7 +99,7 @@ def _monitor(channel: Channel) -> trt.IProgressMonitor:
             now = time.monotonic()
             if now - self._sent >= _SECONDS_BETWEEN:
                 self._sent = now
-                channel.send(Report(progress=self._phases.state()))
+                channel.send(BuildReport(progress=self._phases.state()))
 
     monitor: Any = Monitor()
     return monitor

@@ -1,4 +1,4 @@
-"""How far a build is, from TensorRT's progress callbacks: phases that nest, in several threads at once."""
+"""Progress of a build from TensorRT's callbacks: nested phases, reported by several threads at once."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ class _Phase:
 
 
 class Phases:
-    """The phases that are open. Names and step counts are not TensorRT's promise, so only their shares are used."""
+    """The open phases. TensorRT guarantees neither names nor step counts, so only shares of the whole are used."""
 
     def __init__(self) -> None:
         self._open: dict[str, _Phase] = {}
         self._lock = threading.Lock()
-        self._best = 0.0
+        self._share_done = 0.0
 
     def start(self, name: str, parent: str | None, steps: int) -> None:
         """A phase begins."""
@@ -41,11 +41,11 @@ class Phases:
         """The newest phase with its steps, and the share of the whole that is done, which never falls."""
         with self._lock:
             roots = [n for n, p in self._open.items() if p.parent not in self._open]
-            self._best = max(self._best, *(self._share(n, 0) for n in roots), 0.0)
+            self._share_done = max(self._share_done, *(self._share(n, 0) for n in roots), 0.0)
             if not self._open:
-                return "", self._best
+                return "", self._share_done
             name, phase = list(self._open.items())[-1]
-            return (f"{name} {phase.done}/{phase.steps}" if phase.steps > 1 else name), self._best
+            return (f"{name} {phase.done}/{phase.steps}" if phase.steps > 1 else name), self._share_done
 
     def _share(self, name: str, depth: int) -> float:
         phase = self._open[name]

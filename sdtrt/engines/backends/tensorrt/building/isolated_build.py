@@ -1,4 +1,4 @@
-"""Building in another process: start it, pass on its progress, and say what became of it."""
+"""Building in another process: starting it, passing on its progress, and turning its failure into an error."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from typing import IO
 
 from pydantic import ValidationError
 
-from sdtrt.engines.backends.tensorrt import error_table
-from sdtrt.engines.backends.tensorrt.building.build_messages import Job, Report
+from sdtrt.engines.backends.tensorrt.building.build_messages import BuildJob, BuildReport
+from sdtrt.engines.backends.tensorrt.error_table import ErrorContext
 from sdtrt.errors import BuildError, SdtrtError
 
 GRACE_SECONDS = 15.0
@@ -28,79 +28,77 @@ _STAGES = {
 }
 
 
-def build(job: Job, what: str, rebuild: str, progress: Callable[[str, float], None]) -> list[str]:
-    """Build the plan of a job and return notes, such as warnings; BuildError says what the log tells.
+def build_in_subprocess(job: BuildJob, context: ErrorContext, progress: Callable[[str, float], None]) -> list[str]:
+    """Build the plan of a job and return notes, such as warnings; BuildError has the cause from TensorRT's log.
 
-    An interrupt, or an exception out of `progress`, asks the builder to stop, waits a little, and ends the process.
+    An interrupt, or an exception in `progress`, cancels the build, waits up to GRACE_SECONDS, and ends the process.
     """
     errors: list[str] = []
     notes: list[str] = []
-    last: Report | None = None
+    last: BuildReport | None = None
     with tempfile.TemporaryFile() as stderr:
-        process = _start(job, stderr)
+        process = _start_process(job, stderr)
         try:
             for line in process.stdout or ():
-                last = _parse(line) or last
+                last = _parse_report(line) or last
                 if last is None:
                     continue
                 if last.progress is not None:
                     progress(*last.progress)
                 elif last.severity == "WARNING":
-                    notes = _remember(notes, last.text)
+                    notes = _append_unique(notes, last.text)
                 elif last.severity is not None:
-                    errors = _remember(errors, last.text)
-                elif last.note is not None:
-                    notes = _remember(notes, last.note)
+                    errors = _append_unique(errors, last.text)
             code = process.wait()
         finally:
-            _stop(process)
+            _stop_process(process)
         if last is not None and last.done:
             return notes
-        # That a kernel was skipped for want of memory is a warning, and often the cause of what fails in the end.
+        # A kernel that was skipped for lack of memory is only a warning, and often the cause of the failure.
         errors += [note for note in notes if "out of memory" in note.lower() or "OutOfMemory" in note]
-        raise _error(last, errors, code, _tail(stderr), what, rebuild)
+        raise _build_error(last, errors, code, _read_tail(stderr), context)
 
 
-def _parse(line: str) -> Report | None:
-    """A report, or None for what a library printed before the channel was its own."""
+def _parse_report(line: str) -> BuildReport | None:
+    """A report; None for output of a library before the pipe was separated from it."""
     try:
-        return Report.model_validate_json(line)
+        return BuildReport.model_validate_json(line)
     except ValidationError:
         return None
 
 
-def _start(job: Job, stderr: IO[bytes]) -> subprocess.Popen[str]:
+def _start_process(job: BuildJob, stderr: IO[bytes]) -> subprocess.Popen[str]:
     process = subprocess.Popen(
         [sys.executable, "-m", "sdtrt.engines.backends.tensorrt.building.build_process"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=stderr,
         encoding="utf-8",
-        env=_environment(job.options.gpu),
-        start_new_session=True,  # Ctrl-C is for this process, which stops the other in order
+        env=_process_environment(job.options.gpu),
+        start_new_session=True,  # Ctrl-C reaches this process alone, which cancels the build
     )
-    with suppress(BrokenPipeError):  # it died at once: its exit says why
+    with suppress(BrokenPipeError):  # it ended at once, and its exit code is reported
         if process.stdin is not None:
             process.stdin.write(job.model_dump_json() + "\n")
             process.stdin.flush()
     return process
 
 
-def _environment(gpu: int) -> dict[str, str]:
-    """This process's, with its import path, and with the one GPU to build on."""
+def _process_environment(gpu: int) -> dict[str, str]:
+    """The environment of this process, with its import path, and with only the GPU to build on."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    known = [part.strip() for part in visible.split(",")] if visible else []
+    devices = [part.strip() for part in visible.split(",")] if visible else []
     return {
         "CUDA_MODULE_LOADING": "LAZY",
         **os.environ,
-        "CUDA_VISIBLE_DEVICES": known[gpu] if gpu < len(known) else visible or str(gpu),
+        "CUDA_VISIBLE_DEVICES": devices[gpu] if gpu < len(devices) else visible or str(gpu),
         "PYTHONPATH": os.pathsep.join(p for p in sys.path if p),
         "PYTHONSAFEPATH": "1",
     }
 
 
-def _stop(process: subprocess.Popen[str]) -> None:
-    """Ask a process that still runs to stop, then end it."""
+def _stop_process(process: subprocess.Popen[str]) -> None:
+    """Cancel the build if it still runs, then end the process."""
     if process.poll() is None:
         with suppress(OSError, subprocess.TimeoutExpired):
             process.communicate("cancel\n", timeout=GRACE_SECONDS)
@@ -113,13 +111,15 @@ def _stop(process: subprocess.Popen[str]) -> None:
                 pipe.close()
 
 
-def _error(last: Report | None, errors: list[str], code: int, tail: list[str], what: str, rebuild: str) -> SdtrtError:
+def _build_error(
+    last: BuildReport | None, errors: list[str], code: int, tail: list[str], context: ErrorContext
+) -> SdtrtError:
     if last is not None and last.failed == "canceled":
-        return BuildError(f"the build of {what} was canceled", slug="build-canceled")
+        return BuildError(f"the build of {context.name} was canceled", slug="build-canceled")
     if last is not None and last.failed is not None:
         lines = [*([last.text] if last.text else []), *errors]
-        otherwise = BuildError(
-            f"{what}: {_STAGES[last.failed]}",
+        fallback = BuildError(
+            f"{context.name}: {_STAGES[last.failed]}",
             slug=f"build-{last.failed}",
             received=last.text or "no message",
             expected="an engine",
@@ -127,17 +127,17 @@ def _error(last: Report | None, errors: list[str], code: int, tail: list[str], w
         )
     else:
         lines = [*errors, *tail]
-        otherwise = BuildError(
-            f"the process that builds {what} ended by {_ending(code)}",
+        fallback = BuildError(
+            f"the process that builds {context.name} ended by {_describe_exit(code)}",
             slug="build-crashed",
             received="no message",
             expected="an engine; nothing else was harmed",
             hint="build again; if it comes again, free host memory, or use another release of TensorRT",
         )
-    return error_table.from_log(lines, what, rebuild=rebuild, otherwise=otherwise)
+    return context.from_log(lines, fallback)
 
 
-def _ending(code: int) -> str:
+def _describe_exit(code: int) -> str:
     if code >= 0:
         return f"exit code {code}"
     with suppress(ValueError):
@@ -145,12 +145,12 @@ def _ending(code: int) -> str:
     return f"signal {-code}"
 
 
-def _remember(lines: list[str], text: str) -> list[str]:
-    """The last lines, each once: TensorRT repeats itself a thousand times."""
+def _append_unique(lines: list[str], text: str) -> list[str]:
+    """The last _MAX_LINES lines, each once: TensorRT repeats a message up to a thousand times."""
     return lines if text in lines else [*lines, text][-_MAX_LINES:]
 
 
-def _tail(stderr: IO[bytes]) -> list[str]:
+def _read_tail(stderr: IO[bytes]) -> list[str]:
     size = stderr.seek(0, os.SEEK_END)
     stderr.seek(max(0, size - _TAIL_BYTES))
     return [line for line in stderr.read().decode("utf-8", "replace").splitlines() if line.strip()]

@@ -1,23 +1,25 @@
-"""Timing an engine: whole runs as they are served, then each layer in a context of its own.
+"""Timing an engine: whole runs as in production, then each layer in a separate execution context.
 
-A profiler puts events around every layer and keeps them from overlapping, so its times are never mixed with those of
-whole runs, and its context is thrown away: a profiler cannot be taken off again.
+A profiler puts events around every layer and keeps layers from overlapping, so its times are never mixed with those of
+whole runs. Its context is discarded, since a profiler cannot be detached.
 """
 
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sdtrt.engines.backends.tensorrt import cuda, error_table
-from sdtrt.engines.backends.tensorrt.logger import errors
+from sdtrt.engines.backends.tensorrt import cuda
+from sdtrt.engines.backends.tensorrt.cuda import Device
+from sdtrt.engines.backends.tensorrt.logger import collect_errors
 from sdtrt.engines.backends.tensorrt.running import optimization_profiles, stream_memory
-from sdtrt.engines.backends.tensorrt.running.gpu_timer import GpuClock
+from sdtrt.engines.backends.tensorrt.running.gpu_timer import GpuTimer
 from sdtrt.engines.backends.tensorrt.running.session import Session
 from sdtrt.errors import EngineError
-from sdtrt.system.nvml import Clocks
+from sdtrt.system.nvml import ClockSampler
 
 if TYPE_CHECKING:
     import tensorrt as trt
@@ -25,31 +27,32 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Run:
-    """One whole run, in milliseconds since the first: the call on the host, the work on the GPU."""
+class RunTimes:
+    """One whole run, in milliseconds since the first: the call on the host and the work on the GPU."""
 
-    called: float
-    returned: float
-    begun: float
-    ended: float
+    enqueue_start_ms: float
+    enqueue_end_ms: float
+    compute_start_ms: float
+    compute_end_ms: float
 
     @property
     def compute_ms(self) -> float:
         """Time on the GPU."""
-        return self.ended - self.begun
+        return self.compute_end_ms - self.compute_start_ms
 
 
 @dataclass(frozen=True)
-class Measured:
-    """What was measured at one set of shapes.
+class EngineTimings:
+    """The times of an engine at one set of shapes.
 
     `layers` has for each layer, in the profiler's order, its name and one time per run; a name may come twice.
-    `inspector` is TensorRT's own JSON.
+    `inspector` is the JSON of TensorRT's engine inspector.
     """
 
+    device: Device
     shapes: dict[str, tuple[int, ...]]
     profile: int
-    runs: tuple[Run, ...]
+    runs: tuple[RunTimes, ...]
     layers: tuple[tuple[str, tuple[float, ...]], ...]
     inspector: str
     clocks: dict[str, Any]
@@ -57,94 +60,110 @@ class Measured:
     graphs: dict[str, Any]
 
 
-def measure(session: Session, tensors: Mapping[str, Tensor], runs: int, warmup: int, uuid: str | None) -> Measured:
-    """Time `runs` runs after `warmup` others; no other thread may use the session meanwhile."""
-    for _ in range(max(warmup, 2)):  # the second captures a graph
+def time_engine(
+    session: Session, tensors: Mapping[str, Tensor], runs: int, warmup: int, device: Device
+) -> EngineTimings:
+    """Time whole runs, then layers; no other thread may use the session at the same time.
+
+    Args:
+        session: the loaded engine.
+        tensors: its inputs by name, on its device.
+        runs: the number of timed runs.
+        warmup: the number of runs before them, at least 2: the second captures a CUDA graph.
+        device: the GPU, whose clocks are sampled while whole runs are timed.
+
+    Raises:
+        ShapeError: no optimization profile fits the inputs.
+        EngineError: TensorRT refuses a run, or reports no layer times.
+    """
+    for _ in range(max(warmup, 2)):
         session.run(tensors)
-    clock = GpuClock(kept=None)
-    lane = stream_memory.lane(session.device)
+    timer = GpuTimer(max_pending=None)
     calls = []
-    with Clocks(uuid) as clocks:
-        origin = cuda.cuda.new_event()
-        origin.record(lane.stream)
+    with ClockSampler(device.uuid) as clocks:
+        origin = cuda.runtime.new_event()
+        origin.record(stream_memory.stream_context(session.device).stream)
         started = time.perf_counter()
         for _ in range(runs):
-            called = time.perf_counter()
-            session.run(tensors, clock)
-            calls.append((called, time.perf_counter()))
-        events = clock.take()
+            call_start = time.perf_counter()
+            session.run(tensors, timer)
+            calls.append((call_start, time.perf_counter()))
+        events = timer.drain()
         host_seconds = time.perf_counter() - started
     shapes = {n: tuple(tensors[n].shape) for n in session.inputs}
-    profile = optimization_profiles.choose(shapes, session.profiles, session.what, session.rebuild)
-    layers, inspector = _layers(session, profile, shapes, tensors, runs, warmup)
-    return Measured(
+    profile = optimization_profiles.choose(shapes, session.profiles, session.error_context)
+    layers, inspector = _time_layers(session, profile, tensors, runs, warmup)
+    return EngineTimings(
+        device=device,
         shapes=shapes,
         profile=profile,
         runs=tuple(
-            Run(
-                (called - started) * 1e3,
-                (returned - started) * 1e3,
-                float(origin.elapsed_time(begun)),
-                float(origin.elapsed_time(ended)),
+            RunTimes(
+                (call_start - started) * 1e3,
+                (call_end - started) * 1e3,
+                float(origin.elapsed_time(compute_start)),
+                float(origin.elapsed_time(compute_end)),
             )
-            for (called, returned), (begun, ended) in zip(calls, events, strict=True)
+            for (call_start, call_end), (compute_start, compute_end) in zip(calls, events, strict=True)
         ),
         layers=layers,
         inspector=inspector,
-        clocks=clocks.facts(),
+        clocks=clocks.metadata(),
         host_seconds=host_seconds,
         graphs=session.stats.as_json(),
     )
 
 
-def _layers(
-    session: Session,
-    profile: int,
-    shapes: Mapping[str, tuple[int, ...]],
-    tensors: Mapping[str, Tensor],
-    runs: int,
-    warmup: int,
+def _time_layers(
+    session: Session, profile: int, tensors: Mapping[str, Tensor], runs: int, warmup: int
 ) -> tuple[tuple[tuple[str, tuple[float, ...]], ...], str]:
-    """Layer times, and the inspector's text for these shapes."""
-    lane = stream_memory.lane(session.device)
-    with cuda.cuda.use(lane.stream):
-        binding = session.bind()
-        outputs = session.empty_outputs(binding.shape(profile, shapes, lane))
+    """Layer times, and the inspector's JSON for the shapes of `tensors`."""
+    stream_context = stream_memory.stream_context(session.device)
+    with cuda.runtime.use(stream_context.stream):
+        execution_context = session.new_context()
+        shapes = {n: tuple(tensors[n].shape) for n in session.inputs}
+        outputs = session.empty_outputs(execution_context.set_shapes(profile, shapes, stream_context))
         inputs = {n: t.clone() for n, t in tensors.items()}
-        binding.bind({**inputs, **outputs}, lane.block())
-        context: trt.IExecutionContext = binding.context
+        execution_context.bind({**inputs, **outputs}, stream_context.block())
+        context: trt.IExecutionContext = execution_context.trt_context
         inspector = _inspect(session.engine, context)
-        profiler = _profiler()
+        profiler = _layer_profiler()
         context.profiler = profiler
-        context.enqueue_emits_profile = False  # enqueue stays asynchronous, and the times are fetched below
-        seen: list[list[tuple[str, float]]] = []
+        context.enqueue_emits_profile = False  # enqueue stays asynchronous, and report_to_profiler fetches the times
+        records_by_run: list[list[tuple[str, float]]] = []
         for _ in range(warmup + runs):
             profiler.records = []
-            binding.enqueue(lane)
-            lane.stream.synchronize()
-            with errors() as logged:
+            execution_context.enqueue(stream_context)
+            stream_context.stream.synchronize()
+            with collect_errors() as logged:
                 reported = context.report_to_profiler()
             if not reported:
-                raise _unreported(session, logged)
-            seen.append(profiler.records)
-        del context, binding  # before its profiler
-    return _by_layer(seen[warmup:]), inspector
+                fallback = EngineError(
+                    f"the layers of {session.error_context.name} were not timed",
+                    slug="engine-profile",
+                    received="report_to_profiler returned False",
+                    expected="a time for every layer",
+                    hint="report it with this message",
+                )
+                raise session.error_context.from_log(logged, fallback)
+            records_by_run.append(profiler.records)
+        del context, execution_context  # before its profiler
+    return _times_by_layer(records_by_run[warmup:]), inspector
 
 
-def _by_layer(seen: list[list[tuple[str, float]]]) -> tuple[tuple[str, tuple[float, ...]], ...]:
-    """One entry per layer with the times of all runs; layers of one name are told apart by their order in a run."""
+def _times_by_layer(records_by_run: list[list[tuple[str, float]]]) -> tuple[tuple[str, tuple[float, ...]], ...]:
+    """One entry per layer with the times of all runs; layers of one name differ by their order within a run."""
     times: dict[tuple[str, int], list[float]] = {}
-    for records in seen:
-        counts: dict[str, int] = {}
-        for name, ms in records:
-            number = counts.get(name, 0)
-            counts[name] = number + 1
-            times.setdefault((name, number), []).append(ms)
-    return tuple((name, tuple(spent)) for (name, _), spent in times.items())
+    for records in records_by_run:
+        counts: Counter[str] = Counter()
+        for name, time_ms in records:
+            times.setdefault((name, counts[name]), []).append(time_ms)
+            counts[name] += 1
+    return tuple((name, tuple(times_ms)) for (name, _), times_ms in times.items())
 
 
 def _inspect(engine: trt.ICudaEngine, context: trt.IExecutionContext) -> str:
-    """Layers with real sizes: without a context all profiles are listed, and sizes that vary are -1."""
+    """Layers with actual sizes: without a context all profiles are listed, and dynamic sizes are -1."""
     import tensorrt as trt
 
     inspector: trt.EngineInspector = engine.create_engine_inspector()
@@ -153,7 +172,7 @@ def _inspect(engine: trt.ICudaEngine, context: trt.IExecutionContext) -> str:
     return text
 
 
-def _profiler() -> Any:
+def _layer_profiler() -> Any:
     import tensorrt as trt
 
     class Profiler(trt.IProfiler):
@@ -165,18 +184,3 @@ def _profiler() -> Any:
             self.records.append((layer_name, max(float(ms), 0.0)))
 
     return Profiler()
-
-
-def _unreported(session: Session, logged: list[str]) -> Exception:
-    return error_table.from_log(
-        logged,
-        session.what,
-        rebuild=session.rebuild,
-        otherwise=EngineError(
-            f"the layers of {session.what} were not timed",
-            slug="engine-profile",
-            received="report_to_profiler said no",
-            expected="a time for every layer",
-            hint="report it with this message",
-        ),
-    )

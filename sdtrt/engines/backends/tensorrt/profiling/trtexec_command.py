@@ -1,54 +1,78 @@
-"""The trtexec commands that build and time the same engine: to compare with, or to ask NVIDIA about.
+"""The trtexec commands that build and time the same engine, for a comparison or a question to NVIDIA.
 
-10.x needs --stronglyTyped, which 11 does without; 11 has CUDA graphs, spin wait and device tensors as its defaults.
+10.x needs --stronglyTyped, which 11 does not; 11 has CUDA graphs, spin wait and device tensors as its defaults.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from textwrap import wrap
 
 from sdtrt.engines.backends.tensorrt.options import TrtOptions
-from sdtrt.engines.backends.tensorrt.running.optimization_profiles import by_x
-from sdtrt.engines.backends.tensorrt.running.plan_file import Shapes
+from sdtrt.engines.backends.tensorrt.running.optimization_profiles import format_shape, plan_profiles
+from sdtrt.engines.backends.tensorrt.running.plan_file import ShapeRange
+from sdtrt.shapes.spec import ComponentSpec, ShapeProfile
 
 _TILING = {"none": 0, "fast": 1, "moderate": 2, "full": 3}
 _HARDWARE = {"same_compute_capability": "sameComputeCapability", "ampere_plus": "ampere+"}
-_POINTS = ("min", "opt", "max")
 
 
-def build(name: str, profiles: Sequence[Mapping[str, Shapes]], options: TrtOptions, major: int) -> str:
-    """The command that builds component `name` with trtexec 10 or 11."""
-    flags = [f"--onnx={name}/model.onnx", f"--saveEngine={name}.plan"]
-    flags += ["--stronglyTyped"] if major < 11 else []
-    for index, profile in enumerate(profiles):
-        flags += [f"--profile={index}"] if len(profiles) > 1 else []
-        for point, label in enumerate(_POINTS):
-            flags.append(f"--{label}Shapes=" + _shapes({n: s[point] for n, s in profile.items()}))
-    flags += _options(options)
-    flags += ["--profilingVerbosity=detailed", f"--exportLayerInfo={name}.plan.graph.json", "--skipInference"]
-    return _lines(flags)
+@dataclass(frozen=True)
+class TrtexecCommand:
+    """Commands for the engine that `sdtrt build` makes of a component; `major` is the version of trtexec, 10 or 11."""
+
+    spec: ComponentSpec
+    profiles: Sequence[ShapeProfile]
+    options: TrtOptions
+    major: int
+
+    @cached_property
+    def ranges(self) -> tuple[dict[str, ShapeRange], ...]:
+        """Shape ranges of the dynamic inputs by profile; empty when there are none.
+
+        An input with one size in all profiles is static in the graph, and trtexec refuses a range for it.
+        """
+        ranges = plan_profiles(self.spec, self.profiles, self.options.guided_only)
+        dynamic = [name for name in ranges[0] if len({shape for r in ranges for shape in r[name]}) > 1]
+        return tuple({name: r[name] for name in dynamic} for r in ranges) if dynamic else ()
+
+    def build(self) -> str:
+        """The command that builds the engine."""
+        name = self.spec.name
+        flags = [f"--onnx={name}/model.onnx", f"--saveEngine={name}.plan"]
+        flags += ["--stronglyTyped"] if self.major < 11 else []
+        for index, profile in enumerate(self.ranges):
+            flags += [f"--profile={index}"] if len(self.ranges) > 1 else []
+            for point, label in enumerate(("min", "opt", "max")):
+                flags.append(f"--{label}Shapes=" + _shapes({n: s[point] for n, s in profile.items()}))
+        flags += _option_flags(self.options)
+        flags += ["--profilingVerbosity=detailed", f"--exportLayerInfo={name}.plan.graph.json", "--skipInference"]
+        return _join_flags(flags)
+
+    def run(self, runs: int) -> str:
+        """The command that times the engine at the first profile's opt shapes, and writes the report's files."""
+        plan, options = f"{self.spec.name}.plan", self.options
+        flags = [f"--loadEngine={plan}"]
+        if self.ranges:
+            flags.append("--shapes=" + _shapes({n: s[1] for n, s in self.ranges[0].items()}))
+        flags += ["--useProfile=0"] if len(self.ranges) > 1 else []
+        if self.major < 11:
+            flags += ["--useCudaGraph"] if options.cuda_graphs else []
+            flags += ["--useSpinWait", "--noDataTransfers", "--separateProfileRun"]
+        elif not options.cuda_graphs:
+            flags += ["--noCudaGraph"]
+        if options.weight_budget_mib is not None:
+            flags.append(f"--weightStreamingBudget={options.weight_budget_mib}M")
+        flags += [f"--refitFromOnnx={self.spec.name}/model.onnx"] if options.strip_plan else []
+        flags += ["--warmUp=500", f"--iterations={runs}", "--duration=0", "--profilingVerbosity=detailed"]
+        flags += ["--dumpProfile", f"--exportProfile={plan}.profile.json", f"--exportTimes={plan}.timing.json"]
+        flags += [f"--exportLayerInfo={plan}.graph.json"]
+        return _join_flags(flags)
 
 
-def run(name: str, profiles: Sequence[Mapping[str, Shapes]], options: TrtOptions, runs: int, major: int) -> str:
-    """The command that times what `build` made, at the first profile's best shapes, and writes the report's files."""
-    flags = [f"--loadEngine={name}.plan"]
-    flags += ["--shapes=" + _shapes({n: s[1] for n, s in profiles[0].items()})] if profiles and profiles[0] else []
-    flags += ["--useProfile=0"] if len(profiles) > 1 else []
-    if major < 11:
-        flags += ["--useCudaGraph"] if options.cuda_graphs else []
-        flags += ["--useSpinWait", "--noDataTransfers", "--separateProfileRun"]
-    elif not options.cuda_graphs:
-        flags += ["--noCudaGraph"]
-    if options.weight_budget_mib is not None:
-        flags.append(f"--weightStreamingBudget={options.weight_budget_mib}M")
-    flags += [f"--refitFromOnnx={name}/model.onnx"] if options.strip_plan else []
-    flags += ["--warmUp=500", f"--iterations={runs}", "--duration=0", "--profilingVerbosity=detailed"]
-    flags += ["--dumpProfile", f"--exportProfile={name}.plan.profile.json", f"--exportTimes={name}.plan.timing.json"]
-    flags += [f"--exportLayerInfo={name}.plan.graph.json"]
-    return _lines(flags)
-
-
-def _options(options: TrtOptions) -> list[str]:
+def _option_flags(options: TrtOptions) -> list[str]:
     flags = [f"--builderOptimizationLevel={options.optimization_level}"]
     flags += [f"--maxAuxStreams={options.aux_streams}"] if options.aux_streams is not None else []
     flags += [f"--memPoolSize=workspace:{options.workspace_mib}"] if options.workspace_mib is not None else []
@@ -65,15 +89,11 @@ def _options(options: TrtOptions) -> list[str]:
 
 
 def _shapes(shapes: Mapping[str, Sequence[int]]) -> str:
-    return ",".join(f"{name}:{by_x(shape)}" for name, shape in shapes.items())
+    return ",".join(f"{name}:{format_shape(shape)}" for name, shape in shapes.items())
 
 
-def _lines(flags: Sequence[str]) -> str:
-    """Two to a line where they are short: a command to read and to paste."""
-    lines, line = [], "trtexec"
-    for flag in flags:
-        if len(line) + len(flag) > 110 and line != "trtexec":
-            lines.append(line)
-            line = "   "
-        line += f" {flag}"
-    return " \\\n".join([*lines, line])
+def _join_flags(flags: Sequence[str]) -> str:
+    """One command in lines of at most 111 characters."""
+    command = " ".join(["trtexec", *flags])
+    lines = wrap(command, 111, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
+    return " \\\n".join(lines)

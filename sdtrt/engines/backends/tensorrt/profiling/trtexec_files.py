@@ -1,8 +1,8 @@
-"""What was measured, as the files that trtexec and TREx name, and as a plan read from those very files.
+"""The times of an engine as the files of trtexec and TREx, and as the plan that is read from these files.
 
-The files: `X.graph.json` (the inspector's text as it came), `X.profile.json` (trtexec --exportProfile),
-`X.timing.json` (--exportTimes) and `X.profile.metadata.json` (TREx). Everything that makes layers of them is in
-`sdtrt.readers.formats.tensorrt.reader`; here only what the files cannot hold is added: a time for every single run.
+The files: `X.graph.json` (the inspector's JSON), `X.profile.json` (trtexec --exportProfile), `X.timing.json`
+(--exportTimes) and `X.profile.metadata.json` (TREx). `sdtrt.readers.formats.tensorrt.reader` makes layers from them;
+this file adds only what they cannot hold: a time for every single run.
 """
 
 from __future__ import annotations
@@ -14,52 +14,58 @@ from pathlib import Path
 from statistics import fmean, median, quantiles
 from typing import Any
 
-from sdtrt.engines.backends.tensorrt.cuda import Device
-from sdtrt.engines.backends.tensorrt.profiling.layer_times import Measured, Run
-from sdtrt.engines.backends.tensorrt.running.optimization_profiles import by_x
+from sdtrt.engines.backends.tensorrt.profiling.layer_times import EngineTimings, RunTimes
+from sdtrt.engines.backends.tensorrt.running.optimization_profiles import format_shape
 from sdtrt.errors import PlanError
 from sdtrt.plan.layers import Layer, Plan
 from sdtrt.system.files import write_text
 
 
-def to_plan(measured: Measured, device: Device, component: str, version: str, folder: Path | None, stem: str) -> Plan:
-    """Write the four files as `folder/stem.*` (nowhere when it is None) and read them back as a plan."""
+def to_plan(timings: EngineTimings, component: str, version: str, folder: Path | None, stem: str) -> Plan:
+    """Write the four files and read them back as a plan.
+
+    Args:
+        timings: the times of the engine.
+        component: the plan's component.
+        version: the version of TensorRT.
+        folder: the folder of the files; None keeps none of them.
+        stem: the files are named `stem.graph.json` and so on.
+    """
     with tempfile.TemporaryDirectory() as scratch:
-        paths = write(measured, device, folder or Path(scratch), stem)
-        plan = _read(paths, component, measured.profile)
+        paths = write_files(timings, folder or Path(scratch), stem)
+        plan = _read_plan(paths, component, timings.profile)
     return plan.model_copy(
         update={
             "backend_version": version,
-            "device": str(device.name),
-            "layers": tuple(_with_runs(plan, measured)),
-            "runs": len(measured.runs),
-            "wall_times_ms": tuple(run.compute_ms for run in measured.runs),
-            "metadata": {**plan.metadata, "cuda_graphs": measured.graphs},
+            "device": timings.device.name,
+            "layers": tuple(_with_run_times(plan, timings)),
+            "runs": len(timings.runs),
+            "wall_times_ms": tuple(run.compute_ms for run in timings.runs),
+            "metadata": {**plan.metadata, "cuda_graphs": timings.graphs},
         }
     )
 
 
-def write(measured: Measured, device: Device, folder: Path, stem: str) -> tuple[Path, ...]:
-    """Write the files and return their paths, the layers first."""
+def write_files(timings: EngineTimings, folder: Path, stem: str) -> tuple[Path, ...]:
+    """Write the files and return their paths, the inspector's first."""
     folder.mkdir(parents=True, exist_ok=True)
     texts = {
-        "graph": measured.inspector,
-        "profile": json.dumps(profile_records(measured), indent=1),
-        "timing": json.dumps([_timing(run) for run in measured.runs], indent=1),
-        "profile.metadata": json.dumps(metadata(measured, device), indent=1),
+        "graph": timings.inspector,
+        "profile": json.dumps(profile_records(timings), indent=1),
+        "timing": json.dumps([_timing_record(run) for run in timings.runs], indent=1),
+        "profile.metadata": json.dumps(metadata(timings), indent=1),
     }
-    paths = []
-    for role, text in texts.items():
-        paths.append(folder / f"{stem}.{role}.json")
-        write_text(paths[-1], text)
-    return tuple(paths)
+    paths = tuple(folder / f"{stem}.{role}.json" for role in texts)
+    for path, text in zip(paths, texts.values(), strict=True):
+        write_text(path, text)
+    return paths
 
 
-def profile_records(measured: Measured) -> list[dict[str, Any]]:
-    """What trtexec --exportProfile writes: the number of runs, then a record per layer."""
-    total = sum(sum(times) for _, times in measured.layers)
+def profile_records(timings: EngineTimings) -> list[dict[str, Any]]:
+    """The records of trtexec --exportProfile: the number of runs, then one per layer."""
+    total = sum(sum(times) for _, times in timings.layers)
     return [
-        {"count": len(measured.runs)},
+        {"count": len(timings.runs)},
         *(
             {
                 "name": name,
@@ -68,23 +74,23 @@ def profile_records(measured: Measured) -> list[dict[str, Any]]:
                 "medianMs": median(times),
                 "percentage": 100 * sum(times) / total if total else 0.0,
             }
-            for name, times in measured.layers
+            for name, times in timings.layers
         ),
     ]
 
 
-def _timing(run: Run) -> dict[str, float]:
-    """A record of trtexec's --exportTimes; nothing is copied between host and GPU, so those parts take no time."""
-    begun, ended = run.begun, run.ended
+def _timing_record(run: RunTimes) -> dict[str, float]:
+    """A record of trtexec's --exportTimes; copies between host and GPU take no time, since there are none."""
+    start_ms, end_ms = run.compute_start_ms, run.compute_end_ms
     return {
-        "startEnqMs": run.called,
-        "endEnqMs": run.returned,
-        "startH2dMs": begun,
-        "endH2dMs": begun,
-        "startComputeMs": begun,
-        "endComputeMs": ended,
-        "startD2hMs": ended,
-        "endD2hMs": ended,
+        "startEnqMs": run.enqueue_start_ms,
+        "endEnqMs": run.enqueue_end_ms,
+        "startH2dMs": start_ms,
+        "endH2dMs": start_ms,
+        "startComputeMs": start_ms,
+        "endComputeMs": end_ms,
+        "startD2hMs": end_ms,
+        "endD2hMs": end_ms,
         "h2dMs": 0.0,
         "computeMs": run.compute_ms,
         "d2hMs": 0.0,
@@ -92,27 +98,28 @@ def _timing(run: Run) -> dict[str, float]:
     }
 
 
-def metadata(measured: Measured, device: Device) -> dict[str, dict[str, Any]]:
-    """TREx's sections, with trtexec's names; clocks while it ran are in the device's."""
-    compute = [run.compute_ms for run in measured.runs]
-    enqueue = [run.returned - run.called for run in measured.runs]
-    graphs = measured.graphs.get("replayed", 0) > 0
+def metadata(timings: EngineTimings) -> dict[str, dict[str, Any]]:
+    """TREx's sections, with trtexec's names; clocks during the runs are in the section of the device."""
+    device = timings.device
+    compute = [run.compute_ms for run in timings.runs]
+    enqueue = [run.enqueue_end_ms - run.enqueue_start_ms for run in timings.runs]
+    graphs = timings.graphs.get("replayed", 0) > 0
     return {
         "performance_summary": {
-            "Throughput": len(compute) / measured.host_seconds if measured.host_seconds else None,
-            "Latency": _spread(compute),
-            "Enqueue Time": _spread(enqueue),
+            "Throughput": len(compute) / timings.host_seconds if timings.host_seconds else None,
+            "Latency": _summary(compute),
+            "Enqueue Time": _summary(enqueue),
             "H2D Latency": [0.0] * 5,
-            "GPU Compute Time": _spread(compute),
+            "GPU Compute Time": _summary(compute),
             "D2H Latency": [0.0] * 5,
-            "Total Host Walltime": measured.host_seconds,
+            "Total Host Walltime": timings.host_seconds,
             "Total GPU Compute Time": sum(compute) / 1e3,
         },
         "inference_options": {
             "Batch": "Explicit",
-            "Input inference shapes": ", ".join(f"{n}={by_x(s)}" for n, s in measured.shapes.items() if s),
+            "Input inference shapes": ", ".join(f"{n}={format_shape(s)}" for n, s in timings.shapes.items() if s),
             "Iterations": str(len(compute)),
-            "Optimization Profile Index": str(measured.profile),
+            "Optimization Profile Index": str(timings.profile),
             "Streams": "1",
             "Data transfers": "Disabled",
             "CUDA Graph": "Enabled" if graphs else "Disabled",
@@ -123,18 +130,18 @@ def metadata(measured: Measured, device: Device) -> dict[str, dict[str, Any]]:
             "Compute Capability": float(device.sm),
             "SMs": float(device.sms),
             "Device Global Memory": f"{device.memory_bytes >> 20} MiB",
-            **measured.clocks,
+            **timings.clocks,
         },
     }
 
 
-def _spread(values: Sequence[float]) -> list[float]:
-    """Least, largest, mean, median and 99th percentile, as trtexec prints them."""
+def _summary(values: Sequence[float]) -> list[float]:
+    """Minimum, maximum, mean, median and 99th percentile, as trtexec prints them."""
     percentile = quantiles(values, n=100, method="inclusive")[98] if len(values) > 1 else values[0]
     return [min(values), max(values), fmean(values), median(values), percentile]
 
 
-def _read(paths: Sequence[Path], component: str, profile: int) -> Plan:
+def _read_plan(paths: Sequence[Path], component: str, profile: int) -> Plan:
     from sdtrt.readers.documents import parse
     from sdtrt.readers.formats.tensorrt import reader
 
@@ -144,18 +151,18 @@ def _read(paths: Sequence[Path], component: str, profile: int) -> Plan:
     except PlanError as exc:
         if exc.slug != "plan-profile":
             raise
-        return reader.read(documents, component, 0)  # the inspector lists the profile of its context, and no other
+        return reader.read(documents, component, 0)  # the inspector lists only the profile of its context
 
 
-def _with_runs(plan: Plan, measured: Measured) -> list[Layer]:
-    """Layers with a time per run, where the reader found their record; the tag of a profile may stand elsewhere."""
+def _with_run_times(plan: Plan, timings: EngineTimings) -> list[Layer]:
+    """Layers with a time per run, where the reader found their record; names are compared without profile tags."""
     from sdtrt.readers.formats.tensorrt.tensors import PROFILE
 
-    waiting: dict[str, list[tuple[float, ...]]] = {}
-    for name, times in measured.layers:
-        waiting.setdefault(PROFILE.sub("", name), []).append(times)
-    made = []
+    times_by_name: dict[str, list[tuple[float, ...]]] = {}
+    for name, times in timings.layers:
+        times_by_name.setdefault(PROFILE.sub("", name), []).append(times)
+    layers = []
     for layer in plan.layers:
-        found = waiting.get(PROFILE.sub("", layer.name)) if layer.timing is not None else None
-        made.append(layer.model_copy(update={"times_ms": found.pop(0), "timing": None}) if found else layer)
-    return made
+        by_order = times_by_name.get(PROFILE.sub("", layer.name)) if layer.timing is not None else None
+        layers.append(layer.model_copy(update={"times_ms": by_order.pop(0), "timing": None}) if by_order else layer)
+    return layers

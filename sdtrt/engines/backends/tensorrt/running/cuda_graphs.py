@@ -1,8 +1,8 @@
-"""CUDA graphs of an engine in one thread: which shapes have one, the least recently used given up first.
+"""CUDA graphs of an engine in one thread, by shape; the least recently used one is freed first.
 
-A graph has addresses, shapes and memory inside, so each has a context, inputs and outputs of its own, and is valid for
-one block of activation memory and one state of the weights. A shape is captured when it comes the second time: one that
-comes once is not worth its capture. Where CUDA or TensorRT refuses, the shape runs without a graph, and is counted.
+A graph holds addresses, shapes and memory, so each has its own execution context, inputs and outputs, and is valid for
+one block of activation memory and one generation of the weights. A shape is captured at its second call: a shape that
+is called once is not worth its capture. When CUDA or TensorRT refuses, the shape runs without a graph, and is counted.
 """
 
 from __future__ import annotations
@@ -13,42 +13,42 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from sdtrt.engines.backends.tensorrt.running.execution_context import Binding
+from sdtrt.engines.backends.tensorrt.running.execution_context import ExecutionContext
 from sdtrt.engines.backends.tensorrt.running.stream_memory import Block
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-Key = tuple[int, tuple[tuple[str, tuple[int, ...]], ...]]
-_REMEMBERED = 64
+GraphKey = tuple[int, tuple[tuple[str, tuple[int, ...]], ...]]
+_MAX_SEEN = 64
 
 
 class GraphStats:
-    """How the engine's calls ran, over all threads."""
+    """Counts of how the engine's calls ran, over all threads."""
 
     def __init__(self) -> None:
         self._counts: Counter[str] = Counter()
         self._reasons: Counter[str] = Counter()
         self._lock = threading.Lock()
 
-    def count(self, what: str) -> None:
-        """One more "captured", "replayed" or "plain"."""
+    def count(self, event: str) -> None:
+        """Count a "captured", "replayed" or "plain" run."""
         with self._lock:
-            self._counts[what] += 1
+            self._counts[event] += 1
 
-    def refused(self, reason: str) -> None:
-        """One more shape that will not be captured."""
+    def count_refusal(self, reason: str) -> None:
+        """Count a shape that cannot be captured."""
         with self._lock:
             self._reasons[reason] += 1
 
     def as_json(self) -> dict[str, Any]:
-        """For a plan's metadata."""
+        """Counts and reasons, for a plan's metadata."""
         with self._lock:
-            known = {name: self._counts[name] for name in ("captured", "replayed", "plain")}
-            return {**known, "refused": dict(self._reasons)}
+            counts = {name: self._counts[name] for name in ("captured", "replayed", "plain")}
+            return {**counts, "refused": dict(self._reasons)}
 
     def __str__(self) -> str:
-        """For people; empty when every call that could be replayed was."""
+        """Why shapes run without CUDA graphs; empty when none was refused."""
         with self._lock:
             if not self._reasons:
                 return ""
@@ -56,13 +56,13 @@ class GraphStats:
 
 
 @dataclass(frozen=True)
-class Graph:
-    """A captured run: `captured` has `replay()`; the tensors are where it reads and writes."""
+class CapturedGraph:
+    """A captured run: `cuda_graph` has `replay()`, which reads `inputs` and writes `outputs`."""
 
-    binding: Binding
+    context: ExecutionContext
     inputs: Mapping[str, Tensor]
     outputs: Mapping[str, Tensor]
-    captured: Any
+    cuda_graph: Any
     block: Block
     generation: int
 
@@ -72,47 +72,43 @@ class GraphCache:
     """The graphs of one engine and thread."""
 
     capacity: int
-    _graphs: OrderedDict[Key, Graph] = field(default_factory=OrderedDict)
-    _seen: OrderedDict[Key, None] = field(default_factory=OrderedDict)
-    _refused: set[Key] = field(default_factory=set)
+    stats: GraphStats
+    _graphs: OrderedDict[GraphKey, CapturedGraph] = field(default_factory=OrderedDict)
+    _seen: OrderedDict[GraphKey, None] = field(default_factory=OrderedDict)
+    _refused: set[GraphKey] = field(default_factory=set)
 
-    def find(self, key: Key, block: Block, generation: int) -> Graph | None:
+    def find(self, key: GraphKey, block: Block, generation: int) -> CapturedGraph | None:
         """The graph of a key, if it is still valid."""
-        graph = self._graphs.get(key)
-        if graph is not None and (graph.block is not block or graph.generation != generation):
-            del self._graphs[key]
+        graph = self._graphs.pop(key, None)
+        if graph is None or graph.block is not block or graph.generation != generation:
             return None
-        if graph is not None:
-            self._graphs.move_to_end(key)
+        self._graphs[key] = graph  # as the most recently used
         return graph
 
-    def wants(self, key: Key) -> bool:
-        """Whether a shape should be captured now: it was here before and was not refused."""
+    def should_capture(self, key: GraphKey) -> bool:
+        """Whether to capture a shape now: this is not its first call, and no capture of it was refused."""
         if not self.capacity or key in self._refused:
             return False
-        known = key in self._seen
+        seen_before = key in self._seen
         self._seen[key] = None
         self._seen.move_to_end(key)
-        while len(self._seen) > _REMEMBERED:
+        while len(self._seen) > _MAX_SEEN:
             self._seen.popitem(last=False)
-        return known
+        return seen_before
 
-    def full(self) -> bool:
-        """Whether adding one gives up another."""
-        return len(self._graphs) >= self.capacity
-
-    def add(self, key: Key, graph: Graph) -> None:
-        """Keep a graph; the caller sees to it that nothing runs that it gives up."""
-        while self._graphs and self.full():
+    def add(self, key: GraphKey, graph: CapturedGraph) -> None:
+        """Keep a graph. The caller ensures that the one freed for it is not running."""
+        while self._graphs and len(self._graphs) >= self.capacity:
             self._graphs.popitem(last=False)
         self._graphs[key] = graph
 
-    def refuse(self, key: Key) -> None:
-        """Never try this shape again."""
+    def refuse(self, key: GraphKey, cause: object) -> None:
+        """Exclude a shape from capture, and count the first line of the cause."""
         self._refused.add(key)
+        self.stats.count_refusal(str(cause).strip().partition("\n")[0])
 
     def clear(self) -> None:
-        """Give up all graphs; shapes that were captured will be again."""
+        """Free all graphs; their shapes are captured again at their next call."""
         self._graphs.clear()
 
     def __len__(self) -> int:

@@ -1,13 +1,12 @@
-"""Plan files: what can be told before TensorRT is asked, and the record that lies beside each one we build.
+"""Plan files: the checks before TensorRT reads one, and the record beside each plan that sdtrt builds.
 
-A plan starts with "ftrt"; bytes 24 to 27 are the four numbers of the TensorRT that wrote it. So a plan of another
-version is refused with both versions, where TensorRT itself would speak of tags.
+A plan starts with "ftrt"; bytes 24 to 27 are the four numbers of the TensorRT version that wrote it. A plan of another
+version is refused with both versions, where TensorRT's own message has a tag mismatch.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
 
 from sdtrt.engines.backends.tensorrt.cuda import Device
@@ -19,18 +18,18 @@ RECORD = "engine.json"
 FORMAT_VERSION = 1
 _MAGIC = b"ftrt"
 _HEADER_BYTES = 28
-Shapes = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
+ShapeRange = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
 
 
 class PlanRecord(Record):
-    """What a plan was built with and from; `profiles` are (min, opt, max) shapes of the inputs that vary."""
+    """How a plan was built; `profiles` are (min, opt, max) shapes of the dynamic inputs."""
 
     format: int = FORMAT_VERSION
     tensorrt: str
     gpu: str
     sm: str
     onnx_sha256: str
-    profiles: tuple[dict[str, Shapes], ...]
+    profiles: tuple[dict[str, ShapeRange], ...]
     version_compatible: bool = False
     hardware_compatibility: str = "none"
     refit: str = "none"
@@ -39,25 +38,14 @@ class PlanRecord(Record):
     notes: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class Header:
-    """The first bytes of a plan."""
-
-    version: tuple[int, int, int, int]
-
-    def __str__(self) -> str:
-        return ".".join(map(str, self.version))
+def parse_version(version: str) -> tuple[int, ...]:
+    """The four numbers of "10.14.1.48.post1"; missing ones are 0."""
+    numbers = [int(n) for n in re.findall(r"\d+", version.partition(".post")[0])[:4]]
+    return (*numbers, 0, 0, 0, 0)[:4]
 
 
-def numbers(version: str) -> tuple[int, int, int, int]:
-    """The four numbers of "10.14.1.48.post1"; those that are missing are 0."""
-    found = [int(n) for n in re.findall(r"\d+", version.partition(".post")[0])[:4]]
-    a, b, c, d = (*found, 0, 0, 0, 0)[:4]
-    return a, b, c, d
-
-
-def read_header(path: Path, rebuild: str) -> Header:
-    """The header of a plan; EngineError when the file is missing, cut off, or no plan."""
+def read_version(path: Path, rebuild: str) -> tuple[int, ...]:
+    """The four numbers of the TensorRT that wrote a plan; EngineError when the file is missing, cut off, or no plan."""
     try:
         with path.open("rb") as file:
             head = file.read(_HEADER_BYTES)
@@ -65,30 +53,37 @@ def read_header(path: Path, rebuild: str) -> Header:
         raise _damaged(path, f"{exc.strerror}: {path}", rebuild) from exc
     if not head.startswith(_MAGIC) or len(head) < _HEADER_BYTES:
         raise _damaged(path, f"{path} starts with {head[:4]!r} and has {path.stat().st_size} bytes", rebuild)
-    return Header((head[24], head[25], head[26], head[27]))
+    return tuple(head[24:_HEADER_BYTES])
 
 
-def check_version(header: Header, runtime: str, rebuild: str, compatible: bool = False) -> None:
-    """EngineError unless this TensorRT can load the plan: the same version, or a later one of a compatible plan."""
-    mine = numbers(runtime)
-    if header.version == mine or (compatible and header.version[0] == mine[0] and header.version <= mine):
+def check_version(path: Path, runtime: str, rebuild: str, compatible: bool = False) -> None:
+    """Check that a TensorRT release can load a plan.
+
+    Args:
+        path: the plan file.
+        runtime: the version of the TensorRT that loads it.
+        rebuild: the command that builds the plan again, for the error.
+        compatible: whether the plan is version-compatible: then later releases of its major version load it.
+
+    Raises:
+        EngineError: the file is no plan, or was written by another TensorRT.
+    """
+    built, installed = read_version(path, rebuild), parse_version(runtime)
+    if built == installed or (compatible and built[0] == installed[0] and built <= installed):
         return
+    version = ".".join(map(str, built))
     raise EngineError(
         "the engine was built with another version of TensorRT",
         slug="plan-version",
-        received=f"a plan of TensorRT {header}, loaded with TensorRT {runtime}",
-        expected="the same version" if not compatible else f"TensorRT {header.version[0]}, {header} or later",
-        hint=f"rebuild: {rebuild} --force, or pip install tensorrt=={header}",
+        received=f"a plan of TensorRT {version}, loaded with TensorRT {runtime}",
+        expected="the same version" if not compatible else f"TensorRT {built[0]}, {version} or later",
+        hint=f"rebuild: {rebuild} --force, or pip install tensorrt=={version}",
     )
 
 
 def check_gpu(record: PlanRecord, device: Device, rebuild: str) -> None:
     """EngineError when the plan was tuned for another GPU and not built to be portable to this one."""
-    portable = {
-        "none": False,
-        "same_compute_capability": device.sm == record.sm,
-        "ampere_plus": float(device.sm) >= 8.0,
-    }
+    portable = {"same_compute_capability": device.sm == record.sm, "ampere_plus": float(device.sm) >= 8.0}
     if (record.gpu, record.sm) == (device.name, device.sm) or portable.get(record.hardware_compatibility, False):
         return
     raise EngineError(

@@ -1,18 +1,20 @@
-"""A plan in use: tensors in, fresh tensors out, from any thread. It knows the plan only, no component and no bundle."""
+"""A loaded plan: runs on tensors and returns new ones, from any thread. It knows neither component nor bundle."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 from sdtrt.engines.backends.tensorrt import cuda
+from sdtrt.engines.backends.tensorrt.error_table import ErrorContext
 from sdtrt.engines.backends.tensorrt.options import TrtOptions
 from sdtrt.engines.backends.tensorrt.running import deserialize, optimization_profiles, stream_memory
-from sdtrt.engines.backends.tensorrt.running.cuda_graphs import Graph, GraphCache, GraphStats, Key
-from sdtrt.engines.backends.tensorrt.running.execution_context import Binding
-from sdtrt.engines.backends.tensorrt.running.gpu_timer import GpuClock
-from sdtrt.engines.backends.tensorrt.running.stream_memory import Block, StreamContext
+from sdtrt.engines.backends.tensorrt.running.cuda_graphs import CapturedGraph, GraphCache, GraphKey, GraphStats
+from sdtrt.engines.backends.tensorrt.running.execution_context import ExecutionContext
+from sdtrt.engines.backends.tensorrt.running.gpu_timer import GpuTimer
+from sdtrt.engines.backends.tensorrt.running.stream_memory import StreamContext
 from sdtrt.errors import EngineError
 
 if TYPE_CHECKING:
@@ -24,79 +26,82 @@ _ALIGNMENT = 256  # of every address that TensorRT takes
 STREAMED = "weights are streamed"
 
 
-class _Thread:
-    """What one thread keeps: a context for any shape, and those with graphs."""
+class _ThreadState:
+    """The state of one thread: a context for any shape, and the contexts with CUDA graphs."""
 
     def __init__(self, session: Session) -> None:
-        self.lane: StreamContext = stream_memory.lane(session.device)
-        with cuda.cuda.use(self.lane.stream):  # the thread's device may be another one
-            self.plain: Binding = session.bind()
-        self.graphs = GraphCache(session.graph_capacity)
-        self.lane.holders.add(self)
+        self.stream_context: StreamContext = stream_memory.stream_context(session.device)
+        with cuda.runtime.use(self.stream_context.stream):  # the thread's current device may be another one
+            self.context: ExecutionContext = session.new_context()
+        self.graphs = GraphCache(session.graph_capacity, session.stats)
+        self.stream_context.holders.add(self)
 
     def forget_block(self) -> None:
         self.graphs.clear()
-        self.plain.block = None
+        self.context.block = None
 
 
 class Session:
-    """An engine with its contexts; `what` names it in errors.
+    """An engine with its execution contexts.
 
-    `generation` counts the changes of its weights: raise it by `weights_changed`, and graphs are captured anew.
+    `generation` counts the changes of its weights: `weights_changed` raises it, and graphs are captured again.
     """
 
     def __init__(
-        self, engine: trt.ICudaEngine, device: torch.device, options: TrtOptions, what: str, rebuild: str
+        self, engine: trt.ICudaEngine, device: torch.device, options: TrtOptions, error_context: ErrorContext
     ) -> None:
         import tensorrt as trt
 
         names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
-        inside = {n for n in names if engine.get_tensor_mode(n) == trt.TensorIOMode.INPUT}
+        inputs = {n for n in names if engine.get_tensor_mode(n) == trt.TensorIOMode.INPUT}
         self.engine: trt.ICudaEngine = engine
-        self.device, self.what, self.rebuild = device, what, rebuild
-        self.inputs = tuple(n for n in names if n in inside)
-        self.outputs = tuple(n for n in names if n not in inside)
-        self.dtypes = {n: torch_type(engine.get_tensor_dtype(n), n, what) for n in names}
-        self.profiles = optimization_profiles.of_engine(engine, self.inputs)
+        self.device, self.error_context = device, error_context
+        self.inputs = tuple(n for n in names if n in inputs)
+        self.outputs = tuple(n for n in names if n not in inputs)
+        self.dtypes = {n: torch_dtype(engine.get_tensor_dtype(n), n, error_context.name) for n in names}
+        self.profiles = optimization_profiles.engine_profiles(engine, self.inputs)
         self.activation_bytes: int = engine.device_memory_size_v2
         self.context_bytes: tuple[int, ...] = tuple(
             engine.get_device_memory_size_for_profile_v2(i) for i in range(engine.num_optimization_profiles)
         )
         self.stats = GraphStats()
-        self.clock = GpuClock()
+        self.timer = GpuTimer()
         self.generation = 0
         self.graph_capacity = options.cuda_graphs
         if self.graph_capacity and deserialize.streams_weights(engine):
             self.graph_capacity = 0
-            self.stats.refused(STREAMED)
+            self.stats.count_refusal(STREAMED)
         self._threads: threading.local | None = threading.local()
         stream_memory.register(self)
 
-    def run(self, tensors: Mapping[str, Tensor], clock: GpuClock | None = None) -> dict[str, Tensor]:
-        """Run on contiguous tensors of the engine's types; the outputs belong to the caller. `clock` takes the time.
+    def run(self, tensors: Mapping[str, Tensor], timer: GpuTimer | None = None) -> dict[str, Tensor]:
+        """Run on contiguous tensors of the engine's types; the outputs belong to the caller. `timer` times the run.
 
         Raises ShapeError when no profile fits and EngineError for a wrong tensor or a run that TensorRT refuses.
         """
         self._check(tensors)
-        mine = self._mine()
-        lane, caller = mine.lane, cuda.cuda.current_stream(self.device)
+        state, timer = self._thread_state(), timer or self.timer
         shapes = {name: tuple(tensors[name].shape) for name in self.inputs}
-        profile = optimization_profiles.choose(shapes, self.profiles, self.what, self.rebuild)
+        profile = optimization_profiles.choose(shapes, self.profiles, self.error_context)
         key = (profile, tuple(shapes.items()))
-        graph = mine.graphs.find(key, lane.block(), self.generation)
-        clock = clock or self.clock
+        graph = state.graphs.find(key, state.stream_context.block(), self.generation)
+        caller = cuda.runtime.current_stream(self.device)
         if graph is not None:
-            outputs = self._replay(graph, lane, tensors, clock)
-        elif mine.graphs.wants(key):
-            outputs = self._captured_or_plain(mine, key, tensors, clock)
+            outputs = self._replay(graph, state.stream_context, tensors, timer)
+        elif state.graphs.should_capture(key):
+            try:
+                outputs = self._capture(state, key, tensors, timer)
+            except (EngineError, RuntimeError) as exc:  # a graph needs its own context and tensors, and so memory
+                state.graphs.refuse(key, exc)
+                outputs = self._run_plain(state, key, tensors, timer)
         else:
-            outputs = self._plain(mine, key, tensors, clock)
-        caller.wait_stream(lane.stream)
+            outputs = self._run_plain(state, key, tensors, timer)
+        caller.wait_stream(state.stream_context.stream)
         return outputs
 
-    def bind(self) -> Binding:
-        """A new context."""
-        return Binding(self.engine, self.what, self.rebuild, self.outputs)
+    def new_context(self) -> ExecutionContext:
+        """A new execution context."""
+        return ExecutionContext(self.engine, self.error_context, self.outputs)
 
     def empty_outputs(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
         """Tensors for the engine to write to."""
@@ -115,117 +120,104 @@ class Session:
             stream_memory.unregister(self)
             del self.engine
 
-    def _mine(self) -> _Thread:
+    def _thread_state(self) -> _ThreadState:
         if self._threads is None:
-            raise EngineError(f"the engine of {self.what} is closed", slug="engine-closed", hint="load it again")
-        found: _Thread | None = getattr(self._threads, "thread", None)
-        if found is None:
-            found = self._threads.thread = _Thread(self)
-        return found
+            name = self.error_context.name
+            raise EngineError(f"the engine of {name} is closed", slug="engine-closed", hint="load it again")
+        state: _ThreadState | None = getattr(self._threads, "state", None)
+        if state is None:
+            state = self._threads.state = _ThreadState(self)
+        return state
 
-    def _captured_or_plain(
-        self, mine: _Thread, key: Key, tensors: Mapping[str, Tensor], clock: GpuClock
+    def _run_plain(
+        self, state: _ThreadState, key: GraphKey, tensors: Mapping[str, Tensor], timer: GpuTimer
     ) -> dict[str, Tensor]:
-        """A graph needs a context and tensors of its own: where there is no memory for them, the call still runs."""
-        try:
-            return self._capture(mine, key, tensors, clock)
-        except (EngineError, RuntimeError) as exc:
-            mine.graphs.refuse(key)
-            self.stats.refused(str(exc).strip().partition("\n")[0])
-            return self._plain(mine, key, tensors, clock)
-
-    def _plain(self, mine: _Thread, key: Key, tensors: Mapping[str, Tensor], clock: GpuClock) -> dict[str, Tensor]:
-        """On the caller's tensors, nothing is copied."""
-        lane = mine.lane
+        """Run on the caller's tensors, without a copy."""
+        stream_context = state.stream_context
         inputs = {n: t if t.data_ptr() % _ALIGNMENT == 0 else t.clone() for n, t in tensors.items()}
-        outputs = self.empty_outputs(mine.plain.shape(key[0], dict(key[1]), lane))
-        self._follow(lane)
-        with cuda.cuda.use(lane.stream):
-            mine.plain.bind({**inputs, **outputs}, lane.block())
-            begun = clock.start(lane.stream)
-            mine.plain.enqueue(lane)
-            clock.stop(begun, lane.stream)
+        outputs = self.empty_outputs(state.context.set_shapes(key[0], dict(key[1]), stream_context))
+        with self._after_caller(stream_context):
+            state.context.bind({**inputs, **outputs}, stream_context.block())
+            with timer.time(stream_context.stream):
+                state.context.enqueue(stream_context)
         self.stats.count("plain")
         return outputs
 
     def _replay(
-        self, graph: Graph, lane: StreamContext, tensors: Mapping[str, Tensor], clock: GpuClock
+        self, graph: CapturedGraph, stream_context: StreamContext, tensors: Mapping[str, Tensor], timer: GpuTimer
     ) -> dict[str, Tensor]:
         import torch
 
         outputs = {n: torch.empty_like(t) for n, t in graph.outputs.items()}
-        self._follow(lane)
-        with cuda.cuda.use(lane.stream):
-            begun = clock.start(lane.stream)
+        with self._after_caller(stream_context), timer.time(stream_context.stream):
             _copy(tensors, graph.inputs)
-            graph.captured.replay()
+            graph.cuda_graph.replay()
             _copy(graph.outputs, outputs)
-            clock.stop(begun, lane.stream)
         self.stats.count("replayed")
         return outputs
 
-    def _capture(self, mine: _Thread, key: Key, tensors: Mapping[str, Tensor], clock: GpuClock) -> dict[str, Tensor]:
-        """Run once without a graph, as TensorRT needs after a change of shapes, and capture the next."""
+    def _capture(
+        self, state: _ThreadState, key: GraphKey, tensors: Mapping[str, Tensor], timer: GpuTimer
+    ) -> dict[str, Tensor]:
+        """Run once without a graph, as TensorRT needs after a change of shapes, and capture a second run."""
         import torch
 
-        lane, block = mine.lane, mine.lane.block()
-        lane.stream.synchronize()  # a graph that is given up for this one may be running
-        self._follow(lane)
-        with cuda.cuda.use(lane.stream):
-            binding = self.bind()
+        stream_context, block = state.stream_context, state.stream_context.block()
+        stream_context.stream.synchronize()  # the graph that is freed for this one may be running
+        with self._after_caller(stream_context):
+            context = self.new_context()
             inputs = {n: torch.empty_like(t) for n, t in tensors.items()}
-            static = self.empty_outputs(binding.shape(key[0], dict(key[1]), lane))
-            binding.bind({**inputs, **static}, block)
-            begun = clock.start(lane.stream)
-            _copy(tensors, inputs)
-            binding.enqueue(lane)
-            clock.stop(begun, lane.stream)
-        lane.stream.synchronize()
-        captured = self._try_capture(mine, key, binding, block)
+            static = self.empty_outputs(context.set_shapes(key[0], dict(key[1]), stream_context))
+            context.bind({**inputs, **static}, block)
+            with timer.time(stream_context.stream):
+                _copy(tensors, inputs)
+                context.enqueue(stream_context)
+        stream_context.stream.synchronize()
+        cuda_graph = self._try_capture(state, key, context)
         self.stats.count("plain")
-        if captured is not None:
-            mine.graphs.add(key, Graph(binding, inputs, static, captured, block, self.generation))
+        if cuda_graph is not None:
+            state.graphs.add(key, CapturedGraph(context, inputs, static, cuda_graph, block, self.generation))
             self.stats.count("captured")
         outputs = {n: torch.empty_like(t) for n, t in static.items()}
-        self._follow(lane)
-        with cuda.cuda.use(lane.stream):
+        with self._after_caller(stream_context):
             _copy(static, outputs)
         return outputs
 
-    def _follow(self, lane: StreamContext) -> None:
-        """Let the lane wait for the caller, who waits for it in turn: so tensors are reused only in that order."""
-        lane.stream.wait_stream(cuda.cuda.current_stream(self.device))
+    def _after_caller(self, stream_context: StreamContext) -> AbstractContextManager[None]:
+        """Make the engine's stream current, ordered after the caller's work, whose memory it may reuse."""
+        stream_context.stream.wait_stream(cuda.runtime.current_stream(self.device))
+        return cuda.runtime.use(stream_context.stream)
 
-    def _try_capture(self, mine: _Thread, key: Key, binding: Binding, block: Block) -> Any | None:
-        """The graph, or None with the reason counted."""
-        lane = mine.lane
+    def _try_capture(self, state: _ThreadState, key: GraphKey, context: ExecutionContext) -> Any | None:
+        """The graph of one run; None after a refusal, which excludes the shape."""
+        stream_context = state.stream_context
 
         def enqueue() -> bool:
-            return bool(binding.context.execute_async_v3(lane.stream.cuda_stream))
+            return bool(context.trt_context.execute_async_v3(stream_context.stream.cuda_stream))
 
         try:
             with _capturing:
-                captured = cuda.cuda.capture(lane.stream, enqueue)
-            reason = "TensorRT refused a capture"
+                cuda_graph = cuda.runtime.capture(stream_context.stream, enqueue)
         except RuntimeError as exc:
-            captured, reason = None, str(exc).strip().partition("\n")[0]
-            lane.renew()
-        if captured is None:
-            mine.graphs.refuse(key)
-            self.stats.refused(reason)
-        return captured
+            state.graphs.refuse(key, exc)
+            stream_context.renew_stream()
+            return None
+        if cuda_graph is None:
+            state.graphs.refuse(key, "TensorRT refused a capture")
+        return cuda_graph
 
     def _check(self, tensors: Mapping[str, Tensor]) -> None:
-        """TensorRT takes addresses on trust: an int32 tensor in an int64 input would silently be garbage."""
+        """TensorRT gets bare addresses: it would read an int32 tensor in an int64 input without an error."""
+        name = self.error_context.name
         if tensors.keys() != set(self.inputs):
-            raise _wrong(self.what, "inputs", ", ".join(sorted(tensors)), ", ".join(self.inputs))
-        for name, tensor in tensors.items():
-            if tensor.dtype != self.dtypes[name]:
-                raise _wrong(self.what, f"type of {name}", tensor.dtype, self.dtypes[name])
+            raise _wrong_tensor(name, "inputs", ", ".join(sorted(tensors)), ", ".join(self.inputs))
+        for tensor_name, tensor in tensors.items():
+            if tensor.dtype != self.dtypes[tensor_name]:
+                raise _wrong_tensor(name, f"type of {tensor_name}", tensor.dtype, self.dtypes[tensor_name])
             if tensor.device != self.device:
-                raise _wrong(self.what, f"device of {name}", tensor.device, self.device)
+                raise _wrong_tensor(name, f"device of {tensor_name}", tensor.device, self.device)
             if not tensor.is_contiguous():
-                raise _wrong(self.what, f"layout of {name}", f"strides {tensor.stride()}", "a contiguous tensor")
+                raise _wrong_tensor(name, f"layout of {tensor_name}", f"strides {tensor.stride()}", "contiguous")
 
 
 _capturing = threading.Lock()
@@ -236,9 +228,9 @@ def _copy(source: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> None:
         tensor.copy_(source[name], non_blocking=True)
 
 
-def _wrong(what: str, field: str, received: object, expected: object) -> EngineError:
+def _wrong_tensor(name: str, field: str, received: object, expected: object) -> EngineError:
     return EngineError(
-        f"{what} cannot be run on these tensors: wrong {field}",
+        f"{name} cannot be run on these tensors: wrong {field}",
         slug="engine-binding",
         received=received,
         expected=expected,
@@ -246,12 +238,12 @@ def _wrong(what: str, field: str, received: object, expected: object) -> EngineE
     )
 
 
-def torch_type(dtype: trt.DataType, name: str, what: str) -> torch.dtype:
-    """The type that torch has for one of TensorRT; EngineError when it has none."""
+def torch_dtype(dtype: trt.DataType, tensor_name: str, name: str) -> torch.dtype:
+    """Torch's type for one of TensorRT; EngineError when torch has none."""
     import tensorrt as trt
     import torch
 
-    known = {
+    dtypes = {
         trt.DataType.FLOAT: torch.float32,
         trt.DataType.HALF: torch.float16,
         trt.DataType.BF16: torch.bfloat16,
@@ -261,6 +253,6 @@ def torch_type(dtype: trt.DataType, name: str, what: str) -> torch.dtype:
         trt.DataType.UINT8: torch.uint8,
         trt.DataType.BOOL: torch.bool,
     }
-    if dtype not in known:
-        raise _wrong(what, f"type of {name}", dtype, "a type that torch has")
-    return known[dtype]
+    if dtype not in dtypes:
+        raise _wrong_tensor(name, f"type of {tensor_name}", dtype, "a type that torch has")
+    return dtypes[dtype]

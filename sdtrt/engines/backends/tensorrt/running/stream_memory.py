@@ -1,8 +1,8 @@
-"""A lane: the stream and the block of activation memory that all engines share while one thread calls them.
+"""The stream and the block of activation memory that all engines share within one thread.
 
-The parts of a pipeline run one after another, so one block, as large as the largest of them needs, serves all. That
-holds only for work that is ordered, which one stream per thread gives; two threads have two lanes. A CUDA graph has the
-block's address inside: what depends on it asks `StreamContext.block` each time and compares.
+The components of a pipeline run one after another, so one block of the size of the largest need serves all. That
+requires ordered work, which one stream per thread gives; each thread has its own stream context. A CUDA graph holds
+the block's address, so its owner compares `StreamContext.block` with its own block before each replay.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ _ALIGNMENT = 256
 
 
 class NeedsMemory(Protocol):
-    """A loaded engine."""
+    """A loaded engine, which counts for the size of the block."""
 
     device: torch.device
     activation_bytes: int
 
 
 class HoldsBlock(Protocol):
-    """What one thread keeps for an engine: contexts and graphs that have the block's address."""
+    """The state of one thread for an engine: execution contexts and graphs with the block's address."""
 
     def forget_block(self) -> None:
-        """Drop every reference to it."""
+        """Drop every reference to the block."""
 
 
 class Block:
-    """Activation memory at an aligned address; it lives as long as someone holds it."""
+    """Activation memory at an aligned address; freed with its last reference."""
 
     def __init__(self, size: int, device: torch.device) -> None:
         import torch
@@ -49,21 +49,22 @@ class StreamContext:
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self.stream: Any = cuda.cuda.new_stream(device, self)
+        self.stream: Any = cuda.runtime.new_stream(device, self)
         self.holders: weakref.WeakSet[HoldsBlock] = weakref.WeakSet()
         self._block: Block | None = None
 
     def block(self) -> Block:
-        """Memory that suffices for every engine that is loaded now; a larger one when one of them needs more."""
-        needed = _needed(self.device)
+        """Memory for every engine that is loaded now; a larger block replaces one that is too small."""
+        with _lock:
+            needed = max((e.activation_bytes for e in _engines if e.device == self.device), default=0) or _ALIGNMENT
         if self._block is None or self._block.size < needed:
-            self.release()  # before the larger one is made
+            self.release()  # before the larger one is allocated
             self._block = Block(needed, self.device)
         return self._block
 
-    def renew(self) -> None:
-        """A new stream: a capture that failed may leave the old one unusable."""
-        self.stream = cuda.cuda.new_stream(self.device, self)
+    def renew_stream(self) -> None:
+        """Replace the stream: a failed capture may leave the old one unusable."""
+        self.stream = cuda.runtime.new_stream(self.device, self)
 
     def release(self) -> None:
         """Free the block, and the graphs that cannot be replayed without it."""
@@ -73,39 +74,34 @@ class StreamContext:
         self._block = None
 
 
-class _Lanes(threading.local):
+class _StreamContexts(threading.local):
     def __init__(self) -> None:
         self.by_device: dict[torch.device, StreamContext] = {}
 
 
-_lanes = _Lanes()
+_stream_contexts = _StreamContexts()
 _engines: weakref.WeakSet[NeedsMemory] = weakref.WeakSet()
 _lock = threading.Lock()
 
 
 def register(engine: NeedsMemory) -> None:
-    """Count an engine in for the size of the block."""
+    """Include an engine in the size of the block."""
     with _lock:
         _engines.add(engine)
 
 
 def unregister(engine: NeedsMemory) -> None:
-    """Count it out; this thread's block is freed with the last engine of its device."""
+    """Exclude an engine; this thread's block is freed with the last engine of its device."""
     with _lock:
         _engines.discard(engine)
         last = all(e.device != engine.device for e in _engines)
-    found = _lanes.by_device.get(engine.device)
-    if last and found is not None:
-        found.release()
+    context = _stream_contexts.by_device.get(engine.device)
+    if last and context is not None:
+        context.release()
 
 
-def lane(device: torch.device) -> StreamContext:
-    """The calling thread's lane on a device."""
-    if device not in _lanes.by_device:
-        _lanes.by_device[device] = StreamContext(device)
-    return _lanes.by_device[device]
-
-
-def _needed(device: torch.device) -> int:
-    with _lock:
-        return max((e.activation_bytes for e in _engines if e.device == device), default=0) or _ALIGNMENT
+def stream_context(device: torch.device) -> StreamContext:
+    """The calling thread's stream context on a device."""
+    if device not in _stream_contexts.by_device:
+        _stream_contexts.by_device[device] = StreamContext(device)
+    return _stream_contexts.by_device[device]
