@@ -110,10 +110,38 @@ class BuildConfig(Record):
         return self.precision in QUANTIZED
 
 
+def recipes() -> dict[str, Path]:
+    """The shipped recipes by name: the files of `configs/`."""
+    return {path.stem: path for path in sorted((Path(__file__).parent / "configs").glob("*.yaml"))}
+
+
+def recipe_path(path: Path) -> Path:
+    """The file of a recipe: of a shipped one for a bare name such as "sdxl_inductor_fp8", else `path` itself.
+
+    A bare name has no folder and no suffix, and is not a file in the working directory. Raises ConfigError for an
+    unknown one.
+    """
+    if path.parent != Path() or path.suffix or path.is_file():
+        return path
+    shipped = recipes()
+    if path.name not in shipped:
+        raise ConfigError(
+            "no recipe has this name",
+            slug="config-missing",
+            received=path.name,
+            expected=f"a YAML file or one of: {', '.join(shipped)}",
+        )
+    return shipped[path.name]
+
+
 def load(path: Path | None = None, **overrides: Any) -> BuildConfig:
-    """Read a YAML recipe and put `overrides` that are not None over it; ConfigError says which key is wrong."""
+    """Read a YAML recipe and put `overrides` that are not None over it; ConfigError says which key is wrong.
+
+    `path` is a file or the name of a shipped recipe.
+    """
     data: Any = {}
     if path is not None:
+        path = recipe_path(path)
         try:
             data = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
         except OSError as exc:

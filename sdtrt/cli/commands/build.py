@@ -23,7 +23,7 @@ NOTE_CHARS = 200
 _WORST = 3
 EXAMPLES = (
     "Examples:\n\n"
-    "[bold]sdtrt build stabilityai/stable-diffusion-xl-base-1.0 --out xl --config configs/sdxl_onnxruntime.yaml[/]\n\n"
+    "[bold]sdtrt build stabilityai/stable-diffusion-xl-base-1.0 --out xl --config sdxl_onnxruntime[/]\n\n"
     '[bold]sdtrt build ./my-model --out bundle --profile "B=1:1:4,H=256:512:768,W=256:512:768" --dry-run[/]\n\n'
     '[bold]sdtrt build bundle --add-profile "B=1,H=768,W=1024"[/]'
 )
@@ -43,7 +43,10 @@ def run(
         list[str] | None,
         typer.Option(help="Add these sizes to the bundle, by its own recipe, and keep the rest; may be repeated."),
     ] = None,
-    config: Annotated[Path | None, typer.Option(help="YAML recipe; the options here win over it.")] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(help="YAML recipe, or the name of a shipped one (sdxl_inductor_fp8); options win over it."),
+    ] = None,
     backend: Annotated[str | None, typer.Option(help="Engine backend; see `sdtrt doctor`.")] = None,
     precision: Annotated[str | None, typer.Option(help="fp32, fp16, fp8 or int8.")] = None,
     profile: Annotated[

@@ -18,7 +18,7 @@ EXAMPLES = "Example: [bold]sdtrt why bundle --precision fp16[/]; without options
 def run(
     bundle: Annotated[Path, typer.Argument(help="Folder of the bundle.")],
     model: Annotated[str | None, typer.Option(help="Where the checkpoint lies now, if not where it was.")] = None,
-    config: Annotated[Path | None, typer.Option(help="YAML recipe, in place of the bundle's own.")] = None,
+    config: Annotated[Path | None, typer.Option(help="YAML recipe, or the name of a shipped one.")] = None,
     backend: Annotated[str | None, typer.Option(help="Engine backend; see `sdtrt doctor`.")] = None,
     precision: Annotated[str | None, typer.Option(help="fp32, fp16, fp8 or int8.")] = None,
     profile: Annotated[list[str] | None, typer.Option(help="Sizes; may be repeated.")] = None,
