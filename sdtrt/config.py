@@ -130,6 +130,7 @@ def recipe_path(path: Path) -> Path:
             slug="config-missing",
             received=path.name,
             expected=f"a YAML file or one of: {', '.join(shipped)}",
+            hint="use one of these names, or write a file's name with its suffix",
         )
     return shipped[path.name]
 
