@@ -92,6 +92,14 @@ def test_a_paragraph_says_something(paragraphs):
     assert [slug for slug, text in paragraphs.items() if len(text.split()) < 6] == []
 
 
+@pytest.mark.parametrize("package", ["sdtrt", "sdtrt.analysis"])
+def test_every_public_name_is_in_the_reference(package):
+    objects = re.findall(r"^::: (\S+)$", (DOCS / "api.md").read_text(encoding="utf-8"), re.MULTILINE)
+    module = pkgutil.resolve_name(package)
+    referenced = {id(pkgutil.resolve_name(name)) for name in objects}
+    assert [n for n in module.__all__ if n != "__version__" and id(getattr(module, n)) not in referenced] == []
+
+
 def test_every_recipe_and_module_that_a_page_names_exists():
     text = "\n".join(path.read_text(encoding="utf-8") for path in [ROOT / "README.md", *DOCS.glob("*.md")])
     missing = {name for name in re.findall(r"--config ([\w.-]+)", text) if not named_recipe(name)}
