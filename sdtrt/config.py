@@ -50,11 +50,11 @@ RENAMED = {"calibration.keep": "calibration.exclude", "calibration.most_error": 
 class Calibration(Record):
     """How the ranges of quantized layers are found: real images are made with the checkpoint's own pipeline."""
 
-    prompts: tuple[str, ...] = Field(PROMPTS, min_length=1, description="taken in turn; best such as will be asked for")
+    prompts: tuple[str, ...] = Field(PROMPTS, min_length=1, description="taken in turn; best those of later use")
     images: int = Field(8, ge=1, description="images made in all; 128 is NVIDIA's number for fp8, 32 for int8")
     steps: int = Field(20, ge=1, description="denoising steps of each")
     algorithm: Literal["max", "smoothquant"] = Field(
-        "max", description="smoothquant moves outliers of a layer's input into its weight: helps int8, costs a product"
+        "max", description="smoothquant moves outliers of a layer's input into its weight: helps int8, costs a multiplication"
     )
     exclude: tuple[str, ...] = Field(
         ("time_emb_proj", "time_embedding", "add_embedding", "conv_in", "conv_out", "conv_shortcut", "proj_out"),

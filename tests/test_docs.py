@@ -50,7 +50,7 @@ def own_slug(node: ast.ClassDef) -> list[ast.expr]:
 
 
 def record_errors() -> set[str]:
-    """Slugs of the errors that `json_records.read` is given: it puts an ending behind each."""
+    """Slugs of the errors that `json_records.read` raises: it adds an ending to each."""
     slugs = {c.name: own_slug(c) for t in TREES.values() for c in ast.walk(t) if isinstance(c, ast.ClassDef)}
     reads = [c for t in TREES.values() for c in ast.walk(t) if isinstance(c, ast.Call) and called(c) == "read"]
     names = [call.args[3].id for call in reads if len(call.args) == 5 and isinstance(call.args[3], ast.Name)]
