@@ -54,7 +54,7 @@ class Calibration(Record):
     images: int = Field(8, ge=1, description="images made in all; 128 is NVIDIA's number for fp8, 32 for int8")
     steps: int = Field(20, ge=1, description="denoising steps of each")
     algorithm: Literal["max", "smoothquant"] = Field(
-        "max", description="smoothquant moves outliers of a layer's input into its weight: helps int8, costs a multiplication"
+        "max", description="smoothquant moves outliers of a layer's input into its weight: helps int8, costs a Mul"
     )
     exclude: tuple[str, ...] = Field(
         ("time_emb_proj", "time_embedding", "add_embedding", "conv_in", "conv_out", "conv_shortcut", "proj_out"),
