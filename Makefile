@@ -1,9 +1,11 @@
 # `make help` prints the lines below that carry two hashes.
 VENV ?= .venv
 PYTHON ?= python3
+# /dev/null installs the newest versions that setup.cfg allows.
+CONSTRAINTS ?= constraints.txt
 BIN := $(VENV)/bin
 
-.PHONY: help demo test lint types layers check clean
+.PHONY: help demo test lint types layers docs wheel check clean
 .DEFAULT_GOAL := help
 
 help:  ## Print this list.
@@ -26,17 +28,28 @@ types: $(VENV)/.dev  ## Check types.
 layers: $(VENV)/.dev  ## Check that no layer imports one above it.
 	$(BIN)/lint-imports
 
-check: lint types layers test  ## All of the above checks.
+docs: $(VENV)/.dev  ## Build the documentation as a site, in site/; a broken link is an error.
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+# The environment is empty at first: what the wheel does not bring or require is missing there.
+wheel: $(VENV)/.dev  ## Build the wheel, install it into an empty environment, and run the demo there.
+	rm -rf dist build/wheel-check
+	$(BIN)/python -m build --no-isolation --outdir dist .
+	$(PYTHON) -m venv build/wheel-check
+	build/wheel-check/bin/pip install --no-compile --quiet --disable-pip-version-check --constraint $(CONSTRAINTS) dist/*.whl
+	cd build/wheel-check && bin/sdtrt demo --steps 4
+
+check: lint types layers docs test  ## All of the above checks.
 
 clean:  ## Remove what the demo made and all caches; keeps .venv.
-	rm -rf demo .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf demo site dist build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 
 # The constraints keep pip at the tested versions: without them a plain torch brings gigabytes of CUDA packages.
 $(VENV)/.demo: setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable .
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS) --editable .
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.demo
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS) --editable ".[dev]"
 	touch $@

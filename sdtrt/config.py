@@ -50,11 +50,11 @@ RENAMED = {"calibration.keep": "calibration.exclude", "calibration.most_error": 
 class Calibration(Record):
     """How the ranges of quantized layers are found: real images are made with the checkpoint's own pipeline."""
 
-    prompts: tuple[str, ...] = Field(PROMPTS, min_length=1, description="taken in turn; best such as will be asked for")
+    prompts: tuple[str, ...] = Field(PROMPTS, min_length=1, description="taken in turn; best those of later use")
     images: int = Field(8, ge=1, description="images made in all; 128 is NVIDIA's number for fp8, 32 for int8")
     steps: int = Field(20, ge=1, description="denoising steps of each")
     algorithm: Literal["max", "smoothquant"] = Field(
-        "max", description="smoothquant moves outliers of a layer's input into its weight: helps int8, costs a product"
+        "max", description="smoothquant moves outliers of a layer's input into its weight: helps int8, costs a Mul"
     )
     exclude: tuple[str, ...] = Field(
         ("time_emb_proj", "time_embedding", "add_embedding", "conv_in", "conv_out", "conv_shortcut", "proj_out"),
@@ -110,10 +110,39 @@ class BuildConfig(Record):
         return self.precision in QUANTIZED
 
 
+def recipes() -> dict[str, Path]:
+    """The shipped recipes by name: the files of `configs/`."""
+    return {path.stem: path for path in sorted((Path(__file__).parent / "configs").glob("*.yaml"))}
+
+
+def recipe_path(path: Path) -> Path:
+    """The file of a recipe: of a shipped one for a bare name such as "sdxl_inductor_fp8", else `path` itself.
+
+    A bare name has no folder and no suffix, and is not a file in the working directory. Raises ConfigError for an
+    unknown one.
+    """
+    if path.parent != Path() or path.suffix or path.is_file():
+        return path
+    shipped = recipes()
+    if path.name not in shipped:
+        raise ConfigError(
+            "no recipe has this name",
+            slug="config-missing",
+            received=path.name,
+            expected=f"a YAML file or one of: {', '.join(shipped)}",
+            hint="use one of these names, or write a file's name with its suffix",
+        )
+    return shipped[path.name]
+
+
 def load(path: Path | None = None, **overrides: Any) -> BuildConfig:
-    """Read a YAML recipe and put `overrides` that are not None over it; ConfigError says which key is wrong."""
+    """Read a YAML recipe and put `overrides` that are not None over it; ConfigError says which key is wrong.
+
+    `path` is a file or the name of a shipped recipe.
+    """
     data: Any = {}
     if path is not None:
+        path = recipe_path(path)
         try:
             data = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
         except OSError as exc:

@@ -66,3 +66,24 @@ def test_arguments_win_over_the_file_and_none_does_not(tmp_path):
     path = write(tmp_path, "model: x\nprecision: fp16\nbackend: fake\n")
     recipe = config.load(path, precision="fp32", backend=None)
     assert (recipe.precision, recipe.backend) == ("fp32", "fake")
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.stem)
+def test_a_shipped_recipe_is_found_by_its_name(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert config.load(Path(path.stem)) == config.load(path)
+
+
+def test_an_unknown_recipe_lists_the_names():
+    with pytest.raises(ConfigError) as caught:
+        config.load(Path("sdxl_inductor"))
+    assert caught.value.slug == "config-missing"
+    assert all(path.stem in caught.value.expected for path in RECIPES)
+
+
+def test_a_file_or_a_folder_of_the_working_directory_keeps_its_meaning(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path, "model: mine\nbackend: fake\n").rename("sdxl_onnxruntime")
+    assert config.load(Path("sdxl_onnxruntime")).model == "mine"
+    (tmp_path / "sdxl_tensorrt_fp8").mkdir()
+    assert config.load(Path("sdxl_tensorrt_fp8")).precision == "fp8"

@@ -13,7 +13,10 @@ Steps = Annotated[int, typer.Option(min=1, help="Denoising steps.")]
 TrustRemoteCode = Annotated[bool, typer.Option("--trust", help="Run native code of a bundle that came from the hub.")]
 
 # What a build is made of: `build` and `why`.
-Recipe = Annotated[Path | None, typer.Option(help="YAML recipe; options on the command line override it.")]
+Recipe = Annotated[
+    Path | None,
+    typer.Option(help="YAML recipe, or the name of a shipped one (sdxl_inductor_fp8); options override it."),
+]
 Backend = Annotated[str | None, typer.Option(help="Backend of the engines; sdtrt doctor lists them.")]
 Precision = Annotated[str | None, typer.Option(help="fp32, fp16, fp8 or int8.")]
 Profiles = Annotated[

@@ -24,7 +24,7 @@ MAX_NOTE_CHARS = 200
 MAX_SENSITIVE_LAYERS = 3
 EXAMPLES = (
     "Examples:\n\n"
-    "[bold]sdtrt build stabilityai/stable-diffusion-xl-base-1.0 --out xl --config configs/sdxl_onnxruntime.yaml[/]\n\n"
+    "[bold]sdtrt build stabilityai/stable-diffusion-xl-base-1.0 --out xl --config sdxl_onnxruntime[/]\n\n"
     '[bold]sdtrt build ./my-model --out bundle --profile "B=1:1:4,H=256:512:768,W=256:512:768" --dry-run[/]\n\n'
     '[bold]sdtrt build bundle --add-profile "B=1,H=768,W=1024"[/]'
 )
