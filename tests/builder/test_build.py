@@ -198,8 +198,8 @@ def test_an_interrupted_build_says_that_it_resumes_and_does(models, tmp_path):
 
 
 def test_an_engine_that_computes_nonsense_is_never_put_in_place(models, tmp_path, monkeypatch):
-    monkeypatch.setattr(engines.load("fake"), "computes", True)
-    monkeypatch.setattr(engines.load("fake"), "consumes", "module")
+    monkeypatch.setattr(engines.load("fake"), "is_numeric", True)
+    monkeypatch.setattr(engines.load("fake"), "input_format", "module")
     with pytest.raises(VerifyError) as caught:
         sdtrt.build(models["sd1"], tmp_path / "bundle", backend="fake")
     assert caught.value.slug == "verify-component"
