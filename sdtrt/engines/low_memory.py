@@ -73,7 +73,14 @@ class LazyEngine(Engine):
     def profile(
         self, tensors: Mapping[str, Tensor], sizes: Mapping[str, int], runs: int, folder: Path | None = None
     ) -> Plan:
-        """Profile the engine itself; arguments as in `Engine.profile`."""
+        """Profile the engine itself, as `Engine.profile` does.
+
+        Args:
+            tensors: the inputs by name.
+            sizes: sizes of the symbols at these inputs.
+            runs: timed runs.
+            folder: gets the files of the backend's own tools.
+        """
         with self._slot.lock:
             return self._engine().profile(tensors, sizes, runs, folder)
 

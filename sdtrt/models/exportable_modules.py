@@ -60,7 +60,22 @@ class TextEncoder(ExportableModule):
 
 
 class UNet(ExportableModule):
-    """UNet2DConditionModel; SDXL's conditioning comes as plain inputs."""
+    """UNet2DConditionModel; SDXL's conditioning comes as plain inputs, and with `residual_names` each residual too."""
+
+    def __init__(self, inner: Any, residual_names: Sequence[str] = ()) -> None:
+        super().__init__(inner)
+        if not residual_names:
+            return
+
+        def forward(*args: Any, **tensors: Any) -> tuple[Tensor]:
+            tensors["residuals"] = [tensors.pop(name) for name in residual_names]
+            return UNet.forward(self, *args, **tensors)
+
+        plain = [p for p in inspect.signature(self.forward).parameters.values() if p.name != "residuals"]
+        named = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY) for name in residual_names]
+        # Exporters read the names of the inputs from the signature; the number of residuals depends on the model.
+        vars(forward)["__signature__"] = inspect.Signature([*plain, *named])
+        vars(self)["forward"] = forward
 
     def forward(
         self,
@@ -97,23 +112,6 @@ class UNet(ExportableModule):
             return_dict=False,
         )
         return (out[0],)
-
-
-class ControlledUNet(UNet):
-    """The same with each residual as a named input, which exporters require."""
-
-    def __init__(self, inner: Any, residual_names: Sequence[str]) -> None:
-        super().__init__(inner)
-
-        def forward(*args: Any, **tensors: Any) -> tuple[Tensor]:
-            tensors["residuals"] = [tensors.pop(name) for name in residual_names]
-            return UNet.forward(self, *args, **tensors)
-
-        plain = [p for p in inspect.signature(super().forward).parameters.values() if p.name != "residuals"]
-        named = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY) for name in residual_names]
-        # Exporters read the names of the inputs from the signature; the number of residuals depends on the model.
-        vars(forward)["__signature__"] = inspect.Signature([*plain, *named])
-        vars(self)["forward"] = forward
 
 
 class ControlNet(ExportableModule):

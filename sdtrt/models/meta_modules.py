@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sdtrt.models import unet
 from sdtrt.models.family import read_json
+from sdtrt.models.unet import DOWN, MIDDLE
 from sdtrt.shapes.spec import ComponentSpec
 
 if TYPE_CHECKING:
@@ -19,12 +19,13 @@ def skeleton(spec: ComponentSpec, folder: Path) -> nn.Module:
     from diffusers import UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-    from sdtrt.models.exportable_modules import TextEncoder
+    from sdtrt.models.exportable_modules import TextEncoder, UNet
 
     with init_empty_weights(include_buffers=False):
         if spec.attribute == "unet":
-            config = read_json(folder / "unet" / "config.json")
-            return unet.wrap(UNet2DConditionModel.from_config(config), spec).eval().requires_grad_(False)
+            inner = UNet2DConditionModel.from_config(read_json(folder / "unet" / "config.json"))
+            residual_names = [t.name for t in spec.inputs if t.name.startswith((DOWN, MIDDLE))]
+            return UNet(inner, residual_names).eval().requires_grad_(False)
         projected = any(t.name == "text_embeds" for t in spec.outputs)
         cls: Any = CLIPTextModelWithProjection if projected else CLIPTextModel
         return TextEncoder(cls(CLIPTextConfig.from_pretrained(folder / spec.attribute))).eval().requires_grad_(False)

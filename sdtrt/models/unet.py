@@ -82,20 +82,9 @@ def residuals(config: Mapping[str, Any], dtype: str, scale: int, down: str, midd
     return [TensorSpec(n, s, dtype) for n, s in zip(names, shapes, strict=True)]
 
 
-def wrap(inner: Any, spec: ComponentSpec) -> nn.Module:
-    """`inner`, a UNet2DConditionModel, as a module that takes the inputs of its spec."""
-    return _wrap(inner, [t.name for t in spec.inputs if t.name.startswith((DOWN, MIDDLE))])
-
-
 def _load(folder: Path, dtype: str, residual_names: Sequence[str]) -> nn.Module:
     from diffusers import UNet2DConditionModel
 
-    from sdtrt.models.exportable_modules import from_pretrained
+    from sdtrt.models.exportable_modules import UNet, from_pretrained
 
-    return _wrap(from_pretrained(UNet2DConditionModel, folder, dtype), residual_names)
-
-
-def _wrap(inner: Any, residual_names: Sequence[str]) -> nn.Module:
-    from sdtrt.models.exportable_modules import ControlledUNet, UNet
-
-    return ControlledUNet(inner, residual_names) if residual_names else UNet(inner)
+    return UNet(from_pretrained(UNet2DConditionModel, folder, dtype), residual_names)
