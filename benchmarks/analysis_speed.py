@@ -29,9 +29,9 @@ VERSIONS = ("numpy", "pandas", "pydantic", "plotly")
 
 
 def main() -> None:
-    """Measure, print and keep."""
+    """Measure, print and write the results."""
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    arguments.add_argument("--dumps", type=Path, help="folder with dumps of your own")
+    arguments.add_argument("--dumps", type=Path, help="folder with more dumps")
     arguments.add_argument("--runs", type=int, default=25)
     options = arguments.parse_args()
     facts = env.describe()
@@ -46,12 +46,12 @@ def main() -> None:
 
 
 def sources(dumps: Path | None, scratch: Path) -> list[Path]:
-    """Every sample dump there is, and two that are written for this."""
+    """Every dump below `dumps`, and two generated ones."""
     sys.path.insert(0, str(ROOT / "tests" / "helpers"))
     import trt_dump  # the tests' generator
 
-    made = [trt_dump.write(scratch / "unet"), trt_dump.synthetic(scratch / "synthetic", 3000)]
-    return [*(sorted(dumps.rglob("*.graph.json")) if dumps else []), *(dump.graph for dump in made)]
+    written = [trt_dump.write(scratch / "unet"), trt_dump.synthetic(scratch / "synthetic", 3000)]
+    return [*(sorted(dumps.rglob("*.graph.json")) if dumps else []), *(dump.graph for dump in written)]
 
 
 def measure(path: Path, runs: int) -> dict[str, Any]:

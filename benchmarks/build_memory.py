@@ -1,4 +1,4 @@
-"""How much memory a build of a true-size model has resident, stage by stage, with ONNX Runtime on the CPU.
+"""Resident memory of the build of a true-size model, stage by stage, with ONNX Runtime on the CPU.
 
     python benchmarks/build_memory.py sd21|sdxl [component ...] [--precision fp32] [--size 256] [--steps 1]
 
@@ -46,7 +46,7 @@ class Stages:
         self._label, self._started = "start", time.perf_counter()
 
     def __call__(self, label: str, share: float) -> None:
-        """Be told of progress."""
+        """Record the peak of the finished stage; the progress callback of the build."""
         if label == self._label:
             return
         peak_gb = (process_memory.peak_bytes() or 0) / 1e9
@@ -57,7 +57,7 @@ class Stages:
 
 
 def write_weights(folder: Path, components: list[str]) -> None:
-    """Random half-precision weights, one part after the other; norms and biases stay as they begin."""
+    """Random half-precision weights, one component at a time; norms and biases keep their initial values."""
     family = models.family_of(folder)
     specs = family.components(folder, "fp16")
     for attribute in {specs[name].attribute for name in components}:
@@ -71,7 +71,7 @@ def write_weights(folder: Path, components: list[str]) -> None:
 
 
 def write_rest(folder: Path) -> None:
-    """What a pipeline has besides its weights: the scheduler and the tokenizer are the demo's."""
+    """Write the scheduler and the tokenizers of the demo model, and the pipeline's index."""
     shutil.copytree(tiny_model.MODEL / "scheduler", folder / "scheduler")
     for name in ("tokenizer", "tokenizer_2")[: 2 if (folder / "text_encoder_2").exists() else 1]:
         shutil.copytree(tiny_model.MODEL / "tokenizer", folder / name)
@@ -81,7 +81,7 @@ def write_rest(folder: Path) -> None:
 
 
 def main() -> int:
-    """Build and measure; 1 when the bound is not kept."""
+    """Build and measure; returns 1 when the peak is above the bound."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", choices=configs.CHECKPOINTS)
     parser.add_argument("components", nargs="*", help="all by default")

@@ -1,4 +1,4 @@
-"""How long and how much memory it takes to export true-size models, and whether their FLOPs are counted rightly.
+"""Time and memory to export true-size models, and whether their FLOPs are counted correctly.
 
     python benchmarks/export_full_size.py sd21|sdxl [component ...]
 
@@ -50,7 +50,7 @@ PACKAGES = ("torch", "diffusers", "transformers", "onnx", "onnxscript", "onnx-gr
 
 
 def measure(model: str, component: str, folder: Path) -> dict[str, Any]:
-    """Take one component from its config to its costs; what it cost to do so."""
+    """Take one component from its config to its costs; returns the time and memory of each stage."""
     family = models.family_of(folder)
     profile = ShapeProfile.parse(PROFILES[model]).with_defaults(family.default_profile(folder))
     spec = family.components(folder, "fp16")[component]
@@ -103,7 +103,7 @@ def _on_meta(spec: ComponentSpec, config: Mapping[str, Any]) -> nn.Module:
 
 
 def _counted(module: nn.Module, spec: ComponentSpec, sizes: Mapping[str, int]) -> int:
-    """FLOPs that torch counts. On meta tensors attention is decomposed into products, so that it is counted too."""
+    """FLOPs that torch counts. On meta tensors attention is decomposed into matmuls and thus counted too."""
     inputs: dict[str, Tensor] = {
         t.name: torch.empty(t.resolve(sizes), dtype=getattr(torch, t.dtype), device="meta") for t in spec.inputs
     }
@@ -172,7 +172,7 @@ def _verdict(model: str, unet: Mapping[str, Any]) -> str:
 
 
 def main() -> int:
-    """Measure the components asked for, all by default; 1 when FLOPs disagree by more than the tolerance."""
+    """Measure the named components, by default all; returns 1 when FLOPs differ by more than the tolerance."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", choices=PROFILES)
     parser.add_argument("components", nargs="*")

@@ -2,12 +2,12 @@
 
     python benchmarks/fp8_quality.py [--folder FOLDER] [--out FILE] [--pictures FILE] [--device cpu --count 4 --steps 2]
 
-The Inductor backend builds the model in fp16 and fp8, each in a process of its own, as users do: with calibration and
-the gate. Then eager diffusers in fp16 and every bundle make the pictures of 200 prompts with the same seeds. Kept are
-the score by image analysis (`scripts/tiny_quality.py`), PSNR of each picture against eager's, which layers are rounded,
-and by how much each one puts the U-Net's output off.
+The Inductor backend builds the model in fp16 and fp8, each in a separate process, as users do: with calibration and
+component checks. Then eager diffusers in fp16 and every bundle generate the images of 200 prompts with the same seeds.
+Recorded are the score by image analysis (`scripts/tiny_quality.py`), the PSNR of each image against eager's, the
+quantized layers, and the error that each one causes in the U-Net's output.
 
-FOLDER keeps the bundles: `h200_report.py --bundle FOLDER/fp8` analyses one.
+FOLDER keeps the bundles: `h200_report.py --bundle FOLDER/fp8` analyzes one.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ MEASURES = ("color", "background", "shape", "all")
 
 
 def build(variant: str, folder: Path, device: str, quick: bool) -> None:
-    """In a process of its own: one bundle, and a note of how long it took and what was given up for it."""
+    """Build one bundle in a separate process; records its time and the options that had to be dropped."""
     disable_library_progress()
     settings = dict(VARIANTS[variant])
     if "calibration" in settings:
@@ -69,7 +69,7 @@ def build(variant: str, folder: Path, device: str, quick: bool) -> None:
             sdtrt.build(tiny_model.MODEL, folder / variant.replace(" ", "-"), options=options, **settings)
             note |= {"seconds": time.perf_counter() - started, "options": options}
             note["verified"] = "verify_steps" not in settings
-        except Exception as exc:  # noqa: BLE001 (it is written down, and the build tried once more with less)
+        except Exception as exc:  # noqa: BLE001 (it is recorded, and the build retried with fewer options)
             note["errors"].append(f"{type(exc).__name__}: {exc}")
             if isinstance(exc, VerifyError) and "verify_steps" not in settings:
                 settings["verify_steps"] = 0  # a picture too unlike is a result: the scores say what it means
@@ -149,7 +149,7 @@ def rounded(bundle: Bundle) -> dict[str, Any]:
     found["layers"] = {kind: list(kinds.values()).count(kind) for kind in ("Linear", "Conv2d")}
     if (quantization := component.quantization) is None:
         return found
-    # The engine has no use for the half precision weight of a layer that it rounds.
+    # The engine does not store the half-precision weight of a layer that it quantizes.
     half = {name.removesuffix(".weight") for parts in engine["sources"].values() for name, _ in parts}
     done = [name for name in quantization.layers if name not in half]
     errors = quantization.errors
@@ -240,7 +240,7 @@ def main() -> int:
 
 
 def compare(args: argparse.Namespace, folder: Path) -> int:
-    """Everything after the arguments."""
+    """Build, generate, score and write the results."""
     disable_library_progress()
     parts = Parts(args.out, claim=(__doc__ or "").splitlines()[0], count=args.count, steps=args.steps)
     variants = list(VARIANTS)

@@ -1,4 +1,4 @@
-"""What the benchmarks on a GPU share: the card's facts, the time of one call, and the spread of several."""
+"""Helpers of the GPU benchmarks: the card's properties, the time of one call, and the spread of several."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def machine(packages: Sequence[str]) -> dict[str, Any]:
 
 
 def event_ms(call: Callable[[], Any]) -> float:
-    """Milliseconds of one call by CUDA events, on a GPU that does nothing else."""
+    """Milliseconds of one call by CUDA events, on an otherwise idle GPU."""
     start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
     torch.cuda.synchronize()
     start.record()
@@ -44,6 +44,6 @@ def event_ms(call: Callable[[], Any]) -> float:
 
 
 def middle_and_spread(times: Sequence[float]) -> tuple[float, float]:
-    """Median, and half the distance of the quartiles."""
+    """Median, and half the interquartile range."""
     low, middle, high = statistics.quantiles(times, n=4)
     return middle, (high - low) / 2

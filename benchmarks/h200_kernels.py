@@ -1,14 +1,13 @@
-"""How fast single kernels are at the shapes of SD and SDXL: what the Inductor engines' choices rest on.
+"""Speed of single kernels at the shapes of SD and SDXL: the basis of the Inductor backend's choices.
 
     python benchmarks/h200_kernels.py [--out FILE]
 
-Products in fp16 and in FP8, with one scale and with scales per row and channel; a gated product by our kernel, and the
-same as a product and a pointwise kernel; 3x3 convolutions by ours in FP8 and cuDNN in fp16; attention by flash, cuDNN,
-the memory-efficient kernel and ours (in FP8, and to few keys), and of one wide head by products; GroupNorm with SiLU,
-LayerNorm of a sum and upsampling by our kernels and by Inductor, with the time that the least reads and writes take.
+Matmuls in fp16 and in FP8, with one scale and with scales per row and channel; GEGLU by sdtrt's kernel ("ours"), and
+as a matmul and a pointwise kernel; 3x3 convolutions by ours in FP8 and cuDNN in fp16; attention by flash, cuDNN,
+the memory-efficient kernel and ours (in FP8, and cross-attention), and of one wide head by matmuls; GroupNorm with
+SiLU, LayerNorm of a sum and upsampling by ours and by Inductor, with the time of the necessary memory traffic.
 
-Microseconds, medians of five replays of twenty calls in one CUDA graph: what was read by the last call may still be in
-the cache.
+Microseconds, medians of five replays of twenty calls in one CUDA graph: inputs may still be in the cache.
 """
 
 from __future__ import annotations
@@ -57,37 +56,37 @@ GATES = [(2048, 1280, 5120), (8192, 640, 2560), (16384, 1280, 5120), (65536, 640
 SUMS = [(2048, 1280), (8192, 640), (16384, 1280), (65536, 640), (8192, 320)]
 NORMS = [(2, 320, 128), (2, 640, 64), (2, 1280, 32), (2, 960, 128), (16, 320, 128), (16, 1280, 32), (1, 128, 1024)]
 NORMS += [(2, 640, 32), (2, 1280, 16), (2, 1280, 8), (16, 1280, 16)]
-DOUBLED = [(2, 1280, 32), (2, 640, 64), (16, 1280, 32), (16, 640, 64)]
-WIDE = [(4096, 512), (16384, 512)]
+UPSAMPLED = [(2, 1280, 32), (2, 640, 64), (16, 1280, 32), (16, 640, 64)]
+VAE_ATTENTIONS = [(4096, 512), (16384, 512)]
 
 
 def main() -> None:
-    """Measure everything, print it and keep it."""
+    """Measure all kernels, print and write the results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=RESULTS / "h200_kernels.json")
     args = parser.parse_args()
     triton.set_allocator(lambda size, align, stream: torch.empty(size, dtype=torch.int8, device="cuda"))
-    found: dict[str, Any] = {"gpu": torch.cuda.get_device_name(), "torch": torch.__version__}
+    results: dict[str, Any] = {"gpu": torch.cuda.get_device_name(), "torch": torch.__version__}
     for rows in (2048, 16384):
         for times, (inner, columns) in LAYERS:
-            show(found, f"{rows * times}x{inner}x{columns}", products(rows * times, inner, columns))
+            show(results, f"{rows * times}x{inner}x{columns}", matmuls(rows * times, inner, columns))
     for shape in ATTENTIONS:
         for layout in ("fused", "plain")[shape[2] != shape[3] :]:
-            show(found, f"attention {'x'.join(map(str, shape))} {layout}", attention(*shape, layout == "fused"))
-    for kind, measure, sizes in MORE:
+            show(results, f"attention {'x'.join(map(str, shape))} {layout}", attention(*shape, layout == "fused"))
+    for kind, measure, sizes in OTHER_KERNELS:
         for size in sizes:
-            show(found, f"{kind} {'x'.join(map(str, size))}", measure(*size))
-    args.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+            show(results, f"{kind} {'x'.join(map(str, size))}", measure(*size))
+    args.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 
 
-def show(found: dict[str, Any], name: str, row: dict[str, float | str]) -> None:
-    """Print a row and keep it."""
-    found[name] = row
+def show(results: dict[str, Any], name: str, row: dict[str, float | str]) -> None:
+    """Print a row and add it to the results."""
+    results[name] = row
     print(name, {k: round(v, 1) if isinstance(v, float) else v for k, v in row.items()}, flush=True)
 
 
-def us(call: Callable[[], Any]) -> float | str:
-    """Microseconds of one call, or why it does not run."""
+def time_us(call: Callable[[], Any]) -> float | str:
+    """Microseconds of one call, or the error where it does not run."""
     try:
         for _ in range(3):
             call()
@@ -109,8 +108,8 @@ def us(call: Callable[[], Any]) -> float | str:
     return median(times[1:])
 
 
-def products(rows: int, inner: int, columns: int) -> dict[str, float | str]:
-    """A linear layer in fp16, and in FP8 by two ways of scaling."""
+def matmuls(rows: int, inner: int, columns: int) -> dict[str, float | str]:
+    """A linear layer in fp16, and in FP8 with scales per tensor and per channel."""
     x = torch.randn(rows, inner, device="cuda").half()
     weight = (torch.randn(columns, inner, device="cuda") * 0.02).half()
     bias = torch.randn(columns, device="cuda").half()
@@ -119,11 +118,11 @@ def products(rows: int, inner: int, columns: int) -> dict[str, float | str]:
     by_row, by_column = torch.ones(rows, 1, device="cuda"), torch.full((1, columns), 0.1, device="cuda")
     rest = (None, torch.float16, True)
     return {
-        "fp16": us(lambda: functional.linear(x, weight, bias)),
-        "fp8, one scale": us(lambda: torch._scaled_mm(x8, w8, one, tenth, None, *rest)),
-        "fp8, one scale, bias": us(lambda: torch._scaled_mm(x8, w8, one, tenth, bias, *rest)),
-        "fp8, by channel": us(lambda: torch._scaled_mm(x8, w8, by_row, by_column, None, *rest)),
-        "fp8, by channel, bias": us(lambda: torch._scaled_mm(x8, w8, by_row, by_column, bias, *rest)),
+        "fp16": time_us(lambda: functional.linear(x, weight, bias)),
+        "fp8, one scale": time_us(lambda: torch._scaled_mm(x8, w8, one, tenth, None, *rest)),
+        "fp8, one scale, bias": time_us(lambda: torch._scaled_mm(x8, w8, one, tenth, bias, *rest)),
+        "fp8, by channel": time_us(lambda: torch._scaled_mm(x8, w8, by_row, by_column, None, *rest)),
+        "fp8, by channel, bias": time_us(lambda: torch._scaled_mm(x8, w8, by_row, by_column, bias, *rest)),
     }
 
 
@@ -138,21 +137,21 @@ def attention(rows: int, heads: int, queries: int, keys: int, fused: bool) -> di
     row: dict[str, float | str] = {}
     for name, kernel in KERNELS.items():
         with sdpa_kernel(kernel):
-            row[name] = us(lambda: functional.scaled_dot_product_attention(q, k, v))
+            row[name] = time_us(lambda: functional.scaled_dot_product_attention(q, k, v))
     if queries == keys:
-        row |= rounded_attention(rows, heads, queries)
+        row |= fp8_attention(rows, heads, queries)
     if keys <= MOST_KEYS:
         factor = torch.tensor(30.0, device="cuda")
-        row["ours"] = us(lambda: short_attention(q, k, v, 0.125))
-        row["ours, rounded"] = us(lambda: short_attention(q, k, v, 0.125, factor))
+        row["ours"] = time_us(lambda: short_attention(q, k, v, 0.125))
+        row["ours, rounded"] = time_us(lambda: short_attention(q, k, v, 0.125, factor))
     return row
 
 
-def rounded_attention(rows: int, heads: int, pixels: int) -> dict[str, float | str]:
-    """The same in FP8, and the product in front in half precision and as two in FP8."""
+def fp8_attention(rows: int, heads: int, pixels: int) -> dict[str, float | str]:
+    """Self-attention in FP8, and its qkv projection with fp16 outputs and as two matmuls with FP8 outputs."""
     width, count = heads * 64, rows * pixels
-    x, both, last = narrow(count, width), narrow(2 * width, width), narrow(width, width)
-    qk, vt = (narrow(count, 2 * width).float() * 2).to(both.dtype), narrow(width, count)
+    x, both, last = random_fp8(count, width), random_fp8(2 * width, width), random_fp8(width, width)
+    qk, vt = (random_fp8(count, 2 * width).float() * 2).to(both.dtype), random_fp8(width, count)
     small, factor = torch.tensor(0.01, device="cuda"), torch.tensor(30.0, device="cuda")
     by_row, by_column = torch.full((count, 1), 0.1, device="cuda"), torch.full((1, 3 * width), 0.1, device="cuda")
     scales = (small, small) if count <= FEW_ROWS else (by_row, by_column)
@@ -163,14 +162,14 @@ def rounded_attention(rows: int, heads: int, pixels: int) -> dict[str, float | s
         torch._scaled_mm(last, x.t(), small, small, None, None, both.dtype, True)
 
     return {
-        "ours, fp8": us(lambda: self_attention(qk, vt, codes, small, rows, heads, torch.float16, factor)),
-        "product": us(lambda: torch._scaled_mm(x, whole.t(), *scales, None, None, torch.float16, True)),
-        "products that write fp8": us(as_two),
+        "ours, fp8": time_us(lambda: self_attention(qk, vt, codes, small, rows, heads, torch.float16, factor)),
+        "product": time_us(lambda: torch._scaled_mm(x, whole.t(), *scales, None, None, torch.float16, True)),
+        "products that write fp8": time_us(as_two),
     }
 
 
-def narrow(*shape: int) -> Any:
-    """Random numbers in FP8."""
+def random_fp8(*shape: int) -> Any:
+    """Random FP8 values."""
     return torch.randn(*shape, device="cuda").to(torch.float8_e4m3fn)
 
 
@@ -181,22 +180,22 @@ def convolution(rows: int, channels: int, columns: int, side: int) -> dict[str, 
     bias, scales = torch.randn(columns, device="cuda").half(), torch.rand(columns, device="cuda") * 0.1
     bits = functional.pad(x.to(torch.float8_e4m3fn).view(torch.uint8), (0, 1, 0, 1))
     bits = bits.contiguous(memory_format=torch.channels_last)
-    taps, one = narrow(columns, 9 * channels), torch.tensor(0.1, device="cuda")
+    taps, one = random_fp8(columns, 9 * channels), torch.tensor(0.1, device="cuda")
     residual = (
         torch.randn(rows, columns, side, side, device="cuda").half().contiguous(memory_format=torch.channels_last)
     )
     with torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=True):
         return {
-            "ours, fp8": us(lambda: conv3x3(bits, taps, one, scales, bias, torch.float16)),
-            "ours, fp8, and a sum": us(lambda: conv3x3(bits, taps, one, scales, bias, torch.float16, residual)),
-            "cudnn, fp16": us(lambda: functional.conv2d(x, weight, bias, padding=1)),
+            "ours, fp8": time_us(lambda: conv3x3(bits, taps, one, scales, bias, torch.float16)),
+            "ours, fp8, and a sum": time_us(lambda: conv3x3(bits, taps, one, scales, bias, torch.float16, residual)),
+            "cudnn, fp16": time_us(lambda: functional.conv2d(x, weight, bias, padding=1)),
             "gflop": 2 * rows * side**2 * columns * channels * 9 / 1e9,
         }
 
 
-def gate(rows: int, inner: int, columns: int) -> dict[str, float | str]:
-    """The layer of a block's feed-forward that is twice as wide, and what comes before the next product."""
-    x, weight = narrow(rows, inner), narrow(2 * columns, inner)
+def geglu_layer(rows: int, inner: int, columns: int) -> dict[str, float | str]:
+    """The GEGLU layer of a transformer block, up to the quantized input of the next matmul."""
+    x, weight = random_fp8(rows, inner), random_fp8(2 * columns, inner)
     bias, scales = torch.randn(2 * columns, device="cuda").half(), torch.rand(2 * columns, device="cuda") * 0.1
     one, factor = torch.tensor(0.1, device="cuda"), torch.tensor(2.0, device="cuda")
     rest = (bias, None, torch.float16, True)
@@ -204,19 +203,19 @@ def gate(rows: int, inner: int, columns: int) -> dict[str, float | str]:
 
     def pointwise(product: Any) -> Any:
         value, half = product.chunk(2, -1)
-        made = value.float() * functional.gelu(half.float(), approximate="tanh") * factor
-        return made.clamp(-448, 448).to(torch.float8_e4m3fn)
+        output = value.float() * functional.gelu(half.float(), approximate="tanh") * factor
+        return output.clamp(-448, 448).to(torch.float8_e4m3fn)
 
     compiled = torch.compile(pointwise, dynamic=False)
     return {
-        "ours": us(lambda: gated(x.view(torch.uint8), weight, one, scales, bias, factor)),
-        "product": us(lambda: torch._scaled_mm(x, weight.t(), one, one, *rest)),
-        "pointwise": us(lambda: compiled(product)),
+        "ours": time_us(lambda: gated(x.view(torch.uint8), weight, one, scales, bias, factor)),
+        "product": time_us(lambda: torch._scaled_mm(x, weight.t(), one, one, *rest)),
+        "pointwise": time_us(lambda: compiled(product)),
     }
 
 
-def images_normalized(images: int, channels: int, side: int) -> dict[str, float | str]:
-    """GroupNorm and SiLU of 32 groups with a vector added in front."""
+def group_norm_silu(images: int, channels: int, side: int) -> dict[str, float | str]:
+    """GroupNorm with 32 groups and SiLU of a sum with the time embedding."""
     x = torch.randn(images, channels, side, side, device="cuda").half().contiguous(memory_format=torch.channels_last)
     weight, bias = (torch.randn(channels, device="cuda").half() for _ in range(2))
     add = torch.randn(images, channels, device="cuda").half()
@@ -226,76 +225,76 @@ def images_normalized(images: int, channels: int, side: int) -> dict[str, float 
 
     compiled, factor = torch.compile(plain, dynamic=False), torch.tensor(8.0, device="cuda")
     return {
-        "ours": us(lambda: group_norm(x, add, weight, bias, 32, 1e-5, True)),
-        "ours, rounded": us(lambda: group_norm(x, add, weight, bias, 32, 1e-5, True, factor, True)),
-        "inductor": us(lambda: compiled(x, add)),
+        "ours": time_us(lambda: group_norm(x, add, weight, bias, 32, 1e-5, True)),
+        "ours, rounded": time_us(lambda: group_norm(x, add, weight, bias, 32, 1e-5, True, factor, True)),
+        "inductor": time_us(lambda: compiled(x, add)),
         "bytes at 4.15 TB/s": 3 * x.nbytes / 4.15e12 * 1e6,
     }
 
 
-def doubled(images: int, channels: int, side: int) -> dict[str, float | str]:
-    """Upsampling, rounding and the border for a convolution."""
+def upsampled(images: int, channels: int, side: int) -> dict[str, float | str]:
+    """Upsampling, quantization and padding for a convolution."""
     x = torch.randn(images, channels, side, side, device="cuda").half().contiguous(memory_format=torch.channels_last)
     factor = torch.tensor(8.0, device="cuda")
 
     def plain(x: Any) -> Any:
-        made = functional.interpolate(x, scale_factor=2.0, mode="nearest").float() * factor
-        return functional.pad(made.clamp(-448, 448).to(torch.float8_e4m3fn).view(torch.uint8), (0, 1, 0, 1))
+        output = functional.interpolate(x, scale_factor=2.0, mode="nearest").float() * factor
+        return functional.pad(output.clamp(-448, 448).to(torch.float8_e4m3fn).view(torch.uint8), (0, 1, 0, 1))
 
     compiled = torch.compile(plain, dynamic=False)
     return {
-        "ours": us(lambda: upsample(x, factor, True)),
-        "inductor": us(lambda: compiled(x)),
+        "ours": time_us(lambda: upsample(x, factor, True)),
+        "inductor": time_us(lambda: compiled(x)),
         "bytes at 4.15 TB/s": 3 * x.nbytes / 4.15e12 * 1e6,
     }
 
 
-def wide(pixels: int, channels: int) -> dict[str, float | str]:
-    """A VAE's attention: what libraries have for a head of this width, and products with a softmax between them."""
+def vae_attention(pixels: int, channels: int) -> dict[str, float | str]:
+    """A VAE's attention: the SDPA kernel for a head of this width, and matmuls with a softmax between them."""
     q, k, v = (torch.randn(1, 1, pixels, channels, device="cuda").bfloat16() for _ in range(3))
 
-    def products(q: Any, k: Any, v: Any, scores_at_once: int) -> Any:
+    def matmuls(q: Any, k: Any, v: Any, scores_at_once: int) -> Any:
         parts = []
         for some in q[0].split(max(1, scores_at_once // pixels), 1):
             scores = torch.bmm(some, k[0].transpose(1, 2), out_dtype=torch.float32) * channels**-0.5
             parts.append(torch.bmm(scores.softmax(-1).bfloat16(), v[0]))
         return torch.cat(parts, 1)
 
-    compiled = torch.compile(products, dynamic=False)
+    compiled = torch.compile(matmuls, dynamic=False)
     sizes = [2**power for power in (23, 24, 25, 26)]
     return {
-        **{f"products of 2^{n.bit_length() - 1} scores": us(partial(compiled, q, k, v, n)) for n in sizes},
-        "efficient": us(lambda: functional.scaled_dot_product_attention(q, k, v)),
+        **{f"products of 2^{n.bit_length() - 1} scores": time_us(partial(compiled, q, k, v, n)) for n in sizes},
+        "efficient": time_us(lambda: functional.scaled_dot_product_attention(q, k, v)),
         "gflop": 4 * pixels**2 * channels / 1e9,
     }
 
 
-def sums_normalized(rows: int, size: int) -> dict[str, float | str]:
-    """LayerNorm of a layer's result and its residual, and rounding."""
+def residual_layer_norm(rows: int, size: int) -> dict[str, float | str]:
+    """LayerNorm of a layer's output plus its residual, and quantization."""
     x, residual = (torch.randn(rows, size, device="cuda").half() for _ in range(2))
     weight, bias = (torch.randn(size, device="cuda").half() for _ in range(2))
     factor = torch.tensor(8.0, device="cuda")
 
     def plain(x: Any, residual: Any) -> Any:
         total = x + residual
-        made = functional.layer_norm(total, (size,), weight, bias) * factor
-        return total, made.clamp(-448, 448).to(torch.float8_e4m3fn)
+        output = functional.layer_norm(total, (size,), weight, bias) * factor
+        return total, output.clamp(-448, 448).to(torch.float8_e4m3fn)
 
     compiled = torch.compile(plain, dynamic=False)
     return {
-        "ours": us(lambda: layer_norm(x, None, residual, weight, bias, 1e-5, factor)),
-        "inductor": us(lambda: compiled(x, residual)),
+        "ours": time_us(lambda: layer_norm(x, None, residual, weight, bias, 1e-5, factor)),
+        "inductor": time_us(lambda: compiled(x, residual)),
         "bytes at 4.15 TB/s": 7 * x.numel() / 4.15e12 * 1e6,
     }
 
 
-MORE: list[tuple[str, Callable[..., dict[str, float | str]], list[tuple[int, ...]]]] = [
+OTHER_KERNELS: list[tuple[str, Callable[..., dict[str, float | str]], list[tuple[int, ...]]]] = [
     ("conv3x3", convolution, CONVOLUTIONS),
-    ("gated", gate, GATES),
-    ("group norm", images_normalized, NORMS),
-    ("layer norm", sums_normalized, SUMS),
-    ("upsample", doubled, DOUBLED),
-    ("wide attention", wide, WIDE),
+    ("gated", geglu_layer, GATES),
+    ("group norm", group_norm_silu, NORMS),
+    ("layer norm", residual_layer_norm, SUMS),
+    ("upsample", upsampled, UPSAMPLED),
+    ("wide attention", vae_attention, VAE_ATTENTIONS),
 ]
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ Pipe = tuple[Any, Mapping[str, Callable[[Tensor], Any]], int, int]
 
 
 class PipeParts:
-    """One model's modules, from which each peer's pipeline is put together."""
+    """Modules of one model, from which each pipeline of the comparison is assembled."""
 
     def __init__(self, model: str, folder: Path, modules: Mapping[str, nn.Module], size: int, steps: int) -> None:
         self.xl = model == "sdxl"
@@ -48,7 +48,7 @@ class PipeParts:
         return self._pipe(inner, unet, vae)
 
     def accelerated(self, loaded: Mapping[Any, Engine], variant: str) -> Any:
-        """Per batch, since the U-Net's engines for different batches lie apart."""
+        """A pipeline per batch, since each batch has its own U-Net engine."""
 
         def find(component: str, rows: int) -> Engine:
             mine = [e for (c, v, r), e in loaded.items() if c == component and rows in r and v == variant]
@@ -95,20 +95,20 @@ class PipeParts:
 
 def images_of(pipe: Pipe | Callable[[int], Pipe]) -> Callable[..., Tensor]:
     """A call that makes a batch of images, from token ids to pixels (B, 3, H, W) in 0..1 on the GPU."""
-    made: dict[int, Pipe] = {}
+    pipes: dict[int, Pipe] = {}
 
     def images(batch: int, seed: int = 0) -> Tensor:
-        if batch not in made:
-            made[batch] = pipe(batch) if callable(pipe) else pipe
-        stock, encoders, size, steps = made[batch]
+        if batch not in pipes:
+            pipes[batch] = pipe(batch) if callable(pipe) else pipe
+        stock, encoders, size, steps = pipes[batch]
         random = torch.Generator("cuda").manual_seed(seed)
         with torch.no_grad():
-            given = _encode(encoders, batch)
+            embeddings = _encode(encoders, batch)
             latents = torch.randn(batch, 4, size // 8, size // 8, generator=random, device="cuda").half()
             shape = {"height": size, "width": size, "num_inference_steps": steps}
-            final = stock(**given, **shape, latents=latents, guidance_scale=5.0, output_type="latent").images
-            # Outside the pipeline, so that no peer casts a float32 VAE to and fro with every image. One by one is as
-            # fast as all at once, and takes an eighth of the memory, of which each peer holds its own.
+            final = stock(**embeddings, **shape, latents=latents, guidance_scale=5.0, output_type="latent").images
+            # Outside the pipeline, so that no pipeline casts a float32 VAE twice per image. One by one is as
+            # fast as all at once, and takes an eighth of the memory, which each pipeline allocates.
             vae = stock.vae
             latent = final.to(vae.dtype) / vae.config.scaling_factor
             pixels = torch.cat([vae.decode(one, return_dict=False)[0].clone() for one in latent.split(1)])
@@ -121,16 +121,16 @@ def images_of(pipe: Pipe | Callable[[int], Pipe]) -> Callable[..., Tensor]:
 
 def _encode(encoders: Mapping[str, Callable[..., Any]], batch: int) -> dict[str, Tensor]:
     """Prompt and negative prompt, as the pipelines encode them."""
-    given = {}
+    embeddings = {}
     for which, first in (("prompt", 1), ("negative_prompt", 2)):
         ids = (torch.arange(77, device="cuda") * 7 + first) % 400 + 1
         states = [e(ids.repeat(batch, 1), output_hidden_states=True) for e in encoders.values()]
         if len(states) == 2:
-            given[f"{which}_embeds"] = torch.cat([s.hidden_states[-2] for s in states], dim=-1)
-            given[f"{'' if which == 'prompt' else 'negative_'}pooled_prompt_embeds"] = states[1][0]
+            embeddings[f"{which}_embeds"] = torch.cat([s.hidden_states[-2] for s in states], dim=-1)
+            embeddings[f"{'' if which == 'prompt' else 'negative_'}pooled_prompt_embeds"] = states[1][0]
         else:
-            given[f"{which}_embeds"] = states[0][0]
-    return given
+            embeddings[f"{which}_embeds"] = states[0][0]
+    return embeddings
 
 
 def loop_ranges(module: nn.Module, spec: ComponentSpec, profile: ShapeProfile, steps: int) -> dict[str, float]:
@@ -156,8 +156,8 @@ def loop_ranges(module: nn.Module, spec: ComponentSpec, profile: ShapeProfile, s
 def timed_runs(
     peers: Mapping[str, Callable[..., Tensor]], batches: Sequence[int], runs: int, report: Callable[[str], None]
 ) -> dict[str, Any]:
-    """Seconds per batch of each peer, in turns, and how far its image is from eager's, in dB."""
-    found: dict[str, Any] = {}
+    """Seconds per batch of each pipeline, alternating, and its image's PSNR against eager's, in dB."""
+    results: dict[str, Any] = {}
     for batch in batches:
         seconds: dict[str, list[float]] = {name: [] for name in peers}
         first: dict[str, Tensor] = {}
@@ -171,7 +171,7 @@ def timed_runs(
         for name, values in seconds.items():
             low, middle, high = statistics.quantiles(values, n=4)
             difference = (first[name].float() - first["eager"].float()).square().mean()
-            found[f"{name}, batch {batch}"] = {
+            results[f"{name}, batch {batch}"] = {
                 "seconds": middle,
                 "spread": (high - low) / 2,
                 "images_per_s": batch / middle,
@@ -179,5 +179,5 @@ def timed_runs(
                 "finite": bool(torch.isfinite(first[name]).all()),
                 "speedup": statistics.median(seconds["eager"]) / middle,
             }
-            report(f"{name}, batch {batch}: {found[f'{name}, batch {batch}']}")
-    return found
+            report(f"{name}, batch {batch}: {results[f'{name}, batch {batch}']}")
+    return results

@@ -1,10 +1,10 @@
-"""What each switch of the Inductor backend gains, alone: one call of a true-size U-Net with it on and off.
+"""What each switch of the Inductor backend gains: one call of a true-size U-Net with it on and off.
 
     python benchmarks/h200_switches.py sd21|sdxl [--folder FOLDER] [--rows 2 16] [--at-once 8] [--only SWITCH ...]
 
-Random weights, fp8, as `benchmarks/h200.py` builds them; what that left in FOLDER/MODEL is used. The U-Net is built
-with all switches at their defaults, with each one turned over, and in fp16, all in processes of their own, so many at
-once. When nothing is being compiled any more, each is loaded beside the one with the defaults and the two take turns,
+Random weights, fp8, as `benchmarks/h200.py` builds them; its engines in FOLDER/MODEL are reused. The U-Net is built
+with all switches at their defaults, with each one flipped, and in fp16, each in a separate process, --at-once of them
+at a time. After all compilations, each is loaded next to the one with the defaults, and calls of the two alternate,
 timed by CUDA events. A gain is what the switch saves: the time without it less the time with it.
 """
 
@@ -36,15 +36,17 @@ BASE, HALF = "ours fp8", "ours fp16"
 TURNS, TURN_MS, LEAST_CALLS = 8, 120.0, 3
 DEFAULTS = InductorOptions().switches()
 DEFAULTS.pop("wide_attention")  # no U-Net has such heads
-# The same U-Net with one switch turned over, under a name that tells.
-TURNED = {name: f"{'without' if on else 'with'} {name}" for name, on in DEFAULTS.items()}
-h200.OURS |= {TURNED[name]: ({**h200.OURS[BASE][0], name: not on}, True) for name, on in DEFAULTS.items()}
-NAMES = [*TURNED, "fp8"]
+# Names of the variants with one switch flipped.
+FLIPPED = {name: f"{'without' if on else 'with'} {name}" for name, on in DEFAULTS.items()}
+h200.ENGINE_VARIANTS |= {
+    FLIPPED[name]: ({**h200.ENGINE_VARIANTS[BASE][0], name: not on}, True) for name, on in DEFAULTS.items()
+}
+NAMES = [*FLIPPED, "fp8"]
 Job = tuple[str, int]  # variant, rows
 
 
 def main() -> int:
-    """Build what is not there, then time; 1 when a part failed."""
+    """Build missing engines and time them; returns 1 when a part failed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", choices=h200.SIZES)
     parser.add_argument("--folder", type=Path, help="that of h200.py; a temporary folder by default")
@@ -63,28 +65,28 @@ def main() -> int:
 
 
 def run(args: argparse.Namespace, folder: Path) -> int:
-    """Everything after the arguments."""
+    """Build, time and print."""
     if not (folder / "model_index.json").exists():
         folder.mkdir(parents=True, exist_ok=True)
         configs.write(args.model, folder)
     parts = Parts(args.out / f"h200_switches_{args.model}.json", model=args.model, defaults=DEFAULTS)
     parts.run("machine", env.describe)
-    variants = {name: HALF if name == "fp8" else TURNED[name] for name in args.only}
+    variants = {name: HALF if name == "fp8" else FLIPPED[name] for name in args.only}
     jobs = [(variant, rows) for rows in args.rows for variant in (BASE, *variants.values())]
-    parts.run("builds", lambda: built(args, folder, jobs, parts))
+    parts.run("builds", lambda: build_missing(args, folder, jobs, parts))
     for rows in args.rows:
-        parts.run(f"all x{rows}", partial(timed, args.model, rows, folder, variants, parts))
+        parts.run(f"all x{rows}", partial(time_variants, args.model, rows, folder, variants, parts))
     show(parts, [f"{name} x{rows}" for rows in args.rows for name in variants])
     return parts.end()
 
 
-def built(args: argparse.Namespace, folder: Path, jobs: list[Job], parts: Parts) -> dict[str, Any]:
-    """Build what is not there, each in a process of its own; what every build noted, or the end of what it said."""
+def build_missing(args: argparse.Namespace, folder: Path, jobs: list[Job], parts: Parts) -> dict[str, Any]:
+    """Build missing engines in separate processes; returns their records, or the end of their error output."""
 
     def one(job: Job) -> tuple[str, Any]:
         variant, rows = job
-        place, label = h200.place(folder, "unet", variant, (rows,)), f"{variant} x{rows}"
-        if not place.exists():
+        engine_folder, label = h200.engine_folder(folder, "unet", variant, (rows,)), f"{variant} x{rows}"
+        if not engine_folder.exists():
             command = [
                 sys.executable,
                 __file__,
@@ -99,7 +101,7 @@ def built(args: argparse.Namespace, folder: Path, jobs: list[Job], parts: Parts)
             if done.returncode:
                 parts.say(f"{label} was not built: {done.stderr.strip()[-300:]}")
                 return label, {"failed": done.stderr[-2000:]}
-        facts = h200.facts(place)
+        facts = h200.facts(engine_folder)
         parts.say(f"{label} built in {facts['build_s']:.0f} s")
         return label, facts
 
@@ -107,35 +109,35 @@ def built(args: argparse.Namespace, folder: Path, jobs: list[Job], parts: Parts)
         return dict(pool.map(one, jobs))
 
 
-def timed(model: str, rows: int, folder: Path, variants: dict[str, str], parts: Parts) -> int:
-    """Time every variant at these rows; how many there are."""
-    turns = Turns(model, rows, folder)
-    parts.run(f"eager x{rows}", turns.eager)
-    parts.run(f"defaults x{rows}", turns.base)
-    if turns.loaded:
+def time_variants(model: str, rows: int, folder: Path, variants: dict[str, str], parts: Parts) -> int:
+    """Time every variant at these rows; returns their number."""
+    alternating = AlternatingRuns(model, rows, folder)
+    parts.run(f"eager x{rows}", alternating.eager)
+    parts.run(f"defaults x{rows}", alternating.base)
+    if alternating.loaded:
         for name, variant in variants.items():
-            parts.run(f"{name} x{rows}", partial(turns.gain, name, variant))
-    turns.close()
+            parts.run(f"{name} x{rows}", partial(alternating.gain, name, variant))
+    alternating.close()
     return len(variants)
 
 
-class Turns:
-    """One number of rows: the engine with the defaults stays loaded, the others come beside it one by one."""
+class AlternatingRuns:
+    """Runs at one batch size: the engine with the defaults stays loaded, the others are loaded one at a time."""
 
     def __init__(self, model: str, rows: int, folder: Path) -> None:
         specs, profile = h200.specs_of(model, folder)
         self.model, self.rows, self.folder, self.spec = model, rows, folder, specs["unet"]
         bucket = buckets.of(self.spec, (profile,), (rows,))[0]
         self.inputs = {n: t.to(DEVICE) for n, t in buckets.example(self.spec, bucket).items()}
-        self.truth: torch.Tensor | None = None
+        self.reference: torch.Tensor | None = None
         self.loaded: list[Engine] = []
 
     def eager(self) -> dict[str, Any]:
-        """Run the module in fp16, which all are compared with."""
-        module = h200.make(self.spec, self.folder)
+        """Run the fp16 module that all engines are compared with."""
+        module = h200.make_module(self.spec, self.folder)
         with torch.no_grad():
-            self.truth = module(**self.inputs)[0]
-        return {"finite": bool(torch.isfinite(self.truth).all())}
+            self.reference = module(**self.inputs)[0]
+        return {"finite": bool(torch.isfinite(self.reference).all())}
 
     def base(self) -> dict[str, Any]:
         """Load the engine with the defaults and time it alone."""
@@ -144,19 +146,19 @@ class Turns:
         return {**self._facts(engine, load_s), "time_ms": h200.spread(self._alternate(engine)[0])}
 
     def gain(self, name: str, variant: str) -> dict[str, Any]:
-        """Time one variant and the defaults in turns; what the switch saves by being on."""
+        """Time one variant and the defaults, alternating; returns what the switch saves by being on."""
         other, load_s = self._load(variant)
         try:
-            defaults, turned = map(h200.spread, self._alternate(self.loaded[0], other))
-            found = self._facts(other, load_s)
+            defaults, flipped = map(h200.spread, self._alternate(self.loaded[0], other))
+            results = self._facts(other, load_s)
         finally:
             other.close()
             if DEVICE == "cuda":
                 torch.cuda.empty_cache()
-        on, off = (defaults, turned) if DEFAULTS.get(name, True) else (turned, defaults)
+        on, off = (defaults, flipped) if DEFAULTS.get(name, True) else (flipped, defaults)
         gain_ms = off["median"] - on["median"]
         return {
-            **found,
+            **results,
             "on_ms": on,
             "off_ms": off,
             "gain_ms": gain_ms,
@@ -169,29 +171,29 @@ class Turns:
         for engine in self.loaded:
             engine.close()
         self.loaded.clear()
-        self.truth = None
+        self.reference = None
 
     def _load(self, variant: str) -> tuple[Engine, float]:
         return h200.load(self.model, "unet", variant, (self.rows,), self.folder)
 
     def _facts(self, engine: Engine, load_s: float) -> dict[str, Any]:
         with torch.no_grad():
-            made = next(iter(engine(**self.inputs).values()))
-        error = None if self.truth is None else h200.error(made, self.truth)
+            output = next(iter(engine(**self.inputs).values()))
+        error = None if self.reference is None else h200.error(output, self.reference)
         return {"load_s": load_s, "error_to_module": error}
 
     def _alternate(self, *engines: Engine) -> list[list[float]]:
         """Milliseconds of a call, one figure per turn, of each engine: the mean of the calls of that turn."""
         for engine in engines:
-            self._turn(engine, LEAST_CALLS)  # the first call captures
-        calls = max(LEAST_CALLS, math.ceil(TURN_MS / self._turn(engines[0], LEAST_CALLS)))
+            self._run_ms(engine, LEAST_CALLS)  # the first call captures
+        calls = max(LEAST_CALLS, math.ceil(TURN_MS / self._run_ms(engines[0], LEAST_CALLS)))
         times: list[list[float]] = [[] for _ in engines]
         for _ in range(TURNS):
-            for engine, own in zip(engines, times, strict=True):
-                own.append(self._turn(engine, calls))
+            for engine, engine_times in zip(engines, times, strict=True):
+                engine_times.append(self._run_ms(engine, calls))
         return times
 
-    def _turn(self, engine: Engine, calls: int) -> float:
+    def _run_ms(self, engine: Engine, calls: int) -> float:
         with torch.no_grad():
             if DEVICE == "cpu":
                 started = time.perf_counter()
@@ -208,7 +210,7 @@ class Turns:
 
 
 def show(parts: Parts, names: list[str]) -> None:
-    """A line for every gain."""
+    """Print a line for every gain."""
     for name in names:
         row = parts.record.get(name, {})
         if "gain_ms" in row:

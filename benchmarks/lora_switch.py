@@ -1,4 +1,4 @@
-"""How long it takes to switch LoRAs: diffusers' own pipeline beside engines of each backend that runs here.
+"""Time to switch LoRAs: the stock diffusers pipeline and engines of each backend that runs on this machine.
 
     python benchmarks/lora_switch.py [--runs 7] [--full-size [--engine FOLDER]]
 
@@ -6,7 +6,7 @@ On the embedded model: whole pipelines, a LoRA of U-Net and text encoder, rank 1
 Diffusion 1.5 alone, random weights in float32, rank 16 on all attention layers; exporting it takes minutes, and FOLDER
 keeps it for the next time.
 `load` is load_lora_weights, `set` is set_adapters with another weight, `unload` is unload_lora_weights; each ends when
-the next image can be made. The contestants take turns. diffusers does not sum weights when it switches, but multiplies
+the next image can start. The pipelines alternate. diffusers does not merge weights when it switches, but multiplies
 by the adapter at every step: `image` is one image of 20 steps (in full size, one U-Net call) with the LoRA.
 """
 
@@ -51,7 +51,7 @@ Adapter = dict[str, torch.Tensor]
 
 
 def main() -> None:
-    """Measure, print and keep."""
+    """Measure, print and write the results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=int, default=7)
     parser.add_argument("--full-size", action="store_true")
@@ -63,7 +63,7 @@ def main() -> None:
         if options.full_size:
             record["sd15_unet"] = full_size(Path(name), options.engine or Path(name) / "engine", options.runs)
         record["demo_model"] = small(Path(name), options.runs)
-    record["load_average"] = os.getloadavg()[1]  # above the number of cores, others were computing too
+    record["load_average"] = os.getloadavg()[1]  # above the number of cores, the machine had other work
     facts = record["machine"]
     print(f"{facts['cpu']}, {facts['cores']} cores, {', '.join(f'{k} {v}' for k, v in facts['packages'].items())}")
     print(f"load average {record['load_average']:.1f}")
@@ -95,7 +95,7 @@ def small(folder: Path, runs: int) -> dict[str, Any]:
 
 
 def full_size(folder: Path, kept: Path, runs: int) -> dict[str, Any]:
-    """The U-Net of Stable Diffusion 1.5 alone, in the place of a pipeline's."""
+    """The U-Net of Stable Diffusion 1.5 alone, in a pipeline without other components."""
     configs.write("sd15", folder)
     family = models.family_of(folder)
     profile = ShapeProfile.parse(FULL_PROFILE).with_defaults(family.default_profile(folder))
@@ -140,22 +140,22 @@ def no_grad(module: Any, inputs: Mapping[str, torch.Tensor]) -> Any:
 
 
 def adapter_of(modules: Mapping[str, Any]) -> Adapter:
-    """A LoRA with random weights, as a trainer of peft's saves it; the modules stay as they are."""
+    """A LoRA with random weights, in the format of peft; the modules are not changed."""
     torch.manual_seed(0)
     state: Adapter = {}
     for part, module in modules.items():
         config = LoraConfig(r=RANK, lora_alpha=RANK, target_modules=TARGETS[part], init_lora_weights=False)
         with torch.device("meta"):
             bare = type(module)(module.config) if part != "unet" else type(module).from_config(module.config)
-        found = get_peft_model_state_dict(inject_adapter_in_model(config, bare))
-        state |= {f"{part}.{name}": torch.randn(tensor.shape) * 0.02 for name, tensor in found.items()}
+        results = get_peft_model_state_dict(inject_adapter_in_model(config, bare))
+        state |= {f"{part}.{name}": torch.randn(tensor.shape) * 0.02 for name, tensor in results.items()}
     return state
 
 
 def measure(
     pipes: Mapping[str, Any], images: Mapping[str, Callable[[], Any]], adapter: Adapter, runs: int
 ) -> dict[str, Any]:
-    """Milliseconds of each step by contestant, after one round that does not count."""
+    """Milliseconds of each step of each pipeline, after one warm-up round."""
     times: dict[str, dict[str, list[float]]] = {name: {} for name in pipes}
     parts: dict[str, str] = {}
     for run in range(runs + 1):
@@ -177,22 +177,22 @@ def measure(
 
 
 def peak_gb() -> float:
-    """Most memory that this process had."""
+    """Peak resident memory of this process."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
 
 
-def show(title: str, found: Mapping[str, Any]) -> None:
+def show(title: str, results: Mapping[str, Any]) -> None:
     """Print a table."""
-    if not found:
+    if not results:
         return
     print(title.replace("_", " "))
-    for name, row in found["ms"].items():
+    for name, row in results["ms"].items():
         cells = "  ".join(f"{step} {r['median']:.0f} ms ± {r['mad']:.0f}" for step, r in row.items())
         print(f"  {name}: {cells}")
-    for name, line in found["parts"].items():
+    for name, line in results["parts"].items():
         print(f"  {name}: {line}")
-    if "open_ms" in found:
-        print(f"  first session open in {found['open_ms']:.0f} ms, peak memory {found['peak_gb']:.1f} GB")
+    if "open_ms" in results:
+        print(f"  first session open in {results['open_ms']:.0f} ms, peak memory {results['peak_gb']:.1f} GB")
 
 
 if __name__ == "__main__":

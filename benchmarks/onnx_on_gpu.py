@@ -1,8 +1,8 @@
-"""The exported graphs on a real GPU: are they right, and how fast, beside eager PyTorch and torch.compile.
+"""Accuracy and speed of the exported graphs on a GPU, next to eager PyTorch and torch.compile.
 
     python benchmarks/onnx_on_gpu.py sd21|sdxl [component ...] [--folder FOLDER] [--out FILE]
 
-Every component of the true architecture, with random fp16 weights, is exported in a process of its own, goes through
+Every component of the true architecture, with random fp16 weights, is exported in a separate process, goes through
 the graph passes, and is run by ONNX Runtime's CUDA provider, with and without CUDA graphs, and once more with attention
 written out: the same ONNX files that TensorRT would read. For two batch sizes and two resolutions it is compared with
 the module in fp32 (the truth) and in fp16 (what users run), by ||out - truth|| / ||truth||, and timed in one process
@@ -62,7 +62,7 @@ def specs_of(model: str, folder: Path) -> tuple[dict[str, ComponentSpec], ShapeP
     return family.components(folder, "fp16"), profile
 
 
-def make(spec: ComponentSpec, folder: Path, device: str) -> nn.Module:
+def make_module(spec: ComponentSpec, folder: Path, device: str) -> nn.Module:
     """The module with weights drawn as diffusers and transformers draw them, rounded to fp16, in the spec's type."""
     config = models.read_json(folder / spec.attribute / "config.json")
     torch.manual_seed(0)
@@ -72,9 +72,9 @@ def make(spec: ComponentSpec, folder: Path, device: str) -> nn.Module:
 
 
 def export_component(model: str, name: str, folder: Path) -> None:
-    """In a process of its own: trace, run the passes, leave the engine's files and the seconds taken."""
+    """Export one component in a separate process: trace, run the passes, write the engine's files and seconds."""
     specs, profile = specs_of(model, folder)
-    module, backend = make(specs[name], folder, "cpu"), engines.load("onnxruntime")
+    module, backend = make_module(specs[name], folder, "cpu"), engines.load("onnxruntime")
     started = time.perf_counter()
     path = onnx_export.capture(specs[name], module, [profile], backend.opset, folder / "work" / name)
     optimize.optimize(path, [p for p in backend.passes if p != FUSION])
@@ -92,23 +92,23 @@ def export_component(model: str, name: str, folder: Path) -> None:
 
 
 def median_ms(calls: dict[str, Callable[[], Any]]) -> dict[str, dict[str, float]]:
-    """Median and spread (half the distance of the quartiles) of each call, the calls taking turns."""
+    """Median and spread (half the interquartile range) of each call; the calls alternate."""
     times: dict[str, list[float]] = {name: [] for name in calls}
     started, rounds = time.perf_counter(), 0
     while rounds < WARM_UPS + 5 or (rounds < WARM_UPS + REPEATS and time.perf_counter() - started < SECONDS):
         for name, call in calls.items():
             times[name].append(gpu.event_ms(call))
         rounds += 1
-    found = {}
+    results = {}
     for name, values in times.items():
-        found[name] = dict(zip(("median_ms", "spread_ms"), gpu.middle_and_spread(values[WARM_UPS:]), strict=True))
-    return found
+        results[name] = dict(zip(("median_ms", "spread_ms"), gpu.middle_and_spread(values[WARM_UPS:]), strict=True))
+    return results
 
 
-def error(got: Any, truth: Any) -> float:
+def error(actual: Any, reference: Any) -> float:
     """Worst relative error over the outputs; infinite when something is not finite."""
     worst = 0.0
-    for a, b in zip(got, truth, strict=True):
+    for a, b in zip(actual, reference, strict=True):
         a, b = a.cpu().double(), b.double()
         value = float((a - b).norm() / b.norm())
         worst = max(worst, value if torch.isfinite(a).all() else float("inf"))
@@ -116,12 +116,12 @@ def error(got: Any, truth: Any) -> float:
 
 
 def measure(model: str, name: str, folder: Path, report: Callable[[str], None]) -> dict[str, Any]:
-    """All shapes of one component: each peer beside eager, one after the other, so that memory is that of one peer."""
+    """Measure all shapes of one component: each peer next to eager, one peer in memory at a time."""
     specs, profile = specs_of(model, folder)
     spec = specs[name]
-    half = make(spec, folder, "cuda")
+    half = make_module(spec, folder, "cuda")
     cases = [(batch, size) for size in (NATIVE[model], OTHER[model]) for batch in BATCHES]
-    truths = {case: truth_of(half, spec, profile, *case) for case in cases}
+    references = {case: fp32_outputs(half, spec, profile, *case) for case in cases}
     if not spec.attribute.startswith("text_encoder"):
         half = half.to(memory_format=torch.channels_last)
     result: dict[str, Any] = {
@@ -129,7 +129,7 @@ def measure(model: str, name: str, folder: Path, report: Callable[[str], None]) 
         "dtype": spec.dtype,
         "load_s": {},
         "notes": {},
-        "at": {f"{batch} x {size}": {"tflop": truths[batch, size][1], "peers": {}} for batch, size in cases},
+        "at": {f"{batch} x {size}": {"tflop": references[batch, size][1], "peers": {}} for batch, size in cases},
     }
     for peer in PEERS:
         started = time.perf_counter()
@@ -140,7 +140,7 @@ def measure(model: str, name: str, folder: Path, report: Callable[[str], None]) 
                 continue
             at = result["at"][f"{batch} x {size}"]["peers"]
             try:
-                at[peer] = compare(half, call, spec, profile, batch, size, truths[batch, size][0])
+                at[peer] = compare(half, call, spec, profile, batch, size, references[batch, size][0])
             except Exception as exc:  # noqa: BLE001 (a shape that fails must not lose the others)
                 at[peer] = {"failed": f"{type(exc).__name__}: {' '.join(str(exc).split())[:300]}"}
             report(f"{name} {batch} x {size} {peer}: {json.dumps(at[peer])}")
@@ -153,15 +153,15 @@ def measure(model: str, name: str, folder: Path, report: Callable[[str], None]) 
 
 
 def inputs_of(spec: ComponentSpec, profile: ShapeProfile, batch: int, size: int) -> dict[str, Tensor]:
-    """The same random inputs for everyone, on the device."""
+    """Random inputs on the device, the same for every peer."""
     sizes = profile.sizes("opt") | {"B": batch, "H": size, "W": size}
     return {n: t.cuda() for n, t in sample_inputs(spec, sizes).items()}
 
 
-def truth_of(
+def fp32_outputs(
     half: nn.Module, spec: ComponentSpec, profile: ShapeProfile, batch: int, size: int
 ) -> tuple[list[Tensor], float]:
-    """The outputs in full fp32, on the host, and the TFLOP of the products in them.
+    """The outputs in full fp32, on the host, and the TFLOP of their matmuls and convolutions.
 
     Image by image: torch 2.11's own fp32 result of the SDXL U-Net at batch 16 and 1024 px is 12 % off that of the same
     rows in pairs (H200), to which fp16 agrees within 0.14 %.
@@ -178,17 +178,17 @@ def truth_of(
         flops += counter.get_total_flops()
     torch.backends.cudnn.allow_tf32 = True
     # All hidden states of a text encoder are stacked before the batch.
-    truth = [
+    reference = [
         torch.cat(t, dim=1 if t[0].dim() == 4 and spec.attribute.startswith("text") else 0)
         for t in zip(*parts, strict=True)
     ]
-    return truth, flops / 1e12
+    return reference, flops / 1e12
 
 
 def open_peer(
     peer: str, half: nn.Module, spec: ComponentSpec, profile: ShapeProfile, folder: Path
 ) -> tuple[Callable[..., list[Tensor]], list[str]]:
-    """A call that gives the outputs, and what the peer has to say."""
+    """A function that returns the outputs, and the notes of the engine."""
     if peer == "compile":
         compiled = torch.compile(copy.deepcopy(half), mode="reduce-overhead", dynamic=False)
         return lambda **inputs: list(compiled(**inputs)), []
@@ -207,23 +207,23 @@ def compare(
     profile: ShapeProfile,
     batch: int,
     size: int,
-    truth: list[Tensor],
+    reference: list[Tensor],
 ) -> dict[str, Any]:
     """Errors and times of one peer and of eager."""
     inputs = inputs_of(spec, profile, batch, size)
     with torch.inference_mode():
         call(**inputs)
-        errors = {"eager": error(half(**inputs), truth), "peer": error(call(**inputs), truth)}
+        errors = {"eager": error(half(**inputs), reference), "peer": error(call(**inputs), reference)}
         times = median_ms({"eager": lambda: half(**inputs), "peer": lambda: call(**inputs)})
     ratio = times["eager"]["median_ms"] / times["peer"]["median_ms"]
     return {"error": errors, "times": times, "speedup": ratio}
 
 
 def product_tflops(n: int = 8192) -> float:
-    """Rate of an fp16 product of random square matrices."""
+    """Rate of an fp16 matmul of random square matrices."""
     a, b = (torch.randn(n, n, device="cuda", dtype=torch.float16) for _ in range(2))
-    found = median_ms({"product": lambda: a @ b})["product"]["median_ms"]
-    return 2 * n**3 / found / 1e9
+    time_ms = median_ms({"product": lambda: a @ b})["product"]["median_ms"]
+    return 2 * n**3 / time_ms / 1e9
 
 
 def main() -> int:
@@ -247,8 +247,8 @@ def main() -> int:
     return 0 if peers and all(p.get("error", {}).get("peer", 1.0) < 0.05 for p in peers) else 1
 
 
-def run(model: str, wanted: list[str], folder: Path) -> dict[str, Any]:
-    """Everything that `folder` does not have yet; the record of all that it has then."""
+def run(model: str, requested: list[str], folder: Path) -> dict[str, Any]:
+    """Export and measure what `folder` does not have yet; returns the record of all its components."""
     started = time.perf_counter()
 
     def report(text: str) -> None:
@@ -258,9 +258,9 @@ def run(model: str, wanted: list[str], folder: Path) -> dict[str, Any]:
         folder.mkdir(parents=True, exist_ok=True)
         configs.write(model, folder)
     names = list(specs_of(model, folder)[0])
-    wanted = sorted(wanted or names, key=lambda n: n == "unet")
+    requested = sorted(requested or names, key=lambda n: n == "unet")
     finished = ("{}/seconds", "{}.ort_written_out/" + MODEL)
-    missing = [n for n in wanted if not all((folder / "engines" / f.format(n)).exists() for f in finished)]
+    missing = [n for n in requested if not all((folder / "engines" / f.format(n)).exists() for f in finished)]
     command = [sys.executable, __file__, model, "--folder", str(folder), "--export"]
     workers = {n: subprocess.Popen([*command, n]) for n in missing}
     record: dict[str, Any] = {"model": model, "profile": PROFILES[model], "components": {}}
@@ -268,12 +268,12 @@ def run(model: str, wanted: list[str], folder: Path) -> dict[str, Any]:
         if worker.wait() != 0:
             raise SystemExit("an export failed")
     report("all exported")
-    for name in wanted:
-        kept = folder / f"{name}.json"
-        if not kept.exists():
-            found: dict[str, Any] = {"machine": gpu.machine(PACKAGES), "product_tflops": product_tflops()}
-            found |= measure(model, name, folder, report)
-            kept.write_text(json.dumps(found), encoding="utf-8")
+    for name in requested:
+        record_path = folder / f"{name}.json"
+        if not record_path.exists():
+            results: dict[str, Any] = {"machine": gpu.machine(PACKAGES), "product_tflops": product_tflops()}
+            results |= measure(model, name, folder, report)
+            record_path.write_text(json.dumps(results), encoding="utf-8")
         gc.collect()
         torch.cuda.empty_cache()
     for name in names:

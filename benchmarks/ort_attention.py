@@ -3,8 +3,8 @@
     python benchmarks/ort_attention.py [--runs 3] [--folder FOLDER]
 
 The true-size U-Net, random float32 weights, is exported once and optimized with and without the pass `fuse_attention`.
-Both engines run on the two rows of one image, taking turns, each time in a fresh process: two would hold all weights
-twice. Memory is what the first call adds at its peak; who needs more than there is gets killed. --folder keeps the
+The engines alternate on the two rows of one image, each time in a fresh process: one process would hold all weights
+twice. Memory is the peak that the first call adds; a process that runs out of memory is killed. --folder keeps the
 exported engines.
 """
 
@@ -41,7 +41,7 @@ FORMS = {"written out": False, "one operator": True}
 
 
 def main() -> None:
-    """Measure, print and keep."""
+    """Measure, print and write the results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--folder", type=Path)
@@ -61,7 +61,7 @@ def main() -> None:
 
 
 def prepare(folder: Path) -> tuple[ComponentSpec, ShapeProfile, dict[str, Path]]:
-    """The engine's files in both forms, exported unless they are there."""
+    """Files of both engines, exported where they are missing."""
     if not (folder / "model").exists():
         (folder / "model").mkdir(parents=True)
         configs.write("sd21", folder / "model")
@@ -91,17 +91,17 @@ def prepare(folder: Path) -> tuple[ComponentSpec, ShapeProfile, dict[str, Path]]
 
 def measure(folder: Path, runs: int) -> dict[str, Any]:
     """Seconds and added memory of both forms at each size, and how far apart their results are."""
-    found: dict[tuple[int, str], list[dict[str, float]]] = {(size, form): [] for size in SIZES for form in FORMS}
+    results: dict[tuple[int, str], list[dict[str, float]]] = {(size, form): [] for size in SIZES for form in FORMS}
     killed = set()
-    for _, (size, form) in product(range(runs), found):
+    for _, (size, form) in product(range(runs), results):
         command = [sys.executable, __file__, "--folder", str(folder), "--form", form, "--size", str(size)]
         if (size, form) not in killed:
             done = subprocess.run(command, stdout=subprocess.PIPE, check=False)
-            found[size, form] += [json.loads(done.stdout)] if done.returncode == 0 else []
+            results[size, form] += [json.loads(done.stdout)] if done.returncode == 0 else []
             killed |= {(size, form)} if done.returncode else set()
             print(f"{size} {form}: {done.stdout.decode().strip() or done.returncode}", flush=True)
     rows: dict[str, Any] = {}
-    for (size, form), measured in found.items():
+    for (size, form), measured in results.items():
         row: dict[str, Any] = (
             {what: spread([run[what] for run in measured]) for what in measured[0]} if measured else {}
         )
@@ -114,7 +114,7 @@ def measure(folder: Path, runs: int) -> dict[str, Any]:
 
 
 def measure_one(folder: Path, form: str, size: int) -> dict[str, float]:
-    """In a process of its own: the second call is timed, what the first one adds is what is said of memory."""
+    """Memory that the first call adds, and seconds of the second; run in a separate process."""
     spec, profile, paths = prepare(folder)
     backend = engines.load("onnxruntime")
     engine = backend.load(paths[form], EngineContext(spec, (profile,), backend.check_options({})))

@@ -1,4 +1,4 @@
-"""A benchmark in parts: what fails is written down with its error and stops no other part, and every part is kept."""
+"""A benchmark in parts: a part that fails is recorded with its error, and the other parts still run."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from typing import Any
 class Parts:
     """The record of a benchmark, written to its file after every part."""
 
-    def __init__(self, path: Path, **known: Any) -> None:
-        self.path, self.record = path, dict(known)
+    def __init__(self, path: Path, **facts: Any) -> None:
+        self.path, self.record = path, dict(facts)
         self._started = time.perf_counter()
         self.save()
 
     def run(self, name: str, part: Callable[[], Any]) -> Any:
-        """Keep under `name` what `part` returns, or its error; returns it, or None when it failed."""
+        """Record the result of `part` under `name`, or its error; returns the result, or None for an error."""
         try:
-            found = part()
-        except Exception as exc:  # noqa: BLE001 (whatever it is, it is written down and the other parts go on)
+            data = part()
+        except Exception as exc:  # noqa: BLE001 (any error is recorded, and the other parts still run)
             self.record[name] = {"error": f"{type(exc).__name__}: {exc}", "trace": traceback.format_exc()[-2000:]}
             self.say(f"{name}: FAILED: {self.record[name]['error'][:300]}")
             self.save()
             return None
-        self.record[name] = found
+        self.record[name] = data
         self.say(name)
         self.save()
-        return found
+        return data
 
     def say(self, text: str) -> None:
         """Print with the seconds since the beginning."""
@@ -41,10 +41,10 @@ class Parts:
     @property
     def failed(self) -> list[str]:
         """Parts that have an error."""
-        return [name for name, found in self.record.items() if isinstance(found, dict) and "error" in found]
+        return [name for name, data in self.record.items() if isinstance(data, dict) and "error" in data]
 
     def save(self) -> None:
-        """Write what there is; what is not a finite number is null."""
+        """Write the record; NaN and infinity become null."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.path.write_text(json.dumps(_plain(self.record), indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
@@ -55,11 +55,11 @@ class Parts:
         return 1 if self.failed else 0
 
 
-def _plain(found: Any) -> Any:
-    if isinstance(found, dict):
-        return {str(key): _plain(value) for key, value in found.items()}
-    if isinstance(found, list | tuple):
-        return [_plain(value) for value in found]
-    if isinstance(found, float) and not math.isfinite(found):
+def _plain(data: Any) -> Any:
+    if isinstance(data, dict):
+        return {str(key): _plain(value) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [_plain(value) for value in data]
+    if isinstance(data, float) and not math.isfinite(data):
         return None
-    return found
+    return data

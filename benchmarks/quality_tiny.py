@@ -48,9 +48,9 @@ def main() -> None:
             print(label.ljust(12), *(f"{m} {rows[label][m]:.1%}" for m in MEASURES), flush=True)
     worst = max(rows["diffusers"][m] - row[m] for row in rows.values() for m in MEASURES)
     print(f"furthest below diffusers: {100 * worst:.1f} points")
-    kept = {label: {k: v for k, v in row.items() if k not in ("confusion", "wrong")} for label, row in rows.items()}
+    scores = {label: {k: v for k, v in row.items() if k not in ("confusion", "wrong")} for label, row in rows.items()}
     path = ROOT / "benchmarks" / "results" / "quality_tiny.json"
-    path.write_text(json.dumps({"machine": env.describe(), "scores": kept}, indent=1) + "\n")
+    path.write_text(json.dumps({"machine": env.describe(), "scores": scores}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

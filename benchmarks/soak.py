@@ -1,7 +1,7 @@
 """Claim: a pipeline serves a thousand images from several threads with flat memory.
 
-Calls of three sizes, one and two images, with and without guidance, in turns. Every so often the resident memory, the
-live tensors, engines, pipelines and open files are counted; lines through them, without the warm-up, must be flat.
+Calls of three sizes, one and two images, with and without guidance, alternate. Resident memory, live tensors, engines,
+pipelines and open files are counted at intervals; a line fitted to each, without the warm-up, must be flat.
 Usage: python benchmarks/soak.py [--images 1000] [--steps 4] [--callers 4]
 """
 
@@ -32,14 +32,14 @@ from sdtrt.system import env
 RESULTS = Path(__file__).parent / "results"
 # (images, height, width, guidance scale): twelve calls of eighteen images, over and over.
 CALLS = [(batch, side, side, scale) for scale in (7.5, 1.0) for side in (64, 128, 96) for batch in (1, 2)]
-# What the resident memory may grow by over the whole soak, as a share of itself: the allocator is never quite still.
+# Allowed growth of the resident memory, as a share of it: the allocator always varies a little.
 SHARE = 0.01
 WARM_UP = 0.2
 Sample = dict[str, int]
 
 
 def main() -> None:
-    """Build, soak, print and keep."""
+    """Build, soak, print and write the results."""
     arguments = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     arguments.add_argument("--images", type=int, default=1000)
     arguments.add_argument("--steps", type=int, default=4)
@@ -52,12 +52,12 @@ def main() -> None:
         started = time.perf_counter()
         samples = soak(pipe, options.images, max(options.images // 40, 1), options.callers, options.steps, show)
         seconds = time.perf_counter() - started
-    found = verdict(samples)
-    print(f"{samples[-1]['images']} images in {seconds:.0f} s; {json.dumps(found)}")
+    results = verdict(samples)
+    print(f"{samples[-1]['images']} images in {seconds:.0f} s; {json.dumps(results)}")
     data = {"machine": env.describe(), "steps": options.steps, "callers": options.callers, "seconds": seconds}
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "soak_cpu.json").write_text(json.dumps(data | found | {"samples": samples}, indent=1) + "\n")
-    raise SystemExit(0 if found["flat"] else 1)
+    (RESULTS / "soak_cpu.json").write_text(json.dumps(data | results | {"samples": samples}, indent=1) + "\n")
+    raise SystemExit(0 if results["flat"] else 1)
 
 
 def soak(
@@ -66,17 +66,26 @@ def soak(
     every: int,
     callers: int,
     steps: int,
-    tell: Callable[[dict[str, int]], None] = lambda s: None,
+    report: Callable[[dict[str, int]], None] = lambda s: None,
 ) -> list[Sample]:
-    """Make images and count what is alive after about every `every` of them, when no call runs."""
+    """Generate images and count live objects about every `every` images, while no call runs.
+
+    Args:
+        pipe: Pipeline.
+        images: Images in total.
+        every: Images between counts.
+        callers: Threads.
+        steps: Denoising steps.
+        report: Called with every sample.
+    """
     pipe.set_progress_bar_config(disable=True)
 
     def call(number: int) -> int:
         batch, height, width, scale = CALLS[number % len(CALLS)]
         prompts = [tiny_model.PROMPTS[(number + i) % len(tiny_model.PROMPTS)] for i in range(batch)]
         noise, size = torch.Generator().manual_seed(number), {"height": height, "width": width}
-        made = pipe(prompts, num_inference_steps=steps, guidance_scale=scale, generator=noise, **size).images
-        return len(made)
+        generated = pipe(prompts, num_inference_steps=steps, guidance_scale=scale, generator=noise, **size).images
+        return len(generated)
 
     samples, done, number = [], 0, 0
     with ThreadPoolExecutor(callers) as pool:
@@ -86,14 +95,14 @@ def soak(
                 done += CALLS[number % len(CALLS)][0]
                 number += 1
             if sum(pool.map(call, range(upto, number))) != done - before:
-                raise SystemExit("a call made another number of images than it was asked for")
+                raise SystemExit("a call returned a wrong number of images")
             samples.append({"images": done, **alive()})
-            tell(samples[-1])
+            report(samples[-1])
     return samples
 
 
 def alive() -> Sample:
-    """Bytes in memory, and objects that nothing has freed."""
+    """Resident bytes, and counts of live objects and open files."""
     gc.collect()
     kinds = {"tensors": torch.Tensor, "engines": Engine, "pipelines": DiffusionPipeline}
     types = [type(thing) for thing in gc.get_objects()]

@@ -1,8 +1,8 @@
 """Claim: on a CPU, the demo model's ONNX Runtime pipeline is not slower than eager diffusers on the same cores.
 
-Both pipelines make the same images in one process, taking turns, so that whatever else the machine does falls on both.
-Prints medians with their spread (median absolute deviation), the ratio, and how far the U-Net is from the machine's
-own matrix products. Usage: python benchmarks/speed_cpu.py [--runs 15] [--steps 20]
+Both pipelines generate the same images in one process, alternating, so that other load affects both.
+Prints medians with their spread (median absolute deviation), the ratio, and the U-Net's rate next to that of a
+large matmul. Usage: python benchmarks/speed_cpu.py [--runs 15] [--steps 20]
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def main() -> None:
-    """Measure, print and keep."""
+    """Measure, print and write the results."""
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arguments.add_argument("--runs", type=int, default=15)
     arguments.add_argument("--steps", type=int, default=20)
@@ -54,7 +54,7 @@ def main() -> None:
 
 
 def measure(pipes: dict[str, Any], batch: int, steps: int, runs: int) -> dict[str, list[float]]:
-    """Seconds per call of each pipeline, in turns, after one warm-up each."""
+    """Seconds per call of each pipeline, alternating, after one warm-up each."""
     seconds: dict[str, list[float]] = {name: [] for name in pipes}
     for run in range(runs + 1):
         for name, pipe in pipes.items():
@@ -68,7 +68,7 @@ def measure(pipes: dict[str, Any], batch: int, steps: int, runs: int) -> dict[st
 
 
 def gemm_gflops(size: int = 1024, runs: int = 10) -> float:
-    """What this CPU reaches in a large float32 matrix product, by the best of some runs: the ceiling."""
+    """Rate of a large float32 matmul on this CPU, the best of some runs."""
     a, b = torch.randn(size, size), torch.randn(size, size)
     best = min(_timed(lambda: a @ b) for _ in range(runs))
     return 2 * size**3 / best / 1e9

@@ -1,4 +1,4 @@
-"""What the benchmarks on a CPU say of repeated measurements."""
+"""Statistics of repeated measurements in the CPU benchmarks."""
 
 from __future__ import annotations
 

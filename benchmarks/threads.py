@@ -1,4 +1,4 @@
-"""Claim: callers on threads of their own are served better by a pipeline without a lock than by one with a lock.
+"""Claim: several threads are served faster by a pipeline without a lock than by one with a lock.
 
 Four callers make two images of 12 steps and six of 4, with one thread in each engine call; once with a lock around
 every call, once without, in turns. Prints images per second and the latency of the short calls, medians of the rounds
@@ -33,7 +33,7 @@ SHORT = min(STEPS)
 
 
 def main() -> None:
-    """Measure, print and keep."""
+    """Measure, print and write the results."""
     arguments = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     arguments.add_argument("--rounds", type=int, default=5)
     arguments.add_argument("--callers", type=int, default=4)
@@ -46,19 +46,19 @@ def main() -> None:
         guards: dict[str, AbstractContextManager[Any]] = {"a lock around each call": Lock(), "no lock": nullcontext()}
         rounds: dict[str, list[tuple[float, float]]] = {name: [] for name in guards}
         for number in range(options.rounds + 1):
-            for how, guard in guards.items():
-                rounds[how].append(one_round(pipe, guard, options.callers, number))
-    found = {}
-    for how, made in rounds.items():
-        images, short = map(spread, zip(*made[1:], strict=True))  # the first round warms up
-        found[how] = {"images_per_s": images, "short_s": short}
-        print(f"{how.ljust(24)} {images['median']:.2f} images/s, short calls {short['median']:.2f} s")
+            for mode, guard in guards.items():
+                rounds[mode].append(one_round(pipe, guard, options.callers, number))
+    results = {}
+    for mode, timings in rounds.items():
+        images, short = map(spread, zip(*timings[1:], strict=True))  # the first round warms up
+        results[mode] = {"images_per_s": images, "short_s": short}
+        print(f"{mode.ljust(24)} {images['median']:.2f} images/s, short calls {short['median']:.2f} s")
     data = {"machine": env.describe(), "callers": options.callers, "steps": STEPS, "rounds": options.rounds}
-    (RESULTS / "threads_cpu.json").write_text(json.dumps(data | {"found": found}, indent=1) + "\n", encoding="utf-8")
+    (RESULTS / "threads_cpu.json").write_text(json.dumps(data | {"found": results}, indent=1) + "\n", encoding="utf-8")
 
 
 def one_round(pipe: Any, guard: AbstractContextManager[Any], callers: int, number: int) -> tuple[float, float]:
-    """(images per second, median seconds of a short call from when a caller asks until it has its image)."""
+    """(images per second, median seconds of a short call from a caller's request to its image)."""
 
     def call(index: int) -> tuple[int, float]:
         noise, started = torch.Generator().manual_seed(100 * number + index), time.perf_counter()
@@ -68,9 +68,9 @@ def one_round(pipe: Any, guard: AbstractContextManager[Any], callers: int, numbe
 
     started = time.perf_counter()
     with ThreadPoolExecutor(callers) as pool:
-        made = list(pool.map(call, range(len(STEPS))))
+        timings = list(pool.map(call, range(len(STEPS))))
     seconds = time.perf_counter() - started
-    return len(made) / seconds, median(s for steps, s in made if steps == SHORT)
+    return len(timings) / seconds, median(s for steps, s in timings if steps == SHORT)
 
 
 if __name__ == "__main__":

@@ -197,7 +197,7 @@ def _write_vocabulary(folder: Path, tokenizer: CLIPTokenizer) -> None:
 
 
 def _load_as_float32(config: Path) -> None:
-    """Let the text encoder load as float32 unless told otherwise, as diffusers' parts do, though stored as float16."""
+    """Let the text encoder load as float32 by default, as diffusers' parts do, though stored as float16."""
     values = json.loads(config.read_text(encoding="utf-8"))
     values["dtype"] = "float32"
     config.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")

@@ -9,7 +9,7 @@ What it costs, two operations for each multiplication with addition, backward tw
 * autoencoder: 5.0 GFLOP a picture forward, 15.1 trained. A batch of 48 is 0.73 TFLOP, 12 to 24 ms at 30 to 60
   TFLOP/s. 2 minutes are 5 to 10 thousand steps, 240 to 470 thousand pictures, 4 to 7 PFLOP. (Diffusers leaves
   channels_last in its upsampling from a batch of 64 on.)
-* pool: 1.3 GFLOP a picture, 262144 pictures 0.35 PFLOP: 10 to 25 s with the drawing. Encoding anew in every step
+* pool: 1.3 GFLOP a picture, 262144 pictures 0.35 PFLOP: 10 to 25 s with the drawing. Encoding again in every step
   would cost half as much again as the U-Net's training.
 * U-Net and text encoder: 0.87 GFLOP a sample forward, 2.6 trained. A batch of 256 is 0.67 TFLOP, 11 to 22 ms. 8
   minutes are 22 to 44 thousand steps, 6 to 11 million samples, 15 to 29 PFLOP.
