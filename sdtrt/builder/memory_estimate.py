@@ -31,7 +31,7 @@ def of_graph(
     """
     memory = []
     for profile in profiles:
-        at_opt = costs.peak_bytes(first_costs) if first_costs else _activations(onnx, spec, profile, "opt")
+        at_opt = costs.peak_bytes(first_costs) if first_costs is not None else _activations(onnx, spec, profile, "opt")
         one_size = profile.sizes("opt") == profile.sizes("max")
         at_max = at_opt if one_size else _activations(onnx, spec, profile, "max")
         memory.append(ProfileMemory(profile=str(profile), activation_opt_bytes=at_opt, activation_max_bytes=at_max))
