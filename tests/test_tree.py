@@ -12,7 +12,7 @@ MOST_IN_A_ROW = 16
 # The folder of a registry, and what each of its extensions has at least one of.
 REGISTRIES = {
     "analysis/plots": {"draw"},
-    "analysis/rules": {"find"},
+    "analysis/rules": {"TITLE", "TITLES"},
     "engines/backends": {"BACKEND"},
     "engines/backends/inductor/passes": {"VERSION"},
     "graph/passes": {"VERSION"},
