@@ -4,5 +4,5 @@ A file is one rule: TITLE, a docstring with the parts "What it finds", "Why it c
 shows, and `find(view)`, which yields what it found. A file with TITLES instead holds several rules of one idea, each a
 function of that name with such a docstring. A rule with an ORDER (0 without one) runs after those of lower orders and
 sees which layers they reported. `sdtrt.analysis.findings` runs all rules and adds cost per image and severity. To add a
-rule is to add a file here and one with its cases in tests/analysis/rules/cases; a leading underscore marks a helper.
+rule is to add a file here and one with its cases in tests/analysis/rules/cases; what rules share is in `rule_support`.
 """
