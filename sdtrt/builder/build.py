@@ -178,7 +178,7 @@ def _build(plan: BuildPlan, step: ComponentPlan, folder: Path, report: Progress,
 
     def make(graph_file: Path | None) -> Engine:
         ranges = quantization.layers if quantization and quantization.scheme in backend.native_precisions else {}
-        source = Source(spec, module, plan.profiles, graph_file, within("build"), ranges)
+        source = Source(spec, module, plan.profiles, graph_file, within("build"), ranges, plan.passes)
         backend.build(source, plan.options, folder)
         shutil.rmtree(folder / "work", ignore_errors=True)
         _free(module)
@@ -213,7 +213,7 @@ def _build(plan: BuildPlan, step: ComponentPlan, folder: Path, report: Progress,
     with stage("verify", "comparing with eager"):
         limit = accuracy.LIMITS[plan.config.precision].error
         checked = fp32_fallback.checked(engine, asked, limit, spare, make, within("verify"))
-        changes, engine = (*changes, *checked.changes), checked.engine
+        changes, engine = (*changes, *checked.changes, *checked.engine.passes()), checked.engine
         priced = price(checked.onnx) if checked.onnx else priced
         shutil.rmtree(folder / fp32_fallback.SPARE, ignore_errors=True)
     with stage("profile", "profiling"):

@@ -108,7 +108,9 @@ def forecast(config: BuildConfig, out: Path, force: bool = False, *, look: engin
     shared = {
         "precision": config.precision,
         "opset": str(config.opset or backend.opset),
-        "passes": optimize.versions(passes) if backend.input_format == "onnx" else "none",
+        "passes": optimize.versions(passes, backend.passes_package, backend.renamed_passes)
+        if backend.input_format == "onnx" or backend.passes
+        else "none",
         "backend": f"{backend.name} {backend.version()}",
         "options": ", ".join(f"{k}={v}" for k, v in sorted(options.items()) if k not in backend.run_options),
         "device": backend.device(options),

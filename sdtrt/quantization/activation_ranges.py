@@ -94,7 +94,7 @@ def ranges_of(
         name: value
         for name, value in ranges.items()
         if not any(word in name for word in calibration.exclude)
-        and backend.quantizes_layer(layers[name], config.options)
+        and backend.quantizes_layer(layers[name], config.options, config.passes)
     }
     for name, value in found.items():
         calibration_images.check_range(name, value)
