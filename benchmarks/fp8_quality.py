@@ -32,7 +32,6 @@ from sdtrt import tiny_model
 from sdtrt.bundle.bundle import Bundle
 from sdtrt.cli.console import disable_library_progress
 from sdtrt.config import Calibration
-from sdtrt.engines.backends.inductor.engine import InductorOptions
 from sdtrt.errors import VerifyError
 from sdtrt.quantization import layer_sensitivity
 from sdtrt.system import env
@@ -67,14 +66,14 @@ def build(variant: str, folder: Path, device: str, quick: bool) -> None:
         started = time.perf_counter()
         try:
             sdtrt.build(tiny_model.MODEL, folder / variant.replace(" ", "-"), options=options, **settings)
-            note |= {"seconds": time.perf_counter() - started, "options": options}
+            note |= {"seconds": time.perf_counter() - started, "options": options, "passes": settings.get("passes")}
             note["verified"] = "verify_steps" not in settings
         except Exception as exc:  # noqa: BLE001 (it is recorded, and the build retried with fewer options)
             note["errors"].append(f"{type(exc).__name__}: {exc}")
             if isinstance(exc, VerifyError) and "verify_steps" not in settings:
                 settings["verify_steps"] = 0  # a picture too unlike is a result: the scores say what it means
             else:
-                options |= dict.fromkeys(InductorOptions().switches(), False)
+                settings["passes"] = ("fp8",)
     (folder / f"{variant.replace(' ', '-')}.json").write_text(json.dumps(note), encoding="utf-8")
 
 

@@ -1,11 +1,11 @@
-"""What each switch of the Inductor backend gains: one call of a true-size U-Net with it on and off.
+"""What each graph pass of the Inductor backend gains, alone: one call of a true-size U-Net with and without it.
 
-    python benchmarks/h200_switches.py sd21|sdxl [--folder FOLDER] [--rows 2 16] [--at-once 8] [--only SWITCH ...]
+    python benchmarks/h200_switches.py sd21|sdxl [--folder FOLDER] [--rows 2 16] [--at-once 8] [--only PASS ...]
 
-Random weights, fp8, as `benchmarks/h200.py` builds them; its engines in FOLDER/MODEL are reused. The U-Net is built
-with all switches at their defaults, with each one flipped, and in fp16, each in a separate process, --at-once of them
-at a time. After all compilations, each is loaded next to the one with the defaults, and calls of the two alternate,
-timed by CUDA events. A gain is what the switch saves: the time without it less the time with it.
+Random weights, fp8, as `benchmarks/h200.py` builds them; what that left in FOLDER/MODEL is used. The U-Net is built
+with the default passes, without each one, and in fp16, all in processes of their own, so many at
+once. When nothing is being compiled any more, each is loaded beside the one with the defaults and the two take turns,
+timed by CUDA events. A gain is what the pass saves: the time without it less the time with it.
 """
 
 from __future__ import annotations
@@ -29,19 +29,18 @@ from parts import Parts
 import configs
 from sdtrt.engines import Engine
 from sdtrt.engines.backends.inductor import buckets
-from sdtrt.engines.backends.inductor.engine import InductorOptions
+from sdtrt.engines.backends.inductor.optimize import DEFAULTS
 from sdtrt.system import env
 
 BASE, HALF = "ours fp8", "ours fp16"
 TURNS, TURN_MS, LEAST_CALLS = 8, 120.0, 3
-DEFAULTS = InductorOptions().switches()
-DEFAULTS.pop("wide_attention")  # no U-Net has such heads
-# Names of the variants with one switch flipped.
-FLIPPED = {name: f"{'without' if on else 'with'} {name}" for name, on in DEFAULTS.items()}
-h200.ENGINE_VARIANTS |= {
-    FLIPPED[name]: ({**h200.ENGINE_VARIANTS[BASE][0], name: not on}, True) for name, on in DEFAULTS.items()
-}
-NAMES = [*FLIPPED, "fp8"]
+# No U-Net has heads for `vae_attention`; what `fp8` gains is measured against the fp16 engine.
+PASSES = [name for name in DEFAULTS if name not in ("vae_attention", "fp8")]
+# The same U-Net without one pass.
+WITHOUT = {name: f"without {name}" for name in PASSES}
+h200.OURS |= dict.fromkeys(WITHOUT.values(), h200.OURS[BASE])
+h200.WITHOUT |= {variant: name for name, variant in WITHOUT.items()}
+NAMES = [*WITHOUT, "fp8"]
 Job = tuple[str, int]  # variant, rows
 
 
@@ -69,9 +68,9 @@ def run(args: argparse.Namespace, folder: Path) -> int:
     if not (folder / "model_index.json").exists():
         folder.mkdir(parents=True, exist_ok=True)
         configs.write(args.model, folder)
-    parts = Parts(args.out / f"h200_switches_{args.model}.json", model=args.model, defaults=DEFAULTS)
+    parts = Parts(args.out / f"h200_switches_{args.model}.json", model=args.model, defaults=PASSES)
     parts.run("machine", env.describe)
-    variants = {name: HALF if name == "fp8" else FLIPPED[name] for name in args.only}
+    variants = {name: HALF if name == "fp8" else WITHOUT[name] for name in args.only}
     jobs = [(variant, rows) for rows in args.rows for variant in (BASE, *variants.values())]
     parts.run("builds", lambda: build_missing(args, folder, jobs, parts))
     for rows in args.rows:
@@ -146,16 +145,15 @@ class AlternatingRuns:
         return {**self._facts(engine, load_s), "time_ms": h200.spread(self._alternate(engine)[0])}
 
     def gain(self, name: str, variant: str) -> dict[str, Any]:
-        """Time one variant and the defaults, alternating; returns what the switch saves by being on."""
+        """Time one variant and the defaults, alternating; returns what the pass saves."""
         other, load_s = self._load(variant)
         try:
-            defaults, flipped = map(h200.spread, self._alternate(self.loaded[0], other))
+            on, off = map(h200.spread, self._alternate(self.loaded[0], other))
             results = self._facts(other, load_s)
         finally:
             other.close()
             if DEVICE == "cuda":
                 torch.cuda.empty_cache()
-        on, off = (defaults, flipped) if DEFAULTS.get(name, True) else (flipped, defaults)
         gain_ms = off["median"] - on["median"]
         return {
             **results,

@@ -127,7 +127,7 @@ class ComponentBuild:
         with self.timer.stage("verify", "comparing with eager") as report:
             limit = accuracy.LIMITS[self.plan.config.precision].error
             verified = fp32_fallback.verify_or_widen(engine, references, limit, self.backup, self._make_engine, report)
-            self.changes += verified.changes
+            self.changes += (*verified.changes, *verified.engine.passes())
             if verified.onnx is not None:
                 self.graph_costs = self._costs_of(verified.onnx)
             shutil.rmtree(self.folder / fp32_fallback.BACKUP, ignore_errors=True)
@@ -171,7 +171,9 @@ class ComponentBuild:
         calibrated = self.quantization
         ranges = calibrated.layers if calibrated and calibrated.scheme in self.backend.native_precisions else {}
         profiles, options = self.plan.profiles, self.plan.options
-        source = Source(self.spec, self.module, profiles, onnx, self.timer.stage_progress("build"), ranges)
+        source = Source(
+            self.spec, self.module, profiles, onnx, self.timer.stage_progress("build"), ranges, self.plan.passes
+        )
         self.backend.build(source, options, self.folder)
         shutil.rmtree(self.folder / "work", ignore_errors=True)
         self._free_module()

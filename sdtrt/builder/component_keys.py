@@ -25,7 +25,9 @@ def component_keys(plan: BuildPlan, present: Collection[str]) -> dict[str, dict[
     shared = {
         "precision": config.precision,
         "opset": str(config.opset or backend.opset),
-        "passes": optimize.versions(plan.passes) if backend.input_format == "onnx" else "none",
+        "passes": optimize.versions(plan.passes, backend.passes_package, backend.renamed_passes)
+        if backend.input_format == "onnx" or backend.passes
+        else "none",
         "backend": f"{backend.name} {backend.version()}" if usable else "",
         "options": ", ".join(f"{k}={v}" for k, v in sorted(build_options.items())),
         "device": backend.device(options) if usable else "",

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+    from sdtrt.bundle.manifest import Change
     from sdtrt.costs import GraphCosts
 
 # The record that `Backend.check_options` returned, an instance of the backend's own `options` class.
@@ -56,6 +57,7 @@ class Source:
         onnx: the graph, for a backend whose `input_format` is "onnx".
         report: takes the current stage of a long build and the share that is done.
         ranges: the largest input magnitude of each layer that the backend quantizes by itself.
+        passes: the graph passes that the backend runs by itself.
     """
 
     spec: ComponentSpec
@@ -64,6 +66,7 @@ class Source:
     onnx: Path | None
     report: Callable[[str, float], None] = lambda label, share: None
     ranges: Mapping[str, float] = field(default_factory=dict)
+    passes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -151,6 +154,10 @@ class Engine(ABC):
     def weights(self) -> EngineWeights:
         """Access to the weights inside, as LoRA needs; Unsupported when they cannot be replaced."""
         raise Unsupported(f"weights are fixed in engines of {self.backend.name}", slug="refit-unsupported")
+
+    def passes(self) -> tuple[Change, ...]:
+        """What the graph passes changed that the backend ran by itself."""
+        return ()
 
     def close(self) -> None:  # noqa: B027 (most engines hold nothing that must be freed by hand)
         """Free what the engine holds; calling it again is harmless."""
@@ -299,7 +306,9 @@ class Backend(ABC):
         name: the file or folder in `backends/`.
         input_format: what `build` reads.
         opset: the ONNX opset that suits this backend.
+        passes_package: the registry folder of its graph passes.
         passes: the graph passes that suit this backend.
+        renamed_passes: passes by former names or former boolean options.
         is_numeric: False for a backend whose results mean nothing: they are not compared with eager PyTorch.
         native_code: loading an engine may run code of its author, so engines of unknown authors are refused.
         native_precisions: precisions to which the backend quantizes by itself, given activation ranges.
@@ -311,7 +320,9 @@ class Backend(ABC):
     name: str
     input_format: Literal["onnx", "module", "nothing"]
     opset = 20
+    passes_package = "sdtrt.graph.passes"
     passes: tuple[str, ...] = ()
+    renamed_passes: Mapping[str, str] = {"fp32_islands": "fp32_attention_scores"}
     is_numeric = True
     native_code = False
     native_precisions: frozenset[str] = frozenset()
@@ -342,8 +353,8 @@ class Backend(ABC):
         """
         return None
 
-    def quantizes_layer(self, layer: nn.Module, options: Options) -> bool:
-        """Whether a build to one of `native_precisions` may quantize this linear or convolutional layer."""
+    def quantizes_layer(self, layer: nn.Module, options: Options, passes: Sequence[str] | None = None) -> bool:
+        """Whether a build to one of `native_precisions` with these passes may quantize this linear or conv layer."""
         return True
 
     def passes_for(self, options: Options) -> tuple[str, ...]:
@@ -358,7 +369,8 @@ class Backend(ABC):
         try:
             return self.options.model_validate(dict(options))
         except ValidationError as exc:
-            raise config_error(exc, list(self.options.model_fields), f"the options of {self.name}") from exc
+            renamed = {old: f"passes: [{new}, ...]" for old, new in self.renamed_passes.items()}
+            raise config_error(exc, list(self.options.model_fields), f"the options of {self.name}", renamed) from exc
 
     def join(self, plan: Plan, graph_costs: GraphCosts) -> Plan:
         """Give the layers of a plan the costs of the ONNX nodes that they name."""

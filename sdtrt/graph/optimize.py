@@ -6,7 +6,7 @@ inputs: no pass folds or renames one, so that a LoRA finds its layer, and a mode
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import onnx
@@ -20,9 +20,23 @@ from sdtrt.graph.pass_result import Result
 PASSES = "sdtrt.graph.passes"
 
 
-def versions(passes: Sequence[str]) -> str:
-    """The pass list with versions, as it stands in an engine's key."""
-    return " ".join(f"{name}@{registry.load(PASSES, name, GraphError).VERSION}" for name in passes)
+def versions(passes: Sequence[str], folder: str = PASSES, renamed: Mapping[str, str] | None = None) -> str:
+    """The pass list with versions, as it stands in an engine's key.
+
+    Raises:
+        GraphError: a pass is not in the registry `folder`; the hint has the new name of one in `renamed`.
+    """
+    for name in passes:
+        new = (renamed or {}).get(name, name)
+        if new != name:
+            raise GraphError(
+                f"{name!r} is none of the passes",
+                slug="unknown-name",
+                received=name,
+                expected=", ".join(registry.names(folder)),
+                hint=f"the pass is now called {new!r}",
+            )
+    return " ".join(f"{name}@{registry.load(folder, name, GraphError).VERSION}" for name in passes)
 
 
 def optimize(path: Path, passes: Sequence[str], float32: Sequence[str] = ()) -> tuple[Change, ...]:
@@ -37,7 +51,7 @@ def optimize(path: Path, passes: Sequence[str], float32: Sequence[str] = ()) -> 
         module = registry.load(PASSES, name, GraphError)
         before = len(model.graph.node)
         try:
-            result: Result = module.apply(model)
+            result: Result[onnx.ModelProto] = module.apply(model)
         except Exception as exc:
             raise GraphError(
                 f"the pass {name} failed on {path.parent.name}",

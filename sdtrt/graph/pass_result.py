@@ -1,16 +1,17 @@
-"""What a pass returns."""
+"""What a pass returns, on ONNX and on traced graphs."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
-import onnx
+G = TypeVar("G")
 
 
 @dataclass(frozen=True)
-class Result:
-    """The model after the pass, how many nodes it touched, and why it left others alone."""
+class Result(Generic[G]):
+    """The graph after the pass, how many nodes it changed, and why it left others alone."""
 
-    model: onnx.ModelProto
+    model: G
     changed: int
     notes: tuple[str, ...] = ()

@@ -81,7 +81,8 @@ def measure_ranges(
     ranges = {
         name: amax
         for name, amax in all_ranges.items()
-        if not any(word in name for word in settings.exclude) and backend.quantizes_layer(layers[name], options)
+        if not any(word in name for word in settings.exclude)
+        and backend.quantizes_layer(layers[name], options, config.passes)
     }
     for name, amax in ranges.items():
         calibration_images.check_range(name, amax)

@@ -51,7 +51,7 @@ class Bench:
             exported = onnx_export.capture(
                 spec, spec.load(tiny_model.MODEL), self.profiles, self.backend.opset, folder / "work"
             )
-            optimize.optimize(exported, self.backend.passes)
+            optimize.optimize(exported, self.backend.passes if self.backend.input_format == "onnx" else ())
             for file in exported.parent.iterdir():
                 file.replace(folder / file.name)
         return path
@@ -62,7 +62,8 @@ class Bench:
         shutil.rmtree(target, ignore_errors=True)
         source = self.onnx(name)
         shutil.copytree(source.parent, target / "work")
-        build_source = Source(self.specs[name], self.eager(name), self.profiles, target / "work" / source.name)
+        onnx = target / "work" / source.name
+        build_source = Source(self.specs[name], self.eager(name), self.profiles, onnx, passes=self.backend.passes)
         self.backend.build(build_source, self.backend.check_options(options), target)
         shutil.rmtree(target / "work", ignore_errors=True)
         self.built.append(target)

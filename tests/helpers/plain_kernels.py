@@ -116,11 +116,11 @@ def gated(x: Tensor, weight: Tensor, scale: Tensor, scales: Tensor, bias: Tensor
 
 def install_as_on_hopper(patch) -> None:
     """The same, with all that the passes do on such a GPU, on images of few pixels, too."""
-    from sdtrt.engines.backends.inductor import build
+    from sdtrt.engines.backends.inductor import pass_context
     from sdtrt.engines.backends.inductor.passes import self_attention
 
     install(patch)
-    patch.setattr(build, "is_hopper", lambda device: True)
+    patch.setattr(pass_context, "is_hopper", lambda device: True)
     patch.setattr(self_attention, "LEAST_PIXELS", 64)
 
 

@@ -6,8 +6,26 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sdtrt.engines.backends.inductor import package
+from sdtrt.engines.backends.inductor.optimize import DEFAULTS, optimize
+from sdtrt.engines.backends.inductor.pass_context import Context
 from sdtrt.engines.backends.inductor.profiling import launches, provenance
 from sdtrt.engines.backends.inductor.trace import Graph, _flatten
+
+
+def apply(module, graph, ranges=None):
+    """Run one pass on a graph of a GPU; how many nodes it changed."""
+    return module.apply(graph, Context(torch.device("cuda"), ranges or {})).changed
+
+
+def rewritten(graph, ranges=None, without=()):
+    """(prompt's graph, step's graph, nodes changed by pass) of a GPU, by all default passes but those in `without`.
+
+    cuDNN is left out too: a CPU has none.
+    """
+    context = Context(torch.device("cuda"), ranges or {})
+    passes = [name for name in DEFAULTS if name not in ("cudnn_attention", *without)]
+    step, changes = optimize(graph, passes, context)
+    return context.prompt, step, {c.name: c.changed for c in changes}
 
 
 class Flat(torch.nn.Module):

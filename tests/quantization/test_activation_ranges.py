@@ -171,9 +171,7 @@ def test_only_layers_that_are_rounded_are_measured_and_kept(monkeypatch, layer, 
     assert inductor.quantizes_layer(layer, inductor.options(device="cpu")) == on_cpu
     assert inductor.quantizes_layer(layer, inductor.options(device="cuda")) == on_gpu
     linear = isinstance(layer, nn.Linear)
-    assert inductor.quantizes_layer(layer, inductor.options(device="cuda", fp8_convolutions=False)) == (
-        on_gpu and linear
-    )
+    assert inductor.quantizes_layer(layer, inductor.options(device="cuda"), ("fp8",)) == (on_gpu and linear)
 
 
 def test_ranges_are_those_of_layers_that_the_backend_rounds(checkpoint, built):
@@ -198,7 +196,7 @@ def test_calibrated_layers_are_rounded_and_others_are_exact():
     def rounded(*layers):
         graph = traced_graphs.traced(copy.deepcopy(net), input=x)
         ranges = {"0": float(x.abs().max()), "2": float(net[:2](x).abs().max())}
-        changed = fp8.run(graph, {n: ranges[n] for n in layers})
+        changed = traced_graphs.apply(fp8, graph, {n: ranges[n] for n in layers})
         (out,) = traced_graphs.run(graph, {"input": x})
         return changed, float((out - exact).norm() / exact.norm())
 
@@ -225,7 +223,7 @@ def test_the_pixels_of_a_single_image_are_rounded_too(tmp_path):
     net = Rows().requires_grad_(False)
     x = torch.randn(1, 32, 8, 8)
     graph = traced_graphs.traced(net, x=x)
-    assert fp8.run(graph, {"proj": float(x.abs().max())}) == 1
+    assert traced_graphs.apply(fp8, graph, {"proj": float(x.abs().max())}) == 1
     _, run = traced_graphs.planned(graph, {"x": x}, tmp_path / "rows.inductor")
     (out,) = run()
     exact = net(x)

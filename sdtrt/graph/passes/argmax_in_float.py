@@ -16,7 +16,7 @@ _WHOLE = {onnx.TensorProto.INT32, onnx.TensorProto.INT64, onnx.TensorProto.BOOL}
 _TRUTH = {"Equal", "Less", "Greater", "LessOrEqual", "GreaterOrEqual", "And", "Or", "Not"}
 
 
-def apply(model: onnx.ModelProto) -> Result:
+def apply(model: onnx.ModelProto) -> Result[onnx.ModelProto]:
     """Change the target type of every cast from a truth value that feeds only ArgMax."""
     producers = {name: node for node in model.graph.node for name in node.output}
     users: dict[str, list[onnx.NodeProto]] = {}

@@ -14,7 +14,7 @@ from sdtrt.graph.pass_result import Result
 VERSION = 1
 
 
-def apply(model: onnx.ModelProto) -> Result:
+def apply(model: onnx.ModelProto) -> Result[onnx.ModelProto]:
     """Drop every guard whose guarded tensor comes straight from a Softmax."""
     graph = gs.import_onnx(model)
     dropped, notes = 0, []

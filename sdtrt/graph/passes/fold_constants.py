@@ -16,7 +16,7 @@ VERSION = 1
 SIZE_LIMIT_BYTES = 1 << 20
 
 
-def apply(model: onnx.ModelProto) -> Result:
+def apply(model: onnx.ModelProto) -> Result[onnx.ModelProto]:
     """Fold to a fixed point."""
     before = len(model.graph.node)
     with G_LOGGER.verbosity(G_LOGGER.CRITICAL):

@@ -10,6 +10,6 @@ from sdtrt.graph.widen_fp32 import score_nodes, widen
 VERSION = 1
 
 
-def apply(model: onnx.ModelProto) -> Result:
+def apply(model: onnx.ModelProto) -> Result[onnx.ModelProto]:
     """Widen the scores of every attention."""
     return Result(model, widen(model, set(score_nodes(model))).changed)

@@ -45,7 +45,7 @@ class _Attention:
         return self.queries.shape[2], self.queries.shape[3]
 
 
-def apply(model: onnx.ModelProto) -> Result:
+def apply(model: onnx.ModelProto) -> Result[onnx.ModelProto]:
     """Fuse every attention without a mask whose heads are split from a last axis of known size."""
     graph = gs.import_onnx(model)
     fused, notes = 0, []

@@ -3,6 +3,7 @@
 import plain_kernels
 import pytest
 import torch
+import traced_graphs
 from traced_graphs import planned, traced
 
 from sdtrt.engines.backends.inductor.passes import fp8, layer_norm, self_attention
@@ -98,7 +99,7 @@ def test_a_product_of_bits_reads_them_and_its_turned_weight(monkeypatch, tmp_pat
     plain_kernels.install(monkeypatch)
     x = torch.randn(128, 64).half()
     graph = traced(Normed().half(), x=x)
-    assert layer_norm.run(graph) == fp8.run(graph, {"layer": 4.0}) == 1
+    assert traced_graphs.apply(layer_norm, graph) == traced_graphs.apply(fp8, graph, {"layer": 4.0}) == 1
     plan, _ = planned(graph, {"x": x}, tmp_path / "normed.inductor")
     norm, product = plan.layers
     assert [t.name for t in product.inputs] == [norm.outputs[-1].name]
@@ -125,7 +126,7 @@ def test_attention_in_fp8_is_for_pixels_that_threads_copy_16_at_once(pixels, app
     """Of two images: 144 pixels in all are a multiple of 16, but the second image does not begin at one."""
     plain_kernels.install_as_on_hopper(monkeypatch)
     graph = traced(Attending().half(), x=torch.randn(2, pixels, 128).half())
-    assert self_attention.run(graph, {"layer": 4.0}) == applied
+    assert traced_graphs.apply(self_attention, graph, {"layer": 4.0}) == applied
 
 
 def test_an_attention_that_nothing_reads_any_more_is_not_priced():

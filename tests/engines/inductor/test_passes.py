@@ -11,9 +11,8 @@ import traced_graphs
 from diffusers import UNet2DConditionModel
 from traced_graphs import Flat, copied, error, heavy, placed
 
-from sdtrt.engines.backends.inductor import build
-from sdtrt.engines.backends.inductor.engine import InductorOptions
-from sdtrt.engines.backends.inductor.passes import fp8, split_prompt
+from sdtrt.engines.backends.inductor.optimize import DEFAULTS
+from sdtrt.engines.backends.inductor.passes import fp8
 from sdtrt.engines.backends.inductor.profiling import launches
 from sdtrt.engines.backends.inductor.trace import capture
 
@@ -75,14 +74,10 @@ def traced(unet):
     return capture(SimpleNamespace(name="unet"), module, inputs()), ranges
 
 
-def rewritten(traced, **switches):
+def rewritten(traced, without=()):
     """(graph of the prompt, graph of the step, how often each pass applied), rounded to FP8."""
     first, ranges = traced
-    graph = copied(first)
-    options = InductorOptions(cudnn_attention=False, **switches)
-    changes = build.rewrite(graph, options, torch.device("cuda"))
-    prompt, step = split_prompt.split(graph)
-    return prompt, step, changes | build.quantize(step, options, ranges)
+    return traced_graphs.rewritten(copied(first), ranges, without)
 
 
 def handed(prompt, step):
@@ -112,21 +107,20 @@ def test_everything_together_is_near_the_module(traced, truth, monkeypatch, few)
     monkeypatch.setattr(fp8, "FEW_ROWS", few)
     prompt, step, changes = rewritten(traced)
     assert error(run(prompt, step), truth) < 0.12
-    assert {name for name in changes if not changes[name]} <= {"fast_gelu", "wide_attention"}
+    assert {name for name in changes if not changes[name]} <= {"tanh_gelu", "vae_attention"}
 
 
-def test_without_rounding_the_error_is_that_of_half_precision(traced, truth, monkeypatch):
-    monkeypatch.setattr(build, "quantize", lambda step, options, ranges: {})
-    prompt, step, _ = rewritten(traced)
+def test_without_rounding_the_error_is_that_of_half_precision(traced, truth):
+    prompt, step, _ = rewritten((traced[0], {}))
     assert error(run(prompt, step), truth) < 0.003
 
 
-SWITCHES = [n for n in InductorOptions().switches() if n not in ("prompt_once", "cudnn_attention")]
+PASSES = [n for n in DEFAULTS if n not in ("split_prompt", "cudnn_attention")]
 
 
-@pytest.mark.parametrize("name", SWITCHES)
-def test_every_switch_off_is_near_the_module(traced, truth, name):
-    prompt, step, changes = rewritten(traced, **{name: False})
+@pytest.mark.parametrize("name", PASSES)
+def test_without_any_one_pass_it_is_near_the_module(traced, truth, name):
+    prompt, step, changes = rewritten(traced, [name])
     assert name not in changes
     assert error(run(prompt, step), truth) < 0.12
 
@@ -141,9 +135,9 @@ def test_nothing_is_rounded_by_a_launch_of_its_own_where_a_kernel_of_ours_makes_
 def test_what_kernels_leave_to_each_other_is_not_done_twice(traced):
     _, step, changes = rewritten(traced)
     found = targets(step)
-    assert found["sdtrt.conv3x3.default"] == changes["fp8_convolutions"]
+    assert found["sdtrt.conv3x3.default"] == changes["fp8_conv"]
     assert changes["conv_residual"] == 8, "one of every block"
-    assert found["sdtrt.gated.default"] == changes["fused_gate"] == 4
+    assert found["sdtrt.gated.default"] == changes["geglu"] == 4
     assert found["sdtrt.layer_norm.default"] == changes["layer_norm"] == 12
     assert found["aten.gelu.default"] == found["aten.layer_norm.default"] == found["aten.group_norm.default"] == 0
     assert found["aten.dropout.default"] == 0

@@ -8,12 +8,11 @@ from types import SimpleNamespace
 import plain_kernels
 import pytest
 import torch
+import traced_graphs
 from diffusers import UNet2DConditionModel
 from traced_graphs import Flat, copied, error, run
 
 import sdtrt
-from sdtrt.engines.backends.inductor import build
-from sdtrt.engines.backends.inductor.engine import InductorOptions
 from sdtrt.engines.backends.inductor.trace import capture
 from sdtrt.quantization import activation_ranges
 
@@ -46,10 +45,9 @@ def test_attention_in_fp8_is_less_off_than_layers_are():
     errors = []
     for given, on in ((projections, True), (ranges, False)):
         graph = copied(traced)
-        options = InductorOptions(cudnn_attention=False, prompt_once=False, fp8_attention=on)
-        build.rewrite(graph, options, torch.device("cuda"))
-        changes = build.quantize(graph, options, given)
-        assert changes.get("fp8_attention", 0) == (6 if on else 0)
+        without = ("split_prompt",) if on else ("split_prompt", "self_attention")
+        _, graph, changes = traced_graphs.rewritten(graph, given, without)
+        assert changes.get("self_attention", 0) == (6 if on else 0)
         errors.append(error(run(graph, half)[0], truth))
     alone, without = errors
     assert alone < 0.7 * without

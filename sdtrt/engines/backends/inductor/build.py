@@ -6,24 +6,10 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sdtrt.engines.backends.inductor import buckets, cpp_kernels, fp8_rounding, package
+from sdtrt.engines.backends.inductor import buckets, cpp_kernels, package
 from sdtrt.engines.backends.inductor.engine_record import BucketRecord, EngineRecord, PartRecord
-from sdtrt.engines.backends.inductor.hopper import is_hopper
-from sdtrt.engines.backends.inductor.passes import (
-    attention,
-    conv_residual,
-    fp8,
-    fp8_conv,
-    fuse_linears,
-    geglu,
-    gelu,
-    group_norm,
-    layer_norm,
-    self_attention,
-    split_prompt,
-    upsample,
-    vae_attention,
-)
+from sdtrt.engines.backends.inductor.optimize import optimize
+from sdtrt.engines.backends.inductor.pass_context import Context
 from sdtrt.engines.backends.inductor.profiling import launches, provenance
 from sdtrt.engines.backends.inductor.trace import Graph, capture
 from sdtrt.engines.base import Source
@@ -42,7 +28,7 @@ def build(source: Source, options: Any, device: torch.device, folder: Path) -> N
 
     spec, module = source.spec, _in_bfloat16(source) if options.bf16_vae else source.module
     found = buckets.of(spec, source.profiles, options.rows)
-    record = EngineRecord(component=spec.name, switches=options.switches(), buckets=())
+    record = EngineRecord(component=spec.name, buckets=())
     weights: dict[str, Tensor] = {}
     home = next(module.parameters()).device
     module.to(device)
@@ -53,15 +39,14 @@ def build(source: Source, options: Any, device: torch.device, folder: Path) -> N
             source.report(f"compiling {bucket.name}, {number + 1} of {len(found)}", number / len(found))
             inputs = {n: t.to(device) for n, t in buckets.example(spec, bucket).items()}
             graph = capture(spec, module, inputs)
-            changes = rewrite(graph, options, device)
-            prompt, step = (options.prompt_once and split_prompt.split(graph)) or (None, graph)
-            changes |= quantize(step, options, source.ranges)
-            made, kept = _compile(prompt, step, inputs, options, bucket, folder, spec.name)
+            context = Context(device, source.ranges)
+            step, changes = optimize(graph, source.passes, context)
+            made, kept = _compile(context.prompt, step, inputs, options, bucket, folder, spec.name)
             names = _added(weights, kept, bucket.name, graph.sources)
             record = record.model_copy(
                 update={
                     "buckets": (*record.buckets, made.renamed(names)),
-                    "changes": changes,
+                    "passes": changes,
                     "sources": record.sources | {names[n]: tuple(s) for n, s in graph.sources.items() if n in kept},
                 }
             )
@@ -102,45 +87,6 @@ def _equal(a: Tensor, b: Tensor) -> bool:
     if (a.shape, a.dtype) != (b.shape, b.dtype):
         return False
     return torch.equal(a.reshape(-1).view(torch.uint8), b.reshape(-1).view(torch.uint8))
-
-
-def rewrite(graph: Graph, options: Any, device: torch.device) -> dict[str, int]:
-    """Apply the passes that the options leave on; returns how often each applied."""
-    changes = {}
-    if options.fuse_linears:
-        changes["fuse_linears"] = fuse_linears.run(graph)
-    if options.short_attention and device.type == "cuda":
-        changes["short_attention"] = attention.short(graph)
-    if options.cudnn_attention and device.type == "cuda":
-        changes["cudnn_attention"] = attention.run(graph)
-    if options.wide_attention and device.type == "cuda":
-        changes["wide_attention"] = vae_attention.run(graph)
-    if options.group_norm and device.type == "cuda":
-        changes["group_norm"] = group_norm.run(graph)
-    if options.layer_norm and device.type == "cuda":
-        changes["layer_norm"] = layer_norm.run(graph)
-    if options.upsample and device.type == "cuda":
-        changes["upsample"] = upsample.run(graph)
-    return changes
-
-
-def quantize(step: Graph, options: Any, ranges: Mapping[str, float]) -> dict[str, int]:
-    """FP8 for what runs in every step: what runs once per prompt would gain nothing."""
-    if not ranges:
-        return {}
-    changes, hopper = {}, is_hopper(fp8_rounding.device_of(step))
-    if options.fused_gate and hopper:
-        changes["fused_gate"] = geglu.run(step, ranges)
-    if options.fp8_attention and hopper:
-        changes["fp8_attention"] = self_attention.run(step, ranges)
-    changes["fp8"] = fp8.run(step, ranges)
-    if options.fp8_convolutions and hopper:
-        changes["fp8_convolutions"] = fp8_conv.run(step, ranges)
-        if options.conv_residual:
-            changes["conv_residual"] = conv_residual.run(step)
-    if options.fast_gelu:
-        changes["fast_gelu"] = gelu.run(step)
-    return changes
 
 
 def _compile(

@@ -2,7 +2,7 @@
 
 An engine has one package of compiled code per size (`buckets.py` says which), loads in seconds and compiles
 nothing at run time. Weights are arguments of the code and lie in one safetensors file, so that a LoRA replaces them in
-place. What is done to the graph before Inductor sees it is one file each in `passes/`, and one switch each here;
+place. What is done to the graph before Inductor sees it is one file each in `passes/`, chosen by the recipe's `passes`;
 docs/performance.md has the gain of each. A package is native code and a pickle: one that was changed is
 refused before it is opened, and bundles from elsewhere are trusted or refused.
 """
@@ -10,7 +10,7 @@ refused before it is opened, and bundles from elsewhere are trusted or refused.
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -20,6 +20,7 @@ from pydantic import Field
 from sdtrt.engines.backends.inductor import buckets
 from sdtrt.engines.backends.inductor.engine_record import BucketRecord, EngineRecord
 from sdtrt.engines.backends.inductor.hopper import is_hopper
+from sdtrt.engines.backends.inductor.optimize import DEFAULTS, PASSES, RENAMED
 from sdtrt.engines.base import Backend, Engine, EngineContext, Source, Unavailable, damaged
 from sdtrt.errors import EngineError
 from sdtrt.plan.layers import Layer, Plan
@@ -31,13 +32,9 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+    from sdtrt.bundle.manifest import Change
     from sdtrt.engines.backends.inductor.runner import Runner
     from sdtrt.engines.weights import EngineWeights
-
-_SWITCHES = (
-    "fuse_linears", "prompt_once", "cudnn_attention", "short_attention", "wide_attention", "group_norm", "layer_norm",
-    "upsample", "fp8_attention", "fp8_convolutions", "conv_residual", "fused_gate", "fast_gelu",
-)  # fmt: skip
 
 
 class InductorOptions(Record):
@@ -46,27 +43,8 @@ class InductorOptions(Record):
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto is the GPU where torch sees one")
     rows: tuple[int, ...] = Field((), description="rows to compile for, such as [2, 16]; else the profiles say it")
     cuda_graphs: bool = Field(True, description="replay each package as one CUDA graph; holds its buffers")
-    fuse_linears: bool = Field(True, description="layers that read the same tensor become one product")
-    prompt_once: bool = Field(True, description="what depends on the prompt alone is computed once per prompt")
-    cudnn_attention: bool = Field(True, description="other attention by cuDNN instead of the flash kernel")
-    short_attention: bool = Field(True, description="attention to at most 80 keys by one own kernel")
-    wide_attention: bool = Field(True, description="attention of heads wider than 256 as products and a softmax")
-    group_norm: bool = Field(True, description="GroupNorm, SiLU and the added time embedding by one own kernel")
-    layer_norm: bool = Field(True, description="LayerNorm and the residual sum in front by one own kernel")
-    upsample: bool = Field(True, description="doubling the size of an image by one own kernel")
-    fp8_attention: bool = Field(True, description="fp8 only: attention of pixels to each other, too (Hopper and later)")
-    fp8_convolutions: bool = Field(True, description="fp8 only: 3x3 convolutions in fp8, too (Hopper and later)")
-    conv_residual: bool = Field(
-        True, description="fp8 only: what is added to such a convolution is added by its kernel"
-    )
-    fused_gate: bool = Field(True, description="fp8 only: gated GELU inside the product (Hopper and later)")
-    fast_gelu: bool = Field(True, description="fp8 only: GELU by its tanh form")
     bf16_vae: bool = Field(False, description="GPU: a VAE that must stay float32 computes in bfloat16 all the same")
     tune: bool = Field(False, description="try more tile sizes for every generated kernel; a build takes longer")
-
-    def switches(self) -> dict[str, bool]:
-        """The graph passes and whether they are on."""
-        return {name: getattr(self, name) for name in _SWITCHES}
 
     def settings(self) -> dict[str, Any]:
         """What Inductor is told."""
@@ -186,6 +164,10 @@ class InductorEngine(Engine):
             notes.append(f"what depends on the prompt alone runs once per prompt, in {len(once.layers)} more launches")
         return plan.model_copy(update={"notes": tuple(notes)})
 
+    def passes(self) -> tuple[Change, ...]:
+        """Graph passes of the build, of the size that was compiled last."""
+        return self.record.passes
+
     def close(self) -> None:
         """Drop code, graphs and weights."""
         self._runners, self.tensors = [], {}
@@ -212,6 +194,9 @@ class Inductor(Backend):
 
     name = "inductor"
     input_format = "module"
+    passes_package = PASSES
+    passes = DEFAULTS
+    renamed_passes = RENAMED
     native_precisions = frozenset({"fp8"})
     native_code = True  # a package is a pickle and compiled kernels
     code_files = ("*.inductor", "*.so", "engine.json")
@@ -249,11 +234,12 @@ class Inductor(Backend):
             return None
         return torch.cuda.get_device_name(device), "{}.{}".format(*torch.cuda.get_device_capability(device))
 
-    def quantizes_layer(self, layer: nn.Module, options: InductorOptions) -> bool:
-        """Linear layers, and on Hopper and later 3x3 convolutions."""
+    def quantizes_layer(self, layer: nn.Module, options: InductorOptions, passes: Sequence[str] | None = None) -> bool:
+        """Linear layers, and on Hopper and later 3x3 convolutions, where the pass `fp8_conv` is among `passes`."""
         from sdtrt.engines.backends.inductor import fp8_eligibility
 
-        return fp8_eligibility.suits(layer, options.fp8_convolutions and is_hopper(device_of(options)))
+        convolutions = "fp8_conv" in (self.passes if passes is None else passes)
+        return fp8_eligibility.suits(layer, convolutions and is_hopper(device_of(options)))
 
     def build(self, source: Source, options: InductorOptions, folder: Path) -> None:
         """Trace, rewrite and compile for every size that the profiles name."""

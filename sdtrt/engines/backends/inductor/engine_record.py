@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from sdtrt.bundle.manifest import Change
 from sdtrt.errors import EngineError
 from sdtrt.system import files
 from sdtrt.system.json_records import Record, read
 
 FILE = "engine.json"
-# 1: first version. 2: rows in shares. 3: no shares any more.
-FORMAT_VERSION = 3
+# 1: first version. 2: rows in shares. 3: no shares any more. 4: passes as changes.
+FORMAT_VERSION = 4
 
 
 class PartRecord(Record):
@@ -44,8 +45,7 @@ class EngineRecord(Record):
 
     format: int = FORMAT_VERSION
     component: str
-    switches: dict[str, bool] = {}
-    changes: dict[str, int] = {}
+    passes: tuple[Change, ...] = ()
     buckets: tuple[BucketRecord, ...]
     sources: dict[str, tuple[tuple[str, int], ...]] = {}
 

@@ -9,16 +9,22 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from sdtrt.engines.backends.inductor.fp8_rounding import constant
+from sdtrt.engines.backends.inductor.pass_context import Context
 from sdtrt.engines.backends.inductor.passes.group_norm import in_memory, own_bias
 from sdtrt.engines.backends.inductor.trace import Graph, terms
+from sdtrt.graph.pass_result import Result
 
 if TYPE_CHECKING:
     Node = Any  # of torch.fx, whose own types say too little of arguments
 
+VERSION = 1
+REQUIRES = ("fp8", "hopper")
+
+
 _BIAS = 4  # its place among the arguments
 
 
-def run(graph: Graph) -> int:
+def apply(graph: Graph, context: Context) -> Result[Graph]:
     """Give convolutions the one tensor that is added to them and to nothing else; returns how many."""
     import torch
 
@@ -35,7 +41,7 @@ def run(graph: Graph) -> int:
         graph.replace(total, made)
         changed += 1
     graph.finish()
-    return changed
+    return Result(graph, changed)
 
 
 def _sum(node: Node) -> Node | None:

@@ -17,25 +17,31 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 from sdtrt.engines.backends.inductor.fp8_rounding import LARGEST, constant, device_of, round_matrix, rounded, written
+from sdtrt.engines.backends.inductor.pass_context import Context
 from sdtrt.engines.backends.inductor.passes import layer_norm
 from sdtrt.engines.backends.inductor.trace import Graph
+from sdtrt.graph.pass_result import Result
 
 if TYPE_CHECKING:
     Node = Any  # of torch.fx, whose own types say too little of arguments
+
+VERSION = 1
+REQUIRES = ("fp8",)
+
 
 # Fewer rows than this are bound by reading the weight.
 LEAST_ROWS = 64
 FEW_ROWS = 8192
 
 
-def run(graph: Graph, amax: Mapping[str, float]) -> int:
-    """Round the layers that were calibrated; `amax` is the largest input magnitude by layer. Returns how many."""
+def apply(graph: Graph, context: Context) -> Result[Graph]:
+    """Round the layers that were calibrated; returns how many."""
     import torch
 
     changed = 0
     seen: dict[tuple[str, float], Node] = {}
     for node in list(graph.nodes.find_nodes(op="call_function", target=torch.ops.aten.linear.default)):
-        found = calibrated(graph, node, amax)
+        found = calibrated(graph, node, context.ranges)
         if found is None:
             continue
         source, scale = node.args[0], found / LARGEST
@@ -46,7 +52,7 @@ def run(graph: Graph, amax: Mapping[str, float]) -> int:
         graph.replace(node, made)
         changed += 1
     graph.finish()
-    return changed
+    return Result(graph, changed)
 
 
 def calibrated(graph: Graph, node: Node, amax: Mapping[str, float]) -> float | None:

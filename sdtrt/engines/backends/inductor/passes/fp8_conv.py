@@ -11,18 +11,24 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from sdtrt.engines.backends.inductor.fp8_rounding import LARGEST, bits, bordered, constant, device_of, round_weight
+from sdtrt.engines.backends.inductor.pass_context import Context
 from sdtrt.engines.backends.inductor.passes.group_norm import in_memory
 from sdtrt.engines.backends.inductor.trace import Graph
+from sdtrt.graph.pass_result import Result
 
 if TYPE_CHECKING:
     Node = Any  # of torch.fx, whose own types say too little of arguments
+
+VERSION = 1
+REQUIRES = ("fp8", "hopper")
+
 
 _DEFAULTS: tuple[Any, ...] = (None, None, None, [1, 1], [0, 0], [1, 1], 1)
 # Rows of the tensors that the memory engine copies are multiples of 16 bytes; fewer channels than this fill no tile.
 LEAST_CHANNELS = 64
 
 
-def run(graph: Graph, amax: Mapping[str, float]) -> int:
+def apply(graph: Graph, context: Context) -> Result[Graph]:
     """Rewrite the convolutions that were calibrated; returns how many."""
     import torch
 
@@ -31,7 +37,7 @@ def run(graph: Graph, amax: Mapping[str, float]) -> int:
     del conv3x3  # importing it registered the operation
     changed = 0
     for node in list(graph.nodes.find_nodes(op="call_function", target=torch.ops.aten.conv2d.default)):
-        found = _calibrated(graph, node, amax)
+        found = _calibrated(graph, node, context.ranges)
         if found is None:
             continue
         with graph.nodes.inserting_before(node):
@@ -39,7 +45,7 @@ def run(graph: Graph, amax: Mapping[str, float]) -> int:
         graph.replace(node, made)
         changed += 1
     graph.finish()
-    return changed
+    return Result(graph, changed)
 
 
 def _calibrated(graph: Graph, node: Node, amax: Mapping[str, float]) -> float | None:

@@ -9,13 +9,18 @@ from __future__ import annotations
 import operator
 from typing import TYPE_CHECKING, Any
 
+from sdtrt.engines.backends.inductor.pass_context import Context
 from sdtrt.engines.backends.inductor.trace import Graph
+from sdtrt.graph.pass_result import Result
 
 if TYPE_CHECKING:
     Node = Any  # of torch.fx, whose own types say too little of arguments
 
+VERSION = 1
+REQUIRES = ()
 
-def run(graph: Graph) -> int:
+
+def apply(graph: Graph, context: Context) -> Result[Graph]:
     """Fuse all of them; returns how many layers are now part of another."""
     _merge_equal_activations(graph)
     groups: dict[tuple[Any, bool], list[Node]] = {}
@@ -28,7 +33,7 @@ def run(graph: Graph) -> int:
             _fuse(graph, source, layers, biased)
             changed += len(layers) - 1
     graph.finish()
-    return changed
+    return Result(graph, changed)
 
 
 def _is_linear(node: Node) -> bool:

@@ -6,17 +6,21 @@ This is diffusers' GEGLU, the widest layer of a transformer block. See gated_ker
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sdtrt.engines.backends.inductor.fp8_rounding import LARGEST, constant, device_of, factor, round_weight
+from sdtrt.engines.backends.inductor.pass_context import Context
 from sdtrt.engines.backends.inductor.passes import fp8
 from sdtrt.engines.backends.inductor.trace import Graph
+from sdtrt.graph.pass_result import Result
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     Node = Any  # of torch.fx, whose own types say too little of arguments
+
+VERSION = 1
+REQUIRES = ("fp8", "hopper")
 
 
 class _Gate(NamedTuple):
@@ -27,8 +31,10 @@ class _Gate(NamedTuple):
     reader: Node
 
 
-def run(graph: Graph, amax: Mapping[str, float]) -> int:
+def apply(graph: Graph, context: Context) -> Result[Graph]:
     """Replace all whose both layers were calibrated; returns how many."""
+    if "fp8" not in context.following:
+        return Result(graph, 0, ("needs the pass fp8 after it, which reads the rounded result",))
     import torch
 
     from sdtrt.engines.backends.inductor.kernels.geglu import TILE
@@ -37,7 +43,7 @@ def run(graph: Graph, amax: Mapping[str, float]) -> int:
     for node in list(graph.nodes.find_nodes(op="call_function", target=torch.ops.aten.mul.Tensor)):
         if (found := _match(node)) is None:
             continue
-        inside, behind = (fp8.calibrated(graph, n, amax) for n in (found.linear, found.reader))
+        inside, behind = (fp8.calibrated(graph, n, context.ranges) for n in (found.linear, found.reader))
         if inside is None or behind is None or node.meta["val"].shape[-1] % TILE:
             continue
         with graph.nodes.inserting_before(node):
@@ -45,7 +51,7 @@ def run(graph: Graph, amax: Mapping[str, float]) -> int:
         graph.replace(node, made)
         changed += 1
     graph.finish()
-    return changed
+    return Result(graph, changed)
 
 
 def _match(product: Node) -> _Gate | None:

@@ -8,13 +8,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from sdtrt.engines.backends.inductor.pass_context import Context
 from sdtrt.engines.backends.inductor.trace import Graph
+from sdtrt.graph.pass_result import Result
 
 if TYPE_CHECKING:
     Node = Any  # of torch.fx, whose own types say too little of arguments
 
+VERSION = 1
+REQUIRES = ("gpu",)
 
-def run(graph: Graph) -> int:
+
+def apply(graph: Graph, context: Context) -> Result[Graph]:
     """Replace all GroupNorms over images; returns how many."""
     import torch
 
@@ -39,7 +44,7 @@ def run(graph: Graph) -> int:
         graph.replace(last, made)
         changed += 1
     graph.finish()
-    return changed
+    return Result(graph, changed)
 
 
 def in_memory(graph: Graph, source: Node, value: Any) -> Node:

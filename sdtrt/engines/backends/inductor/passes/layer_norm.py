@@ -5,13 +5,18 @@ from __future__ import annotations
 import operator
 from typing import TYPE_CHECKING, Any
 
+from sdtrt.engines.backends.inductor.pass_context import Context
 from sdtrt.engines.backends.inductor.trace import Graph, terms
+from sdtrt.graph.pass_result import Result
 
 if TYPE_CHECKING:
     Node = Any  # of torch.fx, whose own types say too little of arguments
 
+VERSION = 1
+REQUIRES = ("gpu",)
 
-def run(graph: Graph) -> int:
+
+def apply(graph: Graph, context: Context) -> Result[Graph]:
     """Replace all that normalize the last axis in half precision; returns how many."""
     import torch
 
@@ -41,7 +46,7 @@ def run(graph: Graph) -> int:
             source.replace_all_uses_with(total, delete_user_cb=lambda user, made=made: user is not made)
         changed += 1
     graph.finish()
-    return changed
+    return Result(graph, changed)
 
 
 _DEFAULTS: tuple[Any, ...] = (None, None, None, None, 1e-5)

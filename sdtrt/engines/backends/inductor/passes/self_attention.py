@@ -10,19 +10,25 @@ to three times as large. See self_attention_kernel.py for the rest.
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping
 from functools import partial
 from math import e, log2, sqrt
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from sdtrt.engines.backends.inductor import attention_nodes
 from sdtrt.engines.backends.inductor.fp8_rounding import LARGEST, constant, device_of, round_matrix
-from sdtrt.engines.backends.inductor.passes import attention, fp8
+from sdtrt.engines.backends.inductor.pass_context import Context
+from sdtrt.engines.backends.inductor.passes import fp8
 from sdtrt.engines.backends.inductor.trace import Graph
+from sdtrt.graph.pass_result import Result
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     Node = Any  # of torch.fx, whose own types say too little of arguments
+
+VERSION = 1
+REQUIRES = ("fp8", "hopper")
+
 
 # Of 256 pixels, with their products, on an H200: 14.6 µs instead of 14.9 in half precision at 2 rows, 48 instead of 58
 # at 16 (benchmarks/h200_kernels.py). Whole images with it were not measured.
@@ -43,16 +49,16 @@ class _Attention(NamedTuple):
     scale: float
 
 
-def run(graph: Graph, amax: Mapping[str, float]) -> int:
-    """Replace those whose layer was calibrated; `amax` is the largest input magnitude by layer. Returns how many."""
+def apply(graph: Graph, context: Context) -> Result[Graph]:
+    """Replace those whose layer was calibrated; returns how many."""
     import torch
 
     from sdtrt.engines.backends.inductor.kernels.self_attention import SIZES
 
     aten, changed = torch.ops.aten, 0
-    for node, result in list(attention.computed(graph)):
+    for node, result in list(attention_nodes.computed(graph)):
         found = _match(node, result)
-        inside = fp8.calibrated(graph, found.linear, amax) if found else None
+        inside = fp8.calibrated(graph, found.linear, context.ranges) if found else None
         if found is None or inside is None or found.shape[-1] not in SIZES:
             continue
         with graph.nodes.inserting_before(node):
@@ -60,7 +66,7 @@ def run(graph: Graph, amax: Mapping[str, float]) -> int:
         graph.replace(result, made)
         changed += 1
     graph.finish()
-    return changed
+    return Result(graph, changed)
 
 
 def _match(node: Node, result: Node) -> _Attention | None:

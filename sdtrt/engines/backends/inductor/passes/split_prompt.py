@@ -10,15 +10,33 @@ import operator
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from sdtrt.engines.backends.inductor.pass_context import Context
 from sdtrt.engines.backends.inductor.trace import Graph
+from sdtrt.graph.pass_result import Result
 
 if TYPE_CHECKING:
     import torch
 
     Node = Any  # of torch.fx, whose own types say too little of arguments
 
+
+VERSION = 1
+REQUIRES = ()
+
 # What a denoising loop keeps from its first step to its last.
 PROMPT_INPUTS = ("encoder_hidden_states", "text_embeds", "time_ids", "timestep_cond")
+
+
+def apply(graph: Graph, context: Context) -> Result[Graph]:
+    """Split the graph: the prompt's part goes to the context, the step's part to the passes that follow.
+
+    Not idempotent: the step's part has no prompt inputs left to split by, except those that it reads itself.
+    """
+    parts = split(graph)
+    if parts is None:
+        return Result(graph, 0, ("nothing depends on the prompt alone",))
+    context.prompt, step = parts
+    return Result(step, sum(n.op == "call_function" for n in context.prompt.nodes.nodes))
 
 
 def split(graph: Graph) -> tuple[Graph, Graph] | None:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from sdtrt.engines.backends.inductor.pass_context import Context
 from sdtrt.engines.backends.inductor.passes.group_norm import in_memory
 from sdtrt.engines.backends.inductor.trace import Graph
+from sdtrt.graph.pass_result import Result
+
+VERSION = 1
+REQUIRES = ("gpu",)
 
 
-def run(graph: Graph) -> int:
+def apply(graph: Graph, context: Context) -> Result[Graph]:
     """Replace all that double both sides of an image in half precision; returns how many."""
     import torch
 
@@ -25,4 +30,4 @@ def run(graph: Graph) -> int:
         graph.replace(node, made)
         changed += 1
     graph.finish()
-    return changed
+    return Result(graph, changed)

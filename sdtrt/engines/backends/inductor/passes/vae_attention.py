@@ -11,22 +11,27 @@ from functools import partial
 from math import prod, sqrt
 from typing import TYPE_CHECKING, Any
 
-from sdtrt.engines.backends.inductor.passes import attention
+from sdtrt.engines.backends.inductor import attention_nodes
+from sdtrt.engines.backends.inductor.pass_context import Context
 from sdtrt.engines.backends.inductor.trace import Graph
+from sdtrt.graph.pass_result import Result
 
 if TYPE_CHECKING:
     Node = Any  # of torch.fx, whose own types say too little of arguments
+
+VERSION = 1
+REQUIRES = ("gpu",)
 
 WIDEST_OF_KERNELS = 256
 SCORES = 2**25  # of one product: 128 MiB in float32
 
 
-def run(graph: Graph) -> int:
+def apply(graph: Graph, context: Context) -> Result[Graph]:
     """Replace all that are wider; returns how many."""
     import torch
 
     changed = 0
-    for node, (query, key, value) in attention.plain(graph):
+    for node, (query, key, value) in attention_nodes.plain(graph):
         if query.shape[-1] <= WIDEST_OF_KERNELS or query.shape[:-2] != key.shape[:-2]:
             continue
         scale = node.kwargs.get("scale") or 1 / sqrt(query.shape[-1])
@@ -36,7 +41,7 @@ def run(graph: Graph) -> int:
         graph.replace(node, back)
         changed += 1
     graph.finish()
-    return changed
+    return Result(graph, changed)
 
 
 def _products(graph: Graph, node: Node, values: tuple[Any, ...], scale: float) -> Node:

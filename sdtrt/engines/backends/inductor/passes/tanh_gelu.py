@@ -10,12 +10,18 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+from sdtrt.engines.backends.inductor.pass_context import Context
 from sdtrt.engines.backends.inductor.trace import Graph
+from sdtrt.graph.pass_result import Result
+
+VERSION = 1
+REQUIRES = ("fp8",)
+
 
 _FACTOR, _CUBE = 1.5957691216057308, 0.044715
 
 
-def run(graph: Graph) -> int:
+def apply(graph: Graph, context: Context) -> Result[Graph]:
     """Rewrite all of them; returns how many."""
     import torch
 
@@ -33,4 +39,4 @@ def run(graph: Graph) -> int:
         graph.replace(node, last)
         changed += 1
     graph.finish()
-    return changed
+    return Result(graph, changed)

@@ -1,0 +1,41 @@
+"""What a pass over a traced graph knows besides the graph, and what it leaves beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from sdtrt.engines.backends.inductor.hopper import is_hopper
+
+if TYPE_CHECKING:
+    import torch
+
+    from sdtrt.engines.backends.inductor.trace import Graph
+
+
+@dataclass
+class Context:
+    """The situation of one graph.
+
+    Attributes:
+        device: where the graph runs.
+        ranges: the largest input magnitude by calibrated layer; empty unless the build is in fp8.
+        following: the passes that run after the present one.
+        prompt: the graph that `split_prompt` split off.
+    """
+
+    device: torch.device
+    ranges: Mapping[str, float] = field(default_factory=dict)
+    following: Sequence[str] = ()
+    prompt: Graph | None = None
+
+    def unmet(self, requires: tuple[str, ...]) -> tuple[str, ...]:
+        """The first reason why a pass with these requirements does not run; empty when it does."""
+        if "fp8" in requires and not self.ranges:
+            return ("only in fp8",)
+        if "gpu" in requires and self.device.type != "cuda":
+            return ("needs a GPU",)
+        if "hopper" in requires and not is_hopper(self.device):
+            return ("needs Hopper or later",)
+        return ()
