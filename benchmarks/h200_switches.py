@@ -38,7 +38,7 @@ TURNS, TURN_MS, LEAST_CALLS = 8, 120.0, 3
 PASSES = [name for name in DEFAULTS if name not in ("vae_attention", "fp8")]
 # The same U-Net without one pass.
 WITHOUT = {name: f"without {name}" for name in PASSES}
-h200.OURS |= dict.fromkeys(WITHOUT.values(), h200.OURS[BASE])
+h200.ENGINE_VARIANTS |= dict.fromkeys(WITHOUT.values(), h200.ENGINE_VARIANTS[BASE])
 h200.WITHOUT |= {variant: name for name, variant in WITHOUT.items()}
 NAMES = [*WITHOUT, "fp8"]
 Job = tuple[str, int]  # variant, rows
