@@ -11,14 +11,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from sdtrt.analysis.rule_support.view import Found, View, counted, total
+from sdtrt.analysis.rule_support.view import Diagnostic, View, pluralize
+from sdtrt.plan.sums import sum_known
 
 TITLE = "Softmax on its own"
 
 
-def find(view: View) -> Iterator[Found]:
+def find(view: View) -> Iterator[Diagnostic]:
     """All of them as one finding."""
-    lone = [part for part in view.parts if part.layer.op.lower() == "softmax"]
+    lone = [part for part in view.layers if part.layer.op.lower() == "softmax"]
     if lone:
-        text = f"{counted(len(lone), 'softmax layer')} outside a fused attention"
-        yield Found(text, tuple(part.layer.name for part in lone), total(part.time_ms for part in lone))
+        text = f"{pluralize(lone, 'softmax layer')} outside a fused attention"
+        yield Diagnostic(text, tuple(part.layer.name for part in lone), sum_known(part.time_ms for part in lone))

@@ -18,7 +18,7 @@ def select_task(image: Path | None, mask: Path | None, control: Sequence[Path]) 
     """The task that these images are inputs of; None without images: the bundle's own."""
     if control and (image or mask):
         raise ConfigError(
-            "a ControlNet and an initial image are inputs of different tasks",
+            "a ControlNet and an initial image are inputs of two tasks",
             slug="call",
             received="--control with --image or --mask",
             expected="one of them",

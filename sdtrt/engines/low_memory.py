@@ -93,13 +93,13 @@ class LazyEngine(Engine):
             return self._engine()._layers(tensors, runs)
 
     def _engine(self) -> Engine:
-        engine = self._slot.engine
-        if engine is None or self._slot.folder != self._folder:
-            self._slot.clear()
-            started = time.perf_counter()
-            engine = self._slot.load(self._folder, self.context)
-            self._loads += 1
-            self._load_s += time.perf_counter() - started
+        if self._slot.engine is not None and self._slot.folder == self._folder:
+            return self._slot.engine
+        self._slot.clear()  # no local name refers to the former engine: it is freed before the next is loaded
+        started = time.perf_counter()
+        engine = self._slot.load(self._folder, self.context)
+        self._loads += 1
+        self._load_s += time.perf_counter() - started
         return engine
 
 
