@@ -84,13 +84,9 @@ def peaks_of(device: str | None, metadata: Mapping[str, Mapping[str, object]] | 
             launch_us=GPU_LAUNCH_US,
         )
     facts = (metadata or {}).get("device", {})
-    width, clock = facts.get("Memory Bus Width (bits)", facts.get("Memory Bus Width")), _clock(facts)
-    if isinstance(width, int | float) and clock is not None and width > 0 and clock > 0:
+    width = facts.get("Memory Bus Width (bits)", facts.get("Memory Bus Width"))
+    clock = facts.get("Memory Clock Rate (GHz)", facts.get("Memory Clock Rate"))
+    if isinstance(width, int | float) and isinstance(clock, int | float) and width > 0 and clock > 0:
         source, bandwidth = "memory clock and bus width", width / 8 * clock * 2
         return DevicePeaks(device=device or "GPU", source=source, gb_per_s=bandwidth, launch_us=GPU_LAUNCH_US)
     return None
-
-
-def _clock(facts: Mapping[str, object]) -> float | None:
-    value = facts.get("Memory Clock Rate (GHz)", facts.get("Memory Clock Rate"))
-    return float(value) if isinstance(value, int | float) else None
