@@ -86,7 +86,7 @@ def read(documents: Sequence[Document], component: str, profile: int = 0) -> Pla
     if times:
         layers, more = _timed(layers, times[0], by_profile, profile)
         notes += more
-    bound = bindings.read(graph.data, layers, profile, omitted)
+    inputs, outputs, shapes = bindings.read(graph.data, layers, profile, omitted)
     walls = [timings.run_times(d.data, omitted) for d in _of(documents, "timing")]
     return Plan(
         component=component,
@@ -94,10 +94,10 @@ def read(documents: Sequence[Document], component: str, profile: int = 0) -> Pla
         backend_version=None,
         device=metadata.device_name(facts),
         precision=metadata.precision(facts),
-        shapes=bound.shapes | metadata.run_shapes(facts),
+        shapes=shapes | metadata.run_shapes(facts),
         layers=tuple(layers),
-        inputs=bound.inputs,
-        outputs=bound.outputs,
+        inputs=inputs,
+        outputs=outputs,
         runs=times[0].runs if times else None,
         wall_times_ms=walls[0] if walls else metadata.gpu_ms(facts),
         total_weight_bytes=sum_complete(x.weight_bytes for x in layers if x.op != timings.UNMATCHED),
