@@ -156,7 +156,6 @@ def _bytes_moved(op: str, node: Node, values: Mapping[str, Any]) -> int:
 
 
 def _flops(op: str, node: Node, values: Mapping[str, Any]) -> int | None:
-    """FLOPs of the node; None for an operator without a formula."""
     kind = kind_of(op)
     if op in _VIEWS or kind in FREE:
         return 0

@@ -164,7 +164,6 @@ def _best_pairs(a: Sequence[Layer], b: Sequence[Layer]) -> Iterator[tuple[int, i
 
 
 def _scores(a: Sequence[Layer], b: Sequence[Layer]) -> np.ndarray:
-    """The score of every pair, as small integers."""
     scores = np.zeros((len(a), len(b)), dtype=np.int8)
     for weight, key in ((NAME, lambda x: x.name), (ALL_DIMS, _all_dims), (FIRST_DIMS, _first_dims)):
         codes: dict[Hashable, int] = {}

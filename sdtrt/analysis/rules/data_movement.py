@@ -139,6 +139,5 @@ def requantized_outputs(view: View) -> Iterator[Diagnostic]:
 
 
 def _change(entry: LayerView) -> str | None:
-    """Both formats, where the backend names them."""
     before, after = (side[0].format if side else None for side in (entry.layer.inputs, entry.layer.outputs))
     return f'from "{before}" to "{after}"' if before and after and before != after else None

@@ -43,7 +43,6 @@ def blocks(layers: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
 
 
 def _tag(layer: dict[str, Any]) -> int | None:
-    """Profile that a layer or one of its tensors names."""
     names = [layer["Name"]]
     for key in ("Inputs", "Outputs"):
         tensors = layer.get(key)
