@@ -79,7 +79,14 @@ def read(documents: Sequence[Document], component: str, profile: int = 0) -> Pla
     raw, notes = _layers(graph)
     notes += _doubled(documents)
     by_profile = blocks(raw)
-    layers = owned([_layer(entry, omitted) for entry in _block(by_profile, profile, graph)])
+    if not 0 <= profile < len(by_profile):
+        raise PlanError(
+            "the engine has no such optimization profile",
+            slug="plan-profile",
+            received=f"{profile} of {graph.path}",
+            expected=f"0 to {len(by_profile) - 1}",
+        )
+    layers = owned([_layer(entry, omitted) for entry in by_profile[profile]])
     times = [timings.records(d.data, omitted) for d in _of(documents, "profile")]
     if len(by_profile) > 1:
         notes.append(f"the engine has {len(by_profile)} optimization profiles; this is number {profile}")
@@ -146,17 +153,6 @@ def _wrong(graph: Document, field: str, received: object, expected: str) -> Plan
         expected=expected,
         hint="export it again: trtexec --exportLayerInfo=FILE",
     )
-
-
-def _block(by_profile: list[list[dict[str, Any]]], profile: int, graph: Document) -> list[dict[str, Any]]:
-    if not 0 <= profile < len(by_profile):
-        raise PlanError(
-            "the engine has no such optimization profile",
-            slug="plan-profile",
-            received=f"{profile} of {graph.path}",
-            expected=f"0 to {len(by_profile) - 1}",
-        )
-    return by_profile[profile]
 
 
 def _timed(
