@@ -38,10 +38,9 @@ LINE = "#8390a2"
 # Stages of an image, in their order.
 STAGE_COLORS = ("#009e73", "#0072b2", "#cc79a7", "#e69f00", "#56b4e9", "#8b4a2b")
 WEIGHTS, ACTIVATIONS, LOST = "#0072b2", "#e69f00", "#d55e00"
-_UNSIGNED = str.maketrans({"u": ""})
 
 
 def precision_color(name: str) -> str:
     """Color of a type; the variants of a type share one, and what is not listed is gray."""
-    plain = name.translate(_UNSIGNED) if name.startswith("uint") else base_type(name)
+    plain = name[1:] if name.startswith("uint") else base_type(name)
     return PRECISION_COLORS.get(plain, PRECISION_COLORS["unknown"])

@@ -61,11 +61,7 @@ def _columns(plan: Plan, peaks: DevicePeaks | None) -> Mapping[str, np.ndarray[A
     layers = plan.layers
     text: dict[str, list[str | None]] = {
         "component": [plan.component for _ in layers],
-        "name": [x.name for x in layers],
-        "kind": [x.kind for x in layers],
-        "op": [x.op for x in layers],
-        "kernel": [x.kernel for x in layers],
-        "precision": [x.precision for x in layers],
+        **{key: [getattr(x, key) for x in layers] for key in ("name", "kind", "op", "kernel", "precision")},
         "output_precision": [x.outputs[0].dtype if x.outputs else None for x in layers],
         "module": [x.module or None for x in layers],
     }

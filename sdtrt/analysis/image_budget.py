@@ -139,7 +139,6 @@ def _rest(ms: float) -> BudgetRow:
 
 
 def _shared(rows: Sequence[BudgetRow], whole: float | None) -> tuple[BudgetRow, ...]:
-    """The rows with their shares of the whole."""
     if not whole:
         return tuple(rows)
     return tuple(r if r.total_ms is None else replace(r, share_pct=100 * r.total_ms / whole) for r in rows)

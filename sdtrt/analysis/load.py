@@ -114,11 +114,10 @@ def _from_file(path: Path, profile: int) -> Plan:
     reader = readers.format_of(document)
     if reader is None:
         raise _unknown(path)
+    documents = [document]
     if reader == "tensorrt":
         siblings = [_sibling(p) for p in sorted(path.parent.glob("*.json")) if p != path and _key(p) == _key(path)]
-        documents = [document, *(d for d in siblings if d is not None and readers.format_of(d) == reader)]
-    else:
-        documents = [document]
+        documents += [d for d in siblings if d is not None and readers.format_of(d) == reader]
     return _plan(reader, documents, profile)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sdtrt import readers
+from sdtrt import costs, readers
 from sdtrt.errors import ConfigError, GraphError
 from sdtrt.plan.layers import Plan
 
@@ -22,8 +22,6 @@ def join_onnx(plan: Plan, path: Path, shapes: Shapes | None = None) -> Plan:
     Raises:
         GraphError: the costs of the file are unknown, or it has no node in common with the engine.
     """
-    from sdtrt import costs
-
     graph = costs.graph_costs(path, {**plan.shapes, **(shapes or {})}, strict=False)
     joined_shapes = {name: shape for name, shape in (shapes or {}).items() if name in graph.tensors}
     join = costs.join

@@ -10,8 +10,6 @@ from sdtrt.analysis.comparison.noise import MIN_RUNS
 from sdtrt.errors import ConfigError
 from sdtrt.plan.layers import Plan
 
-Times = Sequence[tuple[float, ...]]
-
 
 def merge_runs(plans: Sequence[Plan]) -> Plan:
     """The first plan with the times of all.
@@ -52,7 +50,7 @@ def _times(plan: Plan) -> dict[tuple[str, int], tuple[float, ...]]:
     return table
 
 
-def _joined(runs: Times) -> tuple[float, ...] | None:
+def _joined(runs: Sequence[tuple[float, ...]]) -> tuple[float, ...] | None:
     if not all(runs):
         return None
     if len(runs) < MIN_RUNS:

@@ -37,20 +37,14 @@ def attention_nodes(graph: onnx.GraphProto) -> set[str]:
 
 def _upwards(node: onnx.NodeProto, producers: dict[str, onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
     """Nodes before `node`, up to and with the first matmul on the main path."""
-    while (above := producers.get(next(iter(_main(node, producers)), ""))) is not None:
-        if above.op_type not in _BEFORE | _MATMULS:
+    while node.op_type not in _MATMULS:
+        # Masks and scales are skipped: no operator of the scores computes them.
+        feeding = (producers[name] for name in node.input if name in producers)
+        above = next((n for n in feeding if n.op_type in _BEFORE | _MATMULS), None)
+        if above is None:
             return
         yield above
-        if above.op_type in _MATMULS:
-            return
         node = above
-
-
-def _main(node: onnx.NodeProto, producers: dict[str, onnx.NodeProto]) -> Iterator[str]:
-    """Inputs of `node` that a matmul or another operator of the scores computes: masks and scales are skipped."""
-    for name in node.input:
-        if name in producers and producers[name].op_type in _BEFORE | _MATMULS:
-            yield name
 
 
 def _downwards(node: onnx.NodeProto, users: dict[str, list[onnx.NodeProto]]) -> Iterator[onnx.NodeProto]:

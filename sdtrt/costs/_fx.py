@@ -78,12 +78,9 @@ _INNER = "inner"  # the wrappers of `models` keep the checkpoint's module under 
 
 
 def fx_costs(module: torch.fx.GraphModule, inputs: Mapping[str, Tensor], weights: frozenset[str]) -> GraphCosts:
-    """Costs of the nodes of a flat graph.
+    """Costs of the nodes of the flat graph `module`.
 
-    Args:
-        module: the graph.
-        inputs: a tensor, real or fake, for each placeholder, by its name.
-        weights: names of the placeholders that are weights and no activations.
+    `inputs` has a tensor, real or fake, for each placeholder by its name; `weights` names those that are weights.
     """
     values = _values(module, inputs)
     nodes, reads = {}, {}
@@ -159,7 +156,6 @@ def _bytes_moved(op: str, node: Node, values: Mapping[str, Any]) -> int:
 
 
 def _flops(op: str, node: Node, values: Mapping[str, Any]) -> int | None:
-    """FLOPs of the node; None for an operator without a formula."""
     kind = kind_of(op)
     if op in _VIEWS or kind in FREE:
         return 0

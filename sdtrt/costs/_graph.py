@@ -22,7 +22,8 @@ from sdtrt.plan.layers import NodeCost, TensorInfo
 from sdtrt.plan.node_names import SCOPES, module_of, node_path
 from sdtrt.plan.op_kinds import node_kind
 
-_DTYPES = {"float8e4m3fn": "float8_e4m3fn", "float8e5m2": "float8_e5m2", "float4e2m1": "float4"}
+_DTYPES = {"float": "float32", "double": "float64"}
+_DTYPES |= {"float8e4m3fn": "float8_e4m3fn", "float8e5m2": "float8_e5m2", "float4e2m1": "float4"}
 
 
 @dataclass(frozen=True)
@@ -145,8 +146,7 @@ def _name_nodes(graph: onnx.GraphProto) -> None:
 
 def _tensor(name: str, fact: Fact) -> TensorInfo:
     dtype = onnx.TensorProto.DataType.Name(fact.dtype).lower()
-    known = {"float": "float32", "double": "float64"} | _DTYPES
-    return TensorInfo(name=name, shape=fact.shape, dtype=known.get(dtype, dtype))
+    return TensorInfo(name=name, shape=fact.shape, dtype=_DTYPES.get(dtype, dtype))
 
 
 def _notes(failed: list[GraphError]) -> tuple[str, ...]:

@@ -104,7 +104,6 @@ def _resolved(tensor: TensorInfo, costs: GraphCosts) -> TensorInfo:
 
 
 def _border_bytes(names: list[str], costs: GraphCosts) -> int | None:
-    """Bytes of the activations that enter or leave a set of nodes."""
     inside = set(names)
     written = {t for n in inside for t in costs.writes[n]}
     read = {t for n in inside for t in costs.reads[n]}

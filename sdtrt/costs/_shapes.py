@@ -65,26 +65,18 @@ def resolve(
     facts |= {i.name: _input(i, shapes) for i in model.graph.input if i.name not in facts}
     for node in model.graph.node:
         try:
-            facts |= _node_facts(node, facts, list(model.opset_import))
-        except GraphError as exc:
+            facts |= _outputs(node, facts, list(model.opset_import))
+        except Exception as exc:  # inference and evaluation raise errors of many types
+            error = GraphError(
+                f"the output shapes of the node {node.name} ({node.op_type}) are not known",
+                slug="shape-unknown",
+                received=f"{type(exc).__name__}: {str(exc).strip()}",
+                expected=f"an operator whose outputs follow from {[facts[i].shape for i in node.input if i in facts]}",
+            )
             if failed is None:
-                raise
-            failed.append(exc)
+                raise error from exc
+            failed.append(error)
     return facts
-
-
-def _node_facts(
-    node: onnx.NodeProto, facts: Mapping[str, Fact], opsets: list[onnx.OperatorSetIdProto]
-) -> dict[str, Fact]:
-    try:
-        return _outputs(node, facts, opsets)
-    except Exception as exc:  # inference and evaluation raise errors of many types
-        raise GraphError(
-            f"the output shapes of the node {node.name} ({node.op_type}) are not known",
-            slug="shape-unknown",
-            received=f"{type(exc).__name__}: {str(exc).strip()}",
-            expected=f"an operator whose outputs follow from {[facts[i].shape for i in node.input if i in facts]}",
-        ) from exc
 
 
 def _weight(tensor: onnx.TensorProto) -> Fact:

@@ -14,13 +14,10 @@ from __future__ import annotations
 
 from functools import cache
 from types import ModuleType
-from typing import TYPE_CHECKING
 
 from sdtrt import registry
 from sdtrt.errors import PlanError
-
-if TYPE_CHECKING:
-    from sdtrt.readers.documents import Document
+from sdtrt.readers.documents import Document
 
 FORMATS = f"{__name__}.formats"
 

@@ -33,7 +33,7 @@ def align(a: Plan, b: Plan) -> list[Match]:
         ("module", lambda x: (x.module, x.kind) if x.module else None),
     )
     for by, key in steps if shared else ():
-        matched += _by_key(a.layers, b.layers, *_left(a, b, matched), key, by)
+        matched += _by_key(a, b, _left(a, b, matched), key, by)
     left_a, left_b = _left(a, b, matched)
     matched += [((i,), (), "nothing") for i in left_a] + [((), (j,), "nothing") for j in left_b]
     return sorted(matched, key=lambda m: (not m[0], m[0] or m[1]))
@@ -110,25 +110,20 @@ class _Union:
 
 
 def _by_key(
-    a: Sequence[Layer],
-    b: Sequence[Layer],
-    left_a: Iterable[int],
-    left_b: Iterable[int],
-    key: Callable[[Layer], Hashable],
-    by: By,
+    a: Plan, b: Plan, left: tuple[list[int], list[int]], key: Callable[[Layer], Hashable], by: By
 ) -> list[Match]:
     """Layers with the same key: one to one in their order where both sides have as many, else all as a group."""
     keyed: dict[Hashable, tuple[list[int], list[int]]] = defaultdict(lambda: ([], []))
-    for side, layers, indices in ((0, a, left_a), (1, b, left_b)):
-        for index in indices:
-            keyed[key(layers[index])][side].append(index)
+    for side, plan in enumerate((a, b)):
+        for index in left[side]:
+            keyed[key(plan.layers[index])][side].append(index)
     keyed.pop(None, None)
     matched: list[Match] = []
-    for left, right in keyed.values():
-        if len(left) == len(right):
-            matched += [((i,), (j,), by) for i, j in zip(left, right, strict=True)]
-        elif left and right:
-            matched.append((tuple(left), tuple(right), by))
+    for before, after in keyed.values():
+        if len(before) == len(after):
+            matched += [((i,), (j,), by) for i, j in zip(before, after, strict=True)]
+        elif before and after:
+            matched.append((tuple(before), tuple(after), by))
     return matched
 
 
@@ -169,7 +164,6 @@ def _best_pairs(a: Sequence[Layer], b: Sequence[Layer]) -> Iterator[tuple[int, i
 
 
 def _scores(a: Sequence[Layer], b: Sequence[Layer]) -> np.ndarray:
-    """The score of every pair, as small integers."""
     scores = np.zeros((len(a), len(b)), dtype=np.int8)
     for weight, key in ((NAME, lambda x: x.name), (ALL_DIMS, _all_dims), (FIRST_DIMS, _first_dims)):
         codes: dict[Hashable, int] = {}

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 from xml.etree import ElementTree as ET  # it writes here and never reads
 
 from sdtrt.analysis.comparison.gate import Check, at_least
 from sdtrt.analysis.escape import legal
+from sdtrt.analysis.findings import Finding
 from sdtrt.analysis.rule_support.view import Severity
-
-if TYPE_CHECKING:
-    from sdtrt.analysis.findings import Finding
 
 MAX_LAYERS = 10
 

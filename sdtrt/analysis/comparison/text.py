@@ -10,6 +10,7 @@ from sdtrt.analysis.comparison.compare import Change, Comparison, Group, PlanDif
 from sdtrt.analysis.comparison.gate import MODULE_DEPTH, Check
 from sdtrt.analysis.escape import markdown, markdown_table
 from sdtrt.analysis.module_paths import NO_MODULE
+from sdtrt.analysis.report.layer_data import elide
 from sdtrt.analysis.summary import number
 from sdtrt.plan.layers import Layer
 
@@ -136,21 +137,16 @@ def _changes(engine: PlanDiff) -> Iterable[str]:
 
 def _row(row: Row) -> tuple[str, ...]:
     layers = str(row.layers_before) if row.layers_before == row.layers_after else None
-    return (_elide(row.name), layers or f"{row.layers_before} → {row.layers_after}", *figures(row))
+    return (elide(row.name, NAME_LENGTH), layers or f"{row.layers_before} → {row.layers_after}", *figures(row))
 
 
 def _line(noun: str, groups: Sequence[Group]) -> str:
     ordered = sorted(groups, key=lambda g: -abs(g.delta_ms or 0))
-    shown = [f"{markdown(_elide(describe(g)))} ({_figure(g, noun)})" for g in ordered[:TOP_GROUPS]]
+    shown = [f"{markdown(elide(describe(g), NAME_LENGTH))} ({_figure(g, noun)})" for g in ordered[:TOP_GROUPS]]
     more = f"; {len(groups) - TOP_GROUPS} more" if len(groups) > TOP_GROUPS else ""
     deltas = [g.delta_ms for g in groups if g.delta_ms is not None]
     together = f", together {sum(deltas):+.3g} ms" if deltas else ""
     return f"- **{len(groups)} {noun}**{together}: {'; '.join(shown)}{more}"
-
-
-def _elide(text: str) -> str:
-    half = NAME_LENGTH // 2
-    return text if len(text) <= NAME_LENGTH else f"{text[:half]}…{text[1 - half :]}"
 
 
 def _figure(group: Group, noun: str) -> str:

@@ -19,6 +19,7 @@ from sdtrt.plan.layers import Plan, TensorInfo
 # Longer names are cut, as are lists of ONNX nodes: this is a picture, the layer table has them whole.
 TEXT_CHARS = 300
 MOST_NODES = 20
+_TEXTS = ("name", "module", "op", "kind", "precision", "kernel")
 _FRAME = {"ms": "time_ms", "bound": "bound", "headroom": "headroom_ms", "tflops": "tflops_per_s", "gbs": "gb_per_s"}
 
 
@@ -58,12 +59,7 @@ def _plan(plan: Plan, frame: pd.DataFrame) -> dict[str, Any]:
 def _layers(plan: Plan, frame: pd.DataFrame, tensors: dict[TensorInfo, int]) -> dict[str, list[Any]]:
     layers = plan.layers
     return {
-        "name": [_clean(layer.name) for layer in layers],
-        "module": [_clean(layer.module) for layer in layers],
-        "op": [_clean(layer.op) for layer in layers],
-        "kind": [layer.kind for layer in layers],
-        "precision": [_clean(layer.precision) for layer in layers],
-        "kernel": [_clean(layer.kernel) for layer in layers],
+        **{key: [_clean(getattr(layer, key)) for layer in layers] for key in _TEXTS},
         "flops": [layer.flops for layer in layers],
         "bytes": [layer.bytes_moved for layer in layers],
         "weights": [layer.weight_bytes for layer in layers],

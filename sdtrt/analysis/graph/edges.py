@@ -78,7 +78,6 @@ def _names_tensors(plan: Plan) -> bool:
 
 
 def _writers(plan: Plan) -> dict[str, list[int]]:
-    """The layers that write each tensor, in the engine's order."""
     found: dict[str, list[int]] = defaultdict(list)
     for index, layer in enumerate(plan.layers):
         for name in dict.fromkeys(tensor.name for tensor in layer.outputs):

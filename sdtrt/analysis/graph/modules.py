@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from itertools import accumulate
 from math import ceil, sqrt
 
 from sdtrt.analysis.graph.edges import Edge
@@ -68,8 +69,4 @@ def _crossings(layers: Sequence[int], edges: Sequence[Edge]) -> list[int]:
     for first, last in spans.values():
         change[first + 1] += 1
         change[last + 1] -= 1
-    total, crossing = 0, []
-    for step in change:
-        total += step
-        crossing.append(total)
-    return crossing
+    return list(accumulate(change))

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import onnx
 
 DOMAIN = "sdtrt.engine"
+_FIGURES = ("kind", "kernel", "precision", "module", "time_ms", "flops", "bytes_moved", "weight_bytes", "stream")
 # ONNX's names of element types where they are not the plan's in capitals, without underscores.
 _TYPES = {"float32": "FLOAT", "float64": "DOUBLE", "float8": "FLOAT8E4M3FN", "float4": "FLOAT4E2M1"}
 
@@ -125,15 +126,7 @@ def _unique(names: Iterable[str]) -> Iterator[str]:
 def _attributes(layer: Layer) -> dict[str, Any]:
     """The layer's figures, and the backend's own attributes as text; what is not known is left out."""
     known: dict[str, Any] = {
-        "kind": layer.kind,
-        "kernel": layer.kernel,
-        "precision": layer.precision,
-        "module": layer.module,
-        "time_ms": layer.time_ms,
-        "flops": layer.flops,
-        "bytes_moved": layer.bytes_moved,
-        "weight_bytes": layer.weight_bytes,
-        "stream": layer.stream,
+        **{key: getattr(layer, key) for key in _FIGURES},
         "nodes": [clean(node) for node in layer.nodes],
         "formats": [clean(f"{t.name}: {t.format}") for t in (*layer.inputs, *layer.outputs) if t.format],
     }

@@ -18,12 +18,9 @@ from sdtrt.plan.sums import sum_known
 
 
 def subgraph(plan: Plan, query: str, radius: int = 1) -> Plan:
-    """The layers whose name, kind, operator, kernel, module or ONNX node matches the regex `query`, and what is near.
+    """The layers whose name, kind, operator, kernel, module or ONNX node matches the regex `query`, without case.
 
-    Args:
-        plan: Any plan.
-        query: Python regular expression, searched without regard to case.
-        radius: How many edges away from a match a layer may be; 0 keeps the matches only.
+    Layers at most `radius` edges away from a match are kept as well.
 
     Raises:
         ConfigError: The pattern is wrong or matches no layer.

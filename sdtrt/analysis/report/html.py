@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
-import pandas as pd
 from markupsafe import Markup
 
 from sdtrt import registry
@@ -41,6 +40,7 @@ def render(analysis: Analysis) -> str:
     plots = {name: registry.load(PLOTS, name) for name in registry.names(PLOTS)}
     engines = [Analysis((plan,), analysis.manifest, analysis.run, analysis.peaks) for plan in analysis.plans]
     figures = _figures(plots, analysis, engines)
+    sections = [*SECTIONS, *sorted({plot.SECTION for plot in plots.values()} - {*SECTIONS})]
     page = template("page.html.jinja", number=number, megabytes=megabytes, say=_to_text, json=_json, elide=elide)
     return page.render(
         analysis=analysis,
@@ -49,14 +49,14 @@ def render(analysis: Analysis) -> str:
         devices=devices(analysis),
         engines=_engines(analysis, engines),
         selected=_slowest_engine(analysis),
-        sections={section: _plots_of(plots, section, figures) for section in _sections(plots)},
+        sections={section: _plots_of(plots, section, figures) for section in sections},
         figures=figures,
         findings=_findings(analysis),
         table=layer_table(analysis.frame, analysis.plans),
         details=layer_details(analysis.plans),
         graphs=[graph_data(engine) for engine in engines],
         kind_colors=KIND_COLORS,
-        precision_colors=_precision_colors(analysis.frame),
+        precision_colors={elide(name): precision_color(name) for name in analysis.frame["precision"].dropna().unique()},
         stage_colors=STAGE_COLORS,
         rest=REST,
         styles=[Markup(asset(name)) for name in STYLES],  # noqa: S704 (files of this package)
@@ -85,14 +85,6 @@ def _slowest_engine(analysis: Analysis) -> int:
     """The engine that is shown first: that which takes most of the image."""
     total = {row.stage: row.total_ms or 0 for row in analysis.budget.rows}
     return max(range(len(analysis.plans)), key=lambda i: total.get(analysis.plans[i].component, 0), default=0)
-
-
-def _precision_colors(frame: pd.DataFrame) -> dict[str, str]:
-    return {elide(name): precision_color(name) for name in frame["precision"].dropna().unique()}
-
-
-def _sections(plots: Mapping[str, ModuleType]) -> list[str]:
-    return [*SECTIONS, *sorted({plot.SECTION for plot in plots.values()} - {*SECTIONS})]
 
 
 def _plots_of(plots: Mapping[str, ModuleType], section: str, figures: Mapping[str, Any]) -> list[dict[str, Any]]:

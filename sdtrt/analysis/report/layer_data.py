@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from statistics import median
@@ -140,8 +141,7 @@ def rounded(value: float) -> float | None:
 
 def indices_of(frame: pd.DataFrame) -> Mapping[tuple[str, str], list[int]]:
     """Numbers of the layers of each engine and name, which need not be unique."""
-    found: dict[tuple[str, str], list[int]] = {}
-    pairs: Iterable[tuple[str, str]] = zip(frame["component"], frame["name"], strict=True)
-    for index, pair in enumerate(pairs):
-        found.setdefault(pair, []).append(index)
+    found: dict[tuple[str, str], list[int]] = defaultdict(list)
+    for index, pair in enumerate(zip(frame["component"], frame["name"], strict=True)):
+        found[pair].append(index)
     return found

@@ -39,7 +39,6 @@ def devices(analysis: Analysis) -> dict[str, dict[str, str]]:
 
 
 def _facts(peaks: DevicePeaks | None) -> dict[str, str]:
-    """Peak rates of the device with their source, as label and text."""
     if peaks is None:
         return {"Peaks": "unknown: the device is neither measured nor listed"}
     facts = {"Source": elide(peaks.source), "Memory": number(peaks.gb_per_s, "GB/s")}

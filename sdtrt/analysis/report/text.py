@@ -6,8 +6,8 @@ import json
 from dataclasses import asdict
 from typing import Any
 
-import numpy as np
 import pandas as pd
+from pydantic_core import to_jsonable_python
 
 from sdtrt.analysis.escape import markdown, markdown_table, spreadsheet
 from sdtrt.analysis.frame import COLUMNS, TEXT
@@ -38,12 +38,13 @@ def to_json(analysis: Analysis) -> str:
             {**asdict(summary), "metadata": plan.metadata, "notes": plan.notes}
             for summary, plan in zip(analysis.summaries, analysis.plans, strict=True)
         ],
-        "memory": [asdict(row) for row in analysis.memory],
-        "budget": asdict(analysis.budget),
-        "findings": [asdict(finding) for finding in analysis.findings],
+        "memory": analysis.memory,
+        "budget": analysis.budget,
+        "findings": analysis.findings,
         "layers": [dict(zip(COLUMNS, row, strict=True)) for row in zip(*columns, strict=True)],
     }
-    return json.dumps(_finite(data), indent=1, allow_nan=False) + "\n"
+    # JSON has no NaN and no infinity: such a figure is not known.
+    return json.dumps(to_jsonable_python(data, inf_nan_mode="null"), indent=1, allow_nan=False) + "\n"
 
 
 def to_csv(analysis: Analysis) -> str:
@@ -84,15 +85,6 @@ def _bundle(manifest: dict[str, Any]) -> dict[str, Any]:
     kept = ("family", "model", "backend", "precision", "profiles", "environment", "created", "image")
     parity = {name: component["parity"] for name, component in manifest["components"].items()}
     return {**{key: manifest[key] for key in kept}, "parity": parity}
-
-
-def _finite(value: Any) -> Any:
-    """JSON has no NaN and no infinity: what is neither is not known."""
-    if isinstance(value, dict):
-        return {key: _finite(v) for key, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(v) for v in value]
-    return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
 def _budget(analysis: Analysis) -> tuple[str, ...]:

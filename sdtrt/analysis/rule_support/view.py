@@ -92,9 +92,11 @@ class View:
     @cached_property
     def layers(self) -> tuple[LayerView, ...]:
         """The layers in their order."""
-        figures = (map(_or_none, self.frame[column]) for column in ("time_ms", "ideal_ms", "headroom_ms"))
-        ops = map(self._ops, self.plan.layers)
-        return tuple(map(LayerView, self.plan.layers, *figures, ops, self._share_nodes()))
+        columns = (self.frame[column] for column in ("time_ms", "ideal_ms", "headroom_ms"))
+        figures = ([None if isnan(value) else float(value) for value in column] for column in columns)
+        layers, nodes = self.plan.layers, self.nodes
+        ops = [frozenset({x.op} | {nodes[name].op for name in x.nodes if name in nodes}) for x in layers]
+        return tuple(map(LayerView, layers, *figures, ops, self._share_nodes()))
 
     @cached_property
     def layers_ms(self) -> float | None:
@@ -154,9 +156,6 @@ class View:
             return ""
         return f" ({100 * cost_ms / self.layers_ms:.3g} % of the layers' time)"
 
-    def _ops(self, layer: Layer) -> frozenset[str]:
-        return frozenset({layer.op} | {self.nodes[name].op for name in layer.nodes if name in self.nodes})
-
     def _share_nodes(self) -> Iterator[tuple[tuple[NodeCost, int], ...]]:
         """Nodes of each layer, as `sdtrt.costs.join` shares them; a layer without nodes counts as one node."""
         shares: dict[int, list[tuple[NodeCost, int]]] = defaultdict(list)
@@ -185,10 +184,6 @@ def shorten(name: str, limit: int = 80) -> str:
 def names_by_time(layers: Iterable[LayerView]) -> tuple[str, ...]:
     """The layers' names, the slowest first."""
     return tuple(entry.layer.name for entry in sorted(layers, key=lambda p: -(p.time_ms or 0)))
-
-
-def _or_none(value: float) -> float | None:
-    return None if isnan(value) else float(value)
 
 
 def _as_node(layer: Layer) -> NodeCost:

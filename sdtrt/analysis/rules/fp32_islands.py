@@ -17,18 +17,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from sdtrt.analysis.device_peaks import MATRIX_KINDS
+from sdtrt.analysis.device_peaks import COMPUTE_KINDS, MATRIX_KINDS
 from sdtrt.analysis.rule_support.kernels import uses_tensor_cores
 from sdtrt.analysis.rule_support.view import Diagnostic, LayerView, View, names_by_time, pluralize, time_of
 from sdtrt.plan.sums import sum_known
 
 TITLE = "float32 islands"
-COMPUTES = MATRIX_KINDS | {"norm", "pointwise"}
 
 
 def find(view: View) -> Iterator[Diagnostic]:
     """All of them as one finding; low where float32 is known to be necessary."""
-    found = [p for p in view.layers if p.layer.precision == "float32" and p.layer.kind in COMPUTES and p.runs]
+    found = [p for p in view.layers if p.layer.precision == "float32" and p.layer.kind in COMPUTE_KINDS and p.runs]
     found = [entry for entry in found if _wide_share(entry) > 0] if view.is_half else []
     if not found:
         return

@@ -52,7 +52,6 @@ def _padding(entry: LayerView) -> float:
 
 
 def _channels(entry: LayerView) -> tuple[int, int] | None:
-    """Channels read and written."""
     layer = entry.layer
     if layer.kind not in {"conv", "gemm"} or layer.attributes.get("Groups", 1) != 1:
         return None

@@ -15,13 +15,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from sdtrt.analysis.device_peaks import MATRIX_KINDS
+from sdtrt.analysis.device_peaks import COMPUTE_KINDS
 from sdtrt.analysis.rule_support.view import Diagnostic, View, pluralize, shorten
 from sdtrt.plan.sums import sum_known
 
 TITLE = "Slow kernels"
 ORDER = 2
-COMPUTES = MATRIX_KINDS | {"norm", "pointwise"}
 LEAST_SHARE = 0.01
 MOST_EFFICIENCY = 0.5
 SHOWN = 10
@@ -33,7 +32,7 @@ def find(view: View) -> Iterator[Diagnostic]:
     wasteful = [
         entry
         for entry in view.layers
-        if entry.layer.kind in COMPUTES and entry.layer.name not in view.reported
+        if entry.layer.kind in COMPUTE_KINDS and entry.layer.name not in view.reported
         if (entry.headroom_ms or 0) > max(least, MOST_EFFICIENCY * (entry.time_ms or 0))
     ]
     worst = sorted(wasteful, key=lambda entry: -(entry.headroom_ms or 0))[:SHOWN]

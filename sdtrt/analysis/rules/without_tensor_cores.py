@@ -49,7 +49,6 @@ def gemm_without_tensor_cores(view: View) -> Iterator[Diagnostic]:
 
 
 def _report(view: View, kinds: set[str], noun: str) -> Iterator[Diagnostic]:
-    """One finding for all layers of these kinds."""
     found = [entry for entry in view.layers if entry.layer.kind in kinds and _could_use_tensor_cores(view, entry)]
     if found:
         cost = sum_known(entry.headroom_ms for entry in found)

@@ -11,6 +11,7 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from sdtrt import costs as shared
 from sdtrt.plan.layers import Layer, Plan, TensorInfo, Timing
 from sdtrt.plan.node_names import module_of
 from sdtrt.plan.op_kinds import node_kind
@@ -70,8 +71,6 @@ def read(documents: Sequence[Document], component: str, profile: int = 0) -> Pla
 
 def join(plan: Plan, costs: GraphCosts) -> Plan:
     """The plan with the costs of the nodes that the runtime kept."""
-    from sdtrt import costs as shared
-
     producers = {tensor: node for node, tensors in costs.writes.items() for tensor in tensors}
     layers = [
         x if x.nodes or x.op in _MOVERS else x.model_copy(update={"nodes": _nodes(x, costs, producers)})

@@ -163,9 +163,9 @@ class TensorRt(Backend):
 
     def join(self, plan: Plan, priced: GraphCosts) -> Plan:
         """Join with the graph's costs as the reader of TensorRT's files does."""
-        from sdtrt.readers.formats.tensorrt import reader
+        from sdtrt.readers.formats.tensorrt import assign
 
-        return reader.join(plan, priced)
+        return assign.join(plan, priced)
 
     def build(self, source: Source, options: TrtOptions, folder: Path) -> None:
         """Build the plan in a separate process and write its record; BuildError has the cause from TensorRT's log."""

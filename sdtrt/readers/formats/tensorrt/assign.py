@@ -8,29 +8,35 @@ Before the shared join:
 - A size that the engine calls dynamic is taken from a layer that knows it, or from the ONNX tensor after which Myelin
   named its own ("x.1_4_myl5" was x), when all known sizes agree.
 
-After it, copies take the module of the layer that they work for, and views without a node move nothing.
+After it, copies take the module of the layer that they work for ("Reformatting CopyNode for Input Tensor 0 to ..."),
+and views without a node move nothing.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from sdtrt import costs as shared
-from sdtrt.costs import GraphCosts
 from sdtrt.plan.layers import Layer, Plan, TensorInfo
-from sdtrt.readers.formats.tensorrt.owners import owned
 from sdtrt.readers.formats.tensorrt.tensors import PROFILE
+
+if TYPE_CHECKING:
+    from sdtrt.costs import GraphCosts
 
 _FOREIGN = "{ForeignNode["
 _MYELIN_TENSOR = re.compile(r"(?:\.\d+)?(?:_\d+)?_myl\d+$|'+$")
 _LONGEST = 4000
+_COPY = re.compile(r"Reformatting CopyNode for (?:Input|Output) Tensor \d+ (?:to|of|from) (.+)", re.S)
+_PREFIX = ("copied_squeeze_after_", "squeeze_after_", "unsqueeze_node_after_", "reshape_after_", "reshape_before_")
 _PIECES = re.compile(r" \+ |PWN\(|\), | , |, |\)$")
 
 
 def join(plan: Plan, costs: GraphCosts) -> Plan:
     """`plan` with the nodes, costs and sizes of the graph."""
-    layers = _foreign(_by_name(plan.layers, costs), costs)
+    named = [x if x.nodes or x.name.startswith(_FOREIGN) else _named(x, costs) for x in plan.layers]
+    layers = _foreign(named, costs)
     assumed = sum(new.nodes != old.nodes for new, old in zip(layers, plan.layers, strict=True))
     sized = _sizes(layers, costs)
     layers = [_with_sizes(x, sized) for x in layers]
@@ -38,15 +44,8 @@ def join(plan: Plan, costs: GraphCosts) -> Plan:
     ends = {"inputs": tuple(map(sized, plan.inputs)), "outputs": tuple(map(sized, plan.outputs))}
     ready = plan.model_copy(update={"layers": tuple(layers), "notes": (*plan.notes, *notes), **ends})
     joined = shared.join(ready, costs)
-    still = (x.kind == "shape" and not x.nodes for x in joined.layers)
-    kept = [
-        x.model_copy(update={"bytes_moved": 0}) if free else x for x, free in zip(joined.layers, still, strict=True)
-    ]
+    kept = [x.model_copy(update={"bytes_moved": 0}) if x.kind == "shape" and not x.nodes else x for x in joined.layers]
     return joined.model_copy(update={"layers": tuple(owned(kept))})
-
-
-def _by_name(layers: Iterable[Layer], costs: GraphCosts) -> list[Layer]:
-    return [x if x.nodes or x.name.startswith(_FOREIGN) else _named(x, costs) for x in layers]
 
 
 def _named(layer: Layer, costs: GraphCosts) -> Layer:
@@ -97,3 +96,26 @@ def _with_sizes(layer: Layer, sized: Callable[[TensorInfo], TensorInfo]) -> Laye
 
 def _agree(dynamic: tuple[int | None, ...], shape: tuple[int | None, ...]) -> bool:
     return len(dynamic) == len(shape) and all(d in (None, s) for d, s in zip(dynamic, shape, strict=True))
+
+
+def owner_of(name: str) -> str | None:
+    """Name of the layer that a copy works for, or None when it is no such copy."""
+    found = _COPY.match(name)
+    if found:
+        return found.group(1)
+    return next((name.removeprefix(p) for p in _PREFIX if name.startswith(p)), None)
+
+
+def owned(layers: Sequence[Layer]) -> list[Layer]:
+    """Copies take the module of the layer that they work for, else of the layer that reads what they write."""
+    modules = {PROFILE.sub("", x.name): x.module for x in layers if x.module}
+    readers = {t.name: x.module for x in reversed(layers) if x.module for t in x.inputs}
+    return [_with_module(x, modules, readers) if not x.nodes else x for x in layers]
+
+
+def _with_module(layer: Layer, modules: Mapping[str, str], readers: Mapping[str, str]) -> Layer:
+    owner = owner_of(PROFILE.sub("", layer.name))
+    module = modules.get(owner) if owner else None
+    if module is None and layer.kind in ("reformat", "copy", "shape"):
+        module = next((readers[t.name] for t in layer.outputs if t.name in readers), None)
+    return layer.model_copy(update={"module": module}) if module else layer

@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from sdtrt.plan.layers import Layer, TensorInfo
 from sdtrt.readers.documents import Omissions
 from sdtrt.readers.formats.tensorrt.tensors import dims_of, tensor_of
 
-
-@dataclass(frozen=True)
-class Bindings:
-    """Inputs and outputs, and the inputs' shapes where all sizes are known."""
-
-    inputs: tuple[TensorInfo, ...] = ()
-    outputs: tuple[TensorInfo, ...] = ()
-    shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
+Bindings = tuple[tuple[TensorInfo, ...], tuple[TensorInfo, ...], dict[str, tuple[int, ...]]]
 
 
 def read(data: Any, layers: Sequence[Layer], profile: int, omitted: Omissions) -> Bindings:
-    """Bindings of the engine; sizes are those at which its layers were inspected, else the profile's optimum.
+    """Inputs, outputs, and the shapes of inputs whose sizes are all known.
+
+    Sizes are those at which the engine's layers were inspected, else the profile's optimum.
 
     Args:
         data: the parsed graph file.
@@ -48,7 +42,7 @@ def read(data: Any, layers: Sequence[Layer], profile: int, omitted: Omissions) -
         sizes = tuple(s for s in sized.shape or () if s is not None)
         if sized.shape is not None and len(sizes) == len(sized.shape):
             shapes[name] = sizes
-    return Bindings(tuple(inputs), tuple(outputs), shapes)
+    return tuple(inputs), tuple(outputs), shapes
 
 
 def _seen(layers: Sequence[Layer]) -> tuple[dict[str, TensorInfo], dict[str, TensorInfo]]:

@@ -31,7 +31,11 @@ def blocks(layers: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
     if not remainder and all(tag in (None, block) for tag, block in zip(tags, by_size, strict=True)):
         chosen = by_size
     else:
-        chosen = _swept(tags)
+        # Each open layer takes the profile of the one before it; blocks may differ in size.
+        chosen, current = [], 0
+        for tag in tags:
+            current = current if tag is None else tag
+            chosen.append(current)
     by_profile: list[list[dict[str, Any]]] = [[] for _ in range(profiles)]
     for layer, block in zip(layers, chosen, strict=True):
         by_profile[block].append(layer)
@@ -39,7 +43,6 @@ def blocks(layers: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
 
 
 def _tag(layer: dict[str, Any]) -> int | None:
-    """Profile that a layer or one of its tensors names."""
     names = [layer["Name"]]
     for key in ("Inputs", "Outputs"):
         tensors = layer.get(key)
@@ -49,12 +52,3 @@ def _tag(layer: dict[str, Any]) -> int | None:
         if found and len(found.group(1)) < 5 and int(found.group(1)) < _MAX_PROFILES:
             return int(found.group(1))
     return None
-
-
-def _swept(tags: list[int | None]) -> list[int]:
-    """Each open layer takes the profile of the one before it; blocks may differ in size."""
-    chosen, current = [], 0
-    for tag in tags:
-        current = current if tag is None else tag
-        chosen.append(current)
-    return chosen

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 
 from sdtrt.plan.layers import DTYPE_BITS, Kind, TensorInfo
+from sdtrt.readers.formats.tensorrt.tensors import TYPE_WORDS
 
 # Parts of a lower-case type by the kind that they mean, in the order in which they are searched.
 _PARTS_BY_KIND: dict[Kind, str] = {
@@ -36,19 +37,8 @@ _LONGEST = 4000
 _KGEN = re.compile(r"__myl_(?:bb\d+_\d+_)?([A-Za-z]\w*?)(?:_0x[0-9a-fA-F]+|_myl\d+\w*|\s.*)?$")
 # xmma and cuBLAS name the operands' types: "sm90_xmma_gemm_f16f16_f16f32_f32", "ampere_bf16_s16816gemm".
 _OPERAND = re.compile(r"(?:^|_)(bf16|fp16|f16|tf32|fp32|f32|f64|int8|i8|u8|i4|e4m3|e5m2|e2m1|fp8|fp4)(?![0-9])")
-_OPERANDS_BY_TYPE = {
-    "float16": "f16 fp16",
-    "bfloat16": "bf16",
-    "float32": "f32 fp32 tf32",
-    "float64": "f64",
-    "int8": "i8 int8",
-    "uint8": "u8",
-    "int4": "i4",
-    "float8": "e4m3 fp8",
-    "float8_e5m2": "e5m2",
-    "float4": "e2m1 fp4",
-}
-_OPERANDS = {word: dtype for dtype, words in _OPERANDS_BY_TYPE.items() for word in words.split()}
+_SHORT = {"f16": "float16", "f32": "float32", "f64": "float64", "i4": "int4", "i8": "int8", "u8": "uint8"}
+_OPERANDS = TYPE_WORDS | _SHORT
 
 
 def tokens(text: str) -> tuple[str, ...]:

@@ -11,32 +11,20 @@ in `Layer.attributes`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sdtrt.errors import PlanError
 from sdtrt.plan.layers import Layer, Plan
 from sdtrt.plan.sums import sum_complete
 from sdtrt.readers.documents import Document, Omissions
-from sdtrt.readers.formats.tensorrt import bindings, kinds, timings, work
+from sdtrt.readers.formats.tensorrt import bindings, kinds, metadata, timings, work
+from sdtrt.readers.formats.tensorrt.assign import owned
 from sdtrt.readers.formats.tensorrt.blocks import blocks
-from sdtrt.readers.formats.tensorrt.metadata import (
-    Metadata,
-    device_name,
-    gpu_ms,
-    is_devices,
-    is_metadata,
-    precision,
-    run_shapes,
-    sections,
-)
 from sdtrt.readers.formats.tensorrt.nodes import nodes_of, usual_module
-from sdtrt.readers.formats.tensorrt.owners import owned
 from sdtrt.readers.formats.tensorrt.tensors import tensors_of
 
-if TYPE_CHECKING:
-    from sdtrt.costs import GraphCosts
-
 _TAKEN = frozenset({"Name", "LayerType", "Inputs", "Outputs"})
+_FREE = frozenset({"reformat", "copy", "shape"})
 _MAX_DEPTH = 12
 _REBUILD = "build with --profilingVerbosity=detailed (config.profiling_verbosity = DETAILED) and export again"
 # Types of Myelin's layers; all others are TensorRT's own, which compute in the type of their first input.
@@ -49,7 +37,7 @@ def role_of(document: Document) -> str | None:
     if isinstance(data, dict):
         if "Layers" in data or name.endswith(".graph.json"):
             return "graph"
-        return "metadata" if is_metadata(data) or name.endswith(".metadata.json") else None
+        return "metadata" if metadata.is_metadata(data) or name.endswith(".metadata.json") else None
     if not isinstance(data, list):
         return None
     known = {".graph.json": "graph", ".profile.json": "profile", ".timing.json": "timing", ".metadata.json": "metadata"}
@@ -64,7 +52,7 @@ def _role_by_content(entries: list[dict[str, Any]], data: list[Any]) -> str | No
         return "profile"
     if any("computeMs" in e for e in entries):
         return "timing"
-    return "metadata" if is_devices(data) else None
+    return "metadata" if metadata.is_devices(data) else None
 
 
 def sniff(document: Document) -> bool:
@@ -84,45 +72,45 @@ def read(documents: Sequence[Document], component: str, profile: int = 0) -> Pla
             hint="export it: trtexec --loadEngine=FILE --exportLayerInfo=X.graph.json",
         )
     omitted = Omissions()
-    metadata: Metadata = {}
+    facts: metadata.Metadata = {}
     for document in _of(documents, "metadata"):
-        for section, facts in sections(document.data, omitted).items():
-            metadata.setdefault(section, {}).update(_plain(facts, omitted, section))
+        for section, values in metadata.sections(document.data, omitted).items():
+            facts.setdefault(section, {}).update(_plain(values, omitted, section))
     raw, notes = _layers(graph)
     notes += _doubled(documents)
     by_profile = blocks(raw)
-    layers = owned([_layer(entry, omitted) for entry in _block(by_profile, profile, graph)])
+    if not 0 <= profile < len(by_profile):
+        raise PlanError(
+            "the engine has no such optimization profile",
+            slug="plan-profile",
+            received=f"{profile} of {graph.path}",
+            expected=f"0 to {len(by_profile) - 1}",
+        )
+    layers = owned([_layer(entry, omitted) for entry in by_profile[profile]])
     times = [timings.records(d.data, omitted) for d in _of(documents, "profile")]
     if len(by_profile) > 1:
         notes.append(f"the engine has {len(by_profile)} optimization profiles; this is number {profile}")
     if times:
         layers, more = _timed(layers, times[0], by_profile, profile)
         notes += more
-    bound = bindings.read(graph.data, layers, profile, omitted)
+    inputs, outputs, shapes = bindings.read(graph.data, layers, profile, omitted)
     walls = [timings.run_times(d.data, omitted) for d in _of(documents, "timing")]
     return Plan(
         component=component,
         backend="tensorrt",
         backend_version=None,
-        device=device_name(metadata),
-        precision=precision(metadata),
-        shapes=bound.shapes | run_shapes(metadata),
+        device=metadata.device_name(facts),
+        precision=metadata.precision(facts),
+        shapes=shapes | metadata.run_shapes(facts),
         layers=tuple(layers),
-        inputs=bound.inputs,
-        outputs=bound.outputs,
+        inputs=inputs,
+        outputs=outputs,
         runs=times[0].runs if times else None,
-        wall_times_ms=walls[0] if walls else gpu_ms(metadata),
+        wall_times_ms=walls[0] if walls else metadata.gpu_ms(facts),
         total_weight_bytes=sum_complete(x.weight_bytes for x in layers if x.op != timings.UNMATCHED),
-        metadata=metadata,
+        metadata=facts,
         notes=(*(n for d in documents for n in d.notes), *notes, *omitted.notes()),
     )
-
-
-def join(plan: Plan, costs: GraphCosts) -> Plan:
-    """The plan with the costs of its ONNX nodes."""
-    from sdtrt.readers.formats.tensorrt import assign
-
-    return assign.join(plan, costs)
 
 
 def _of(documents: Sequence[Document], role: str) -> list[Document]:
@@ -167,17 +155,6 @@ def _wrong(graph: Document, field: str, received: object, expected: str) -> Plan
     )
 
 
-def _block(by_profile: list[list[dict[str, Any]]], profile: int, graph: Document) -> list[dict[str, Any]]:
-    if not 0 <= profile < len(by_profile):
-        raise PlanError(
-            "the engine has no such optimization profile",
-            slug="plan-profile",
-            received=f"{profile} of {graph.path}",
-            expected=f"0 to {len(by_profile) - 1}",
-        )
-    return by_profile[profile]
-
-
 def _timed(
     layers: list[Layer], times: timings.Records, by_profile: list[list[dict[str, Any]]], profile: int
 ) -> tuple[list[Layer], list[str]]:
@@ -212,14 +189,10 @@ def _layer(raw: dict[str, Any], omitted: Omissions) -> Layer:
         module=usual_module(nodes),
         stream=stream if type(stream) is int else None,
         weight_bytes=weights,
-        bytes_moved=work.bytes_moved(kind, weights, inputs, outputs),
-        flops=work.flops(raw, inputs, outputs) if kind == "conv" else _free(kind),
+        bytes_moved=0 if kind == "shape" else work.bytes_moved(weights, (*inputs, *outputs)),
+        flops=work.flops(raw, inputs, outputs) if kind == "conv" else 0 if kind in _FREE else None,
         attributes=_plain({k: v for k, v in raw.items() if k not in _TAKEN}, omitted, name),
     )
-
-
-def _free(kind: str) -> int | None:
-    return 0 if kind in ("reformat", "copy", "shape") else None
 
 
 def _text(raw: dict[str, Any], key: str, omitted: Omissions) -> str:

@@ -31,8 +31,8 @@ _WORDS_BY_TYPE = {
     "bool": "bool",
     **{name: name for bits in (2, 4, 8, 16, 32, 64) for name in (f"uint{bits}", f"int{bits}")},
 }
-_WORDS = {word: dtype for dtype, words in _WORDS_BY_TYPE.items() for word in words.split()}
-_WORD = re.compile("|".join(sorted(_WORDS, key=len, reverse=True)), re.I)
+TYPE_WORDS = {word: dtype for dtype, words in _WORDS_BY_TYPE.items() for word in words.split()}
+_WORD = re.compile("|".join(sorted(TYPE_WORDS, key=len, reverse=True)), re.I)
 _MAX_RANK, _MAX_ELEMENTS, _LONGEST = 16, 1 << 50, 200
 
 
@@ -40,7 +40,7 @@ _MAX_RANK, _MAX_ELEMENTS, _LONGEST = 16, 1 << 50, 200
 def dtype_of(text: str) -> str | None:
     """The type that a string of TensorRT names, by numpy's or torch's name, or None."""
     found = None if text.startswith("N/A") else _WORD.search(text)
-    return None if found is None else _WORDS[found.group().lower()]
+    return None if found is None else TYPE_WORDS[found.group().lower()]
 
 
 def tensors_of(layer: dict[str, Any], key: str, omitted: Omissions) -> tuple[TensorInfo, ...]:
@@ -74,7 +74,7 @@ def _type(raw: dict[str, Any]) -> tuple[str | None, str | None]:
     layout = text.rstrip(". ") if isinstance(text, str) else ""
     split = raw.get("Datatype", raw.get("DataType"))
     dtype = dtype_of((split if isinstance(split, str) else layout)[:_LONGEST])
-    if layout.lower() in _WORDS or not layout:
+    if layout.lower() in TYPE_WORDS or not layout:
         order = raw.get("StrideOrder", raw.get("Strides"))
         layout = f"strides {order}"[:200] if isinstance(order, list) else ""
     return dtype, layout or None

@@ -6,7 +6,8 @@ of its own, so that no measured time is lost; the profiler reports what the insp
 
 from __future__ import annotations
 
-from collections import defaultdict
+import re
+from collections import defaultdict, deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -67,16 +68,17 @@ def matches(timings: Iterable[tuple[str, Timing]], names: Iterable[str]) -> int:
 
 def timed(layers: list[Layer], measured: Records) -> tuple[list[Layer], tuple[str, ...]]:
     """Layers with their times, those of unmatched records at the end, and notes on what did not fit."""
-    open_by_name: dict[str, list[int]] = defaultdict(list)
-    for index in reversed(range(len(measured.timings))):
-        open_by_name[measured.timings[index][0]].append(index)
     record_of: dict[int, int] = {}
-    for position, layer in enumerate(layers):
-        if open_by_name.get(layer.name):
-            record_of[position] = open_by_name[layer.name].pop()
-    unmatched = sorted(set(range(len(measured.timings))) - set(record_of.values()))
-    if unmatched:
-        _by_plain_name(layers, measured, unmatched, record_of)
+    unmatched = list(range(len(measured.timings)))
+    # First by the whole name, then by the name without the tag of a profile.
+    for tag in (None, PROFILE):
+        waiting: dict[str, deque[int]] = defaultdict(deque)
+        for index in unmatched:
+            waiting[_without(tag, measured.timings[index][0])].append(index)
+        for position, layer in enumerate(layers if unmatched else ()):
+            if position not in record_of and (queue := waiting[_without(tag, layer.name)]):
+                record_of[position] = queue.popleft()
+        unmatched = sorted(set(unmatched) - set(record_of.values()))
     timed_layers = [
         layer.model_copy(update={"timing": measured.timings[record_of[i]][1]}) if i in record_of else layer
         for i, layer in enumerate(layers)
@@ -86,17 +88,8 @@ def timed(layers: list[Layer], measured: Records) -> tuple[list[Layer], tuple[st
     return timed_layers + extra, _notes(timed_layers, extra)
 
 
-def _by_plain_name(layers: list[Layer], measured: Records, unmatched: list[int], record_of: dict[int, int]) -> None:
-    """Match what differs only in the tag of a profile; shrinks `unmatched`."""
-    waiting: dict[str, list[int]] = defaultdict(list)
-    for position, layer in enumerate(layers):
-        if position not in record_of:
-            waiting[PROFILE.sub("", layer.name)].append(position)
-    for index in list(unmatched):
-        positions = waiting.get(PROFILE.sub("", measured.timings[index][0]))
-        if positions:
-            record_of[positions.pop(0)] = index
-            unmatched.remove(index)
+def _without(tag: re.Pattern[str] | None, name: str) -> str:
+    return tag.sub("", name) if tag else name
 
 
 def _notes(layers: list[Layer], extra: list[Layer]) -> tuple[str, ...]:

@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from math import prod
 from typing import Any
 
@@ -66,18 +67,7 @@ def flops(raw: dict[str, Any], inputs: tuple[TensorInfo, ...], outputs: tuple[Te
     return work if work < _LIMIT else None
 
 
-def bytes_moved(
-    kind: Kind, weights: int | None, inputs: tuple[TensorInfo, ...], outputs: tuple[TensorInfo, ...]
-) -> int | None:
-    """Bytes of the layer's tensors and weights; None when one is unknown.
-
-    Args:
-        kind: kind of the layer; one that computes shapes, or nothing, moves 0 bytes.
-        weights: bytes of its weights.
-        inputs: tensors that it reads.
-        outputs: tensors that it writes.
-    """
-    if kind == "shape":
-        return 0
-    tensors = {t.name: t.nbytes for t in (*inputs, *outputs)}
-    return sum_complete((weights, *tensors.values())) if tensors else None
+def bytes_moved(weights: int | None, tensors: Iterable[TensorInfo]) -> int | None:
+    """Bytes of a layer's weights and of the tensors that it reads and writes; None when one is unknown."""
+    sizes = {t.name: t.nbytes for t in tensors}
+    return sum_complete((weights, *sizes.values())) if sizes else None
