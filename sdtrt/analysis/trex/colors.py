@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 
+__all__ = ["default_pallete", "layer_colormap", "precision_colormap"]
+
 UNKNOWN_KEY_COLOR = "gray"
 GRID_COLOR = "rgba(128, 128, 128, 0.25)"
 EDGE_COLOR = "white"
+CLEAR = "rgba(0,0,0,0)"
 
 # Thirteen colors for categories without a color of their own; the last one is for all that are left.
 default_pallete = [

@@ -24,6 +24,14 @@ from sdtrt.analysis.trex.plotting import stacked_bars
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
+__all__ = [
+    "aligned_merge_plans",
+    "compare_engines_layer_latencies",
+    "compare_engines_overview",
+    "compare_engines_summaries_tbl",
+    "get_plans_names",
+]
+
 
 def get_plans_names(plans: Sequence[EnginePlan]) -> list[str]:
     """Names of the plans, those that occur twice with a number."""

@@ -11,9 +11,20 @@ from typing import Any
 
 import pandas as pd
 
-from sdtrt.analysis.trex._convolution import annotate_convolutions as annotate_convolutions  # TREx has it here
+from sdtrt.analysis.trex._convolution import annotate_convolutions
 from sdtrt.analysis.trex.activations import create_activations
 from sdtrt.analysis.trex.layer import Layer
+
+__all__ = [
+    "annotate_convolutions",
+    "change_col_order",
+    "clean_df",
+    "clean_for_display",
+    "clean_io",
+    "drop_columns",
+    "filter_by_layer",
+    "layer_attributes",
+]
 
 # For each type the raw keys that `filter_by_layer` keeps, and what it calls them.
 layer_attributes: dict[str, dict[str, str]] = {

@@ -22,6 +22,8 @@ from sdtrt.analysis.trex.notebook import write
 from sdtrt.plan.layers import Plan
 from sdtrt.readers.formats.tensorrt.timings import UNMATCHED
 
+__all__ = ["EnginePlan", "print_summary", "summary_dict"]
+
 # What synchronizes or computes shapes, and what the profiler names but the graph file does not: none is in the table,
 # as in TREx, and the summary says how much time it has.
 DROPPED = frozenset({"signal", "wait", "shape_call", UNMATCHED})

@@ -12,6 +12,8 @@ from sdtrt.plan import layers
 from sdtrt.plan.layers import DTYPE_BITS
 from sdtrt.readers.formats.tensorrt.tensors import dtype_of
 
+__all__ = ["Layer", "fold_no_ops"]
+
 # TREx's names for layers that other versions and backends call otherwise.
 _TYPES = {
     **dict.fromkeys(("Conv", "FusedConv", "NhwcFusedConv", "correlation"), "Convolution"),

@@ -7,6 +7,8 @@ import pandas as pd
 from sdtrt.analysis.session import Analysis
 from sdtrt.analysis.trex.engine_plan import EnginePlan
 
+__all__ = ["ConvLinter", "QDQLinter", "ReformatLinter", "SliceLinter"]
+
 COLUMNS = ("name", "tactic", "subtype", "severity", "hazard", "mitigation", "help")
 
 

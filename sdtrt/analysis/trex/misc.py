@@ -8,6 +8,8 @@ from typing import Any
 
 import pandas as pd
 
+__all__ = ["group_count", "group_mean_attr", "group_sum_attr", "shape_to_str", "stack_dataframes", "stack_dicts"]
+
 
 def group_count(df: pd.DataFrame, grouping_attr: str) -> pd.DataFrame:
     """How many rows have each value of a column: columns `grouping_attr` and `count`."""

@@ -12,6 +12,8 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
+__all__ = ["display_df", "section_header", "set_table_display_backend", "set_wide_display"]
+
 
 def in_notebook() -> bool:
     """Whether the code runs in a Jupyter kernel."""

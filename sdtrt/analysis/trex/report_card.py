@@ -26,6 +26,26 @@ from sdtrt.readers.documents import parse
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
+__all__ = [
+    "layer_latency_sunburst",
+    "plot_engine_timings",
+    "report_card_convolutions_overview",
+    "report_card_convolutions_overview_widget",
+    "report_card_draw_plan_graph",
+    "report_card_draw_plan_graph_extended",
+    "report_card_efficiency_vs_latency_3d",
+    "report_card_gemm_MNK",
+    "report_card_gemm_MNK_scatter",
+    "report_card_memory_footprint",
+    "report_card_memory_footprint_widget",
+    "report_card_perf_overview",
+    "report_card_perf_overview_widget",
+    "report_card_perf_scatter",
+    "report_card_pointwise_lint",
+    "report_card_reformat_overview",
+    "report_card_table_view",
+]
+
 Cards = dict[str, "go.Figure"]
 _TIME, _SHARE, _BYTES = "latency.avg_time", "latency.pct_time", "total_footprint_bytes"
 _AI, _COMPUTE, _MEMORY = "attr.arithmetic_intensity", "attr.compute_efficiency", "attr.memory_efficiency"
@@ -230,21 +250,14 @@ report_card_draw_plan_graph_extended = report_card_draw_plan_graph
 
 def _sunburst(df: pd.DataFrame, title: str, leaf: str, values: str, colormap: Any) -> go.Figure:
     """Rings: types inside, leaves outside, areas in proportion to a column."""
-    import plotly.graph_objects as go
+    import plotly.express as px
 
     df = df.dropna(subset=[values])
-    sums = df.groupby("type")[values].sum()
-    leaves = list(zip(df["type"], df[leaf], df[values], strict=True))
-    of_leaf = leaf == "precision"
-    colors = [color_of(layer_colormap, kind) for kind in sums.index]
-    fig = go.Figure(
-        go.Sunburst(
-            ids=[*map(str, range(len(sums))), *(f"leaf {index}" for index in range(len(leaves)))],
-            labels=[escaped(name) for name in (*sums.index, *(name for _, name, _ in leaves))],
-            parents=[*([""] * len(sums)), *(str(sums.index.get_loc(kind)) for kind, _, _ in leaves)],
-            values=[*sums.tolist(), *(value for _, _, value in leaves)],
-            branchvalues="total",
-            marker={"colors": [*colors, *(color_of(colormap, name if of_leaf else kind) for kind, name, _ in leaves)]},
-        )
-    )
-    return fig.update_layout(title={"text": title_text(title), "x": 0.5})
+    paths = [df[column].map(escaped) for column in ("type", leaf)]
+    fig = px.sunburst(df, path=paths, values=values, title=title_text(title))
+    (rings,) = fig.data
+    colors = [
+        color_of(colormap, label if leaf == "precision" else parent) if parent else color_of(layer_colormap, label)
+        for label, parent in zip(rings.labels, rings.parents, strict=True)
+    ]
+    return fig.update_traces(marker_colors=colors, hovertemplate=None).update_layout(title_x=0.5)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from sdtrt.analysis.trex.colors import CLEAR
 from sdtrt.analysis.trex.figures.labels import title_text
 from sdtrt.analysis.trex.notebook import in_notebook, show
 
@@ -41,7 +42,7 @@ def menu(figures: Mapping[str, go.Figure]) -> go.Figure:
         for title in figures
     ]
     if first is not None:
-        combined.update_layout(layouts[first], plot_bgcolor="rgba(0,0,0,0)", margin={"t": 100})
+        combined.update_layout(layouts[first], plot_bgcolor=CLEAR, margin={"t": 100})
     place = {"x": 0, "xanchor": "left", "y": 1.1, "yanchor": "bottom", "showactive": True}
     return combined.update_layout(updatemenus=[{"buttons": buttons, **place}])
 
