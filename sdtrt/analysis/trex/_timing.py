@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from math import nan
 from statistics import fmean, median
 
+import pandas as pd
+
 from sdtrt.analysis.trex.layer import Layer
-from sdtrt.analysis.trex.misc import nan_if_none
 from sdtrt.plan.layers import Layer as PlanLayer
 from sdtrt.plan.layers import Plan, Timing
 
@@ -19,18 +20,17 @@ COLUMNS = {
 }
 
 
-def times(layers: Sequence[Layer], plan: Plan) -> dict[str, list[float]]:
+def times(layers: Sequence[Layer], plan: Plan) -> pd.DataFrame:
     """The four columns. Each layer brings its own record, so none is joined by its place in a list.
 
     Shares that were not recorded are those of the sum over all layers of the plan, with those that TREx leaves out.
     """
     timings = [timing_of(layer.source) for layer in layers]
-    columns = {name: [nan_if_none(getattr(timing, field)) for timing in timings] for name, field in COLUMNS.items()}
-    whole = sum(timing_of(layer).mean_ms or 0 for layer in plan.layers)
-    shares = [100 * mean / whole if whole else nan for mean in columns["latency.avg_time"]]
-    recorded = columns["latency.pct_time"]
-    columns["latency.pct_time"] = [s if r != r else r for r, s in zip(recorded, shares, strict=True)]
-    return columns
+    columns = {name: [getattr(timing, field) for timing in timings] for name, field in COLUMNS.items()}
+    table = pd.DataFrame(columns, dtype="float64")
+    whole = sum(timing_of(layer).mean_ms or 0 for layer in plan.layers) or nan
+    table["latency.pct_time"] = table["latency.pct_time"].fillna(100 * table["latency.avg_time"] / whole)
+    return table
 
 
 def timing_of(layer: PlanLayer) -> Timing:

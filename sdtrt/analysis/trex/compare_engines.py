@@ -62,18 +62,16 @@ def compare_engines_summaries_tbl(plans: Sequence[EnginePlan], orientation: str 
 
 def aligned_merge_plans(plan1: EnginePlan, plan2: EnginePlan) -> pd.DataFrame:
     """A row for each group of layers that do the same work, with times, speed-up, precisions, tactics and names."""
-    rows = []
+    rows, first = [], ["type", "time (1)", "time (2)", "speedup (2)"]
     for group in diff(plan1.folded, plan2.folded).groups:
-        row = {"type": Layer(group.main, group.main.name).type, "speedup (2)": nan_if_none(group.speedup)}
-        sides = ((group.before_ms, group.before), (group.after_ms, group.after))
-        for number, (time_ms, layers) in enumerate(sides, 1):
-            row[f"time ({number})"] = nan_if_none(time_ms)
+        figures = map(nan_if_none, (group.before_ms, group.after_ms, group.speedup))
+        row = dict(zip(first, (Layer(group.main, group.main.name).type, *figures), strict=True))
+        for number, layers in enumerate((group.before, group.after), 1):
             row[f"precision ({number})"] = _text(PRECISIONS.get(x.precision or "", x.precision) for x in layers)
             row[f"tactic ({number})"] = _text(x.kernel for x in layers)
             row[f"name ({number})"] = _text(x.name for x in layers)
         rows.append(row | {"matched by": group.by})
-    first = ["type", "time (1)", "time (2)", "speedup (2)"]
-    table = pd.DataFrame(rows, columns=[*first, *(key for key in rows[0] if key not in first)] if rows else first)
+    table = pd.DataFrame(rows, columns=None if rows else first)
     return table.sort_values("time (1)", ascending=False, kind="stable", ignore_index=True)
 
 

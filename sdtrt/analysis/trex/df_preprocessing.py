@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from sdtrt.analysis.trex._convolution import annotate_convolutions
-from sdtrt.analysis.trex.activations import create_activations
+from sdtrt.analysis.trex.activations import Activation
 from sdtrt.analysis.trex.layer import Layer
 
 __all__ = [
@@ -86,7 +86,7 @@ _RENAMED = {"LayerType": "subtype", "TacticName": "tactic"}
 _RAW = frozenset({"Name", "Inputs", "Outputs", "TacticValue", "StreamId", "Metadata"})
 
 
-def layer_table(layers: Sequence[Layer], backend: str, more: Mapping[str, Sequence[float]]) -> pd.DataFrame:
+def layer_table(layers: Sequence[Layer], backend: str, more: Mapping[str, Any]) -> pd.DataFrame:
     """One row per layer: its raw keys, what TREx derives from them, and `more` columns, such as times."""
     raw = [layer.raw_dict for layer in layers]
     keys = dict.fromkeys(key for record in raw for key in record if key != "ParameterType")
@@ -136,11 +136,10 @@ def drop_columns(df: pd.DataFrame, columns: Iterable[str]) -> None:
 
 def clean_io(df: pd.DataFrame) -> None:
     """Replace `Inputs` and `Outputs` by the short names of their formats, in place."""
-    pairs = [create_activations(row) if isinstance(row["Inputs"], list) else None for _, row in df.iterrows()]
-    for column, side in (("Inputs", 0), ("Outputs", 1)):
-        df[column] = [
-            ", ".join(tensor.format for tensor in pair[side]) if pair else text
-            for pair, text in zip(pairs, df[column], strict=True)
+    for side in ("Inputs", "Outputs"):
+        df[side] = [
+            ", ".join(Activation(tensor).format for tensor in tensors) if isinstance(tensors, list) else tensors
+            for tensors in df[side]
         ]
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from functools import cached_property
+from itertools import count
 from math import nan, prod
 from pathlib import Path
 from statistics import fmean
@@ -70,20 +72,16 @@ class EnginePlan:
         self.layers = [layer for layer in self.all_layers if layer.type != "Constant"]
         backend = "TensorRT" if self.plan.backend == "tensorrt" else self.plan.backend
         more = {**_macs(self.layers, self.plan), **times(self.layers, self.plan)}
-        self._df = layer_table(self.layers, backend, more)
+        # One row per layer; the columns are the raw keys and those that the module `df_preprocessing` documents.
+        self.df = layer_table(self.layers, backend, more)
         self.total_act_size = total([layer.total_io_size_bytes for layer in self.layers])
         self.total_weights_size = total([layer.weights_size for layer in self.layers])
-        self.total_runtime = total(self._df["latency.avg_time"].tolist())
+        self.total_runtime = total(self.df["latency.avg_time"].tolist())
         self.device_properties, self.performance_summary, self.builder_cfg = _metadata(self.plan)
-
-    @property
-    def df(self) -> pd.DataFrame:
-        """One row per layer; the columns are the raw keys and those that the module `df_preprocessing` documents."""
-        return self._df
 
     def get_layers_by_type(self, layer_type: str) -> pd.DataFrame:
         """The layers of one type with the columns that matter for it, as `attr.*`."""
-        return filter_by_layer(self._df, layer_type)
+        return filter_by_layer(self.df, layer_type)
 
     def find(self, layer_name: str) -> Layer | None:
         """The layer of this name, or None."""
@@ -149,16 +147,14 @@ def _missing(column: pd.Series) -> str:
 
 def _layers(plan: Plan) -> list[Layer]:
     """Views of all layers under distinct names: the second "a" is "a_2", unless a layer has that name."""
-    taken = {layer.name for layer in plan.layers}
-    count: Counter[str] = Counter()
+    names = {layer.name for layer in plan.layers}
+    numbers: dict[str, Iterator[int]] = {}
     layers = []
     for layer in plan.layers:
         name = layer.name
-        count[layer.name] += 1
-        if count[layer.name] > 1:
-            numbers = range(count[layer.name], len(plan.layers) + 2)
-            name = next(new for n in numbers if (new := f"{layer.name}_{n}") not in taken)
-            taken.add(name)
+        if name in numbers:
+            name = next(new for n in numbers[name] if (new := f"{layer.name}_{n}") not in names)
+        numbers.setdefault(layer.name, count(2))
         layers.append(Layer(layer, name))
     return layers
 

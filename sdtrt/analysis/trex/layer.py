@@ -30,7 +30,6 @@ _TYPES = {
     **dict.fromkeys(("MaxPool", "AveragePool", "GlobalAveragePool", "maxpool"), "Pooling"),
     **dict.fromkeys(("Upsample", "Resize"), "Resize"),
 }
-_DECONVOLUTION = ("Convolution", "CaskDeconvolutionV2")
 # Keys of the raw layer that hold weights; a layer of these kinds without any has none.
 _WEIGHTS = ("Weights", "ConvWeights")
 _WEIGHTLESS = frozenset(
@@ -146,7 +145,7 @@ def _resolve(name: str, renamed: Mapping[str, str]) -> str:
 
 def _type_of(raw: Mapping[str, Any]) -> str:
     kind, subtype = raw.get("ParameterType"), raw["LayerType"]
-    if (kind, subtype) == _DECONVOLUTION:
+    if (kind, subtype) == ("Convolution", "CaskDeconvolutionV2"):
         return "Deconvolution"
     return str(kind or _TYPES.get(subtype, subtype))
 
