@@ -7,6 +7,7 @@ matched by ONNX nodes where they are known: "these 3 layers became 1" is one row
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from math import nan
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -17,7 +18,7 @@ from sdtrt.analysis.trex.colors import layer_colormap, precision_colormap
 from sdtrt.analysis.trex.engine_plan import EnginePlan, summary_dict
 from sdtrt.analysis.trex.figures.menu import menu, shown
 from sdtrt.analysis.trex.layer import Layer
-from sdtrt.analysis.trex.misc import group_count, group_sum_attr, nan_if_none
+from sdtrt.analysis.trex.misc import group_count, group_sum_attr
 from sdtrt.analysis.trex.notebook import display_df, in_notebook
 from sdtrt.analysis.trex.plotting import stacked_bars
 
@@ -64,8 +65,8 @@ def aligned_merge_plans(plan1: EnginePlan, plan2: EnginePlan) -> pd.DataFrame:
     """A row for each group of layers that do the same work, with times, speed-up, precisions, tactics and names."""
     rows, first = [], ["type", "time (1)", "time (2)", "speedup (2)"]
     for group in diff(plan1.folded, plan2.folded).groups:
-        figures = map(nan_if_none, (group.before_ms, group.after_ms, group.speedup))
-        row = dict(zip(first, (Layer(group.main, group.main.name).type, *figures), strict=True))
+        values = (Layer(group.main, group.main.name).type, group.before_ms, group.after_ms, group.speedup)
+        row = {name: nan if value is None else value for name, value in zip(first, values, strict=True)}
         for number, layers in enumerate((group.before, group.after), 1):
             row[f"precision ({number})"] = _text(PRECISIONS.get(x.precision or "", x.precision) for x in layers)
             row[f"tactic ({number})"] = _text(x.kernel for x in layers)

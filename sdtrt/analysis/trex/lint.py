@@ -9,7 +9,7 @@ from sdtrt.analysis.trex.engine_plan import EnginePlan
 
 __all__ = ["ConvLinter", "QDQLinter", "ReformatLinter", "SliceLinter"]
 
-COLUMNS = ("name", "tactic", "subtype", "severity", "hazard", "mitigation", "help")
+COLUMNS = ["name", "tactic", "subtype", "severity", "hazard", "mitigation", "help"]
 
 
 class _Linter:
@@ -30,7 +30,7 @@ class _Linter:
             if found.rule in self.rules
             for layer in (layers[name] for name in found.layers if name in layers)
         ]
-        return pd.DataFrame(rows, columns=list(COLUMNS))
+        return pd.DataFrame(rows, columns=COLUMNS)
 
 
 class ConvLinter(_Linter):

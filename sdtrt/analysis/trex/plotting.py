@@ -201,10 +201,8 @@ def plotly_pie(
         colormap: colors by name.
         do_show: show the figure in a notebook.
     """
-    import plotly.graph_objects as go
-
-    fig = go.Figure(_pie(df, title, values, names, colormap))
-    return show(fig.update_layout(title={"text": title_text(title), "x": 0.5}), do_show)
+    fig = plotly_pie2(title, [(df, "", values, names)], colormap=colormap, do_show=False)
+    return show(fig.update_traces(hole=0, name=escaped(title)), do_show)
 
 
 def plotly_pie2(
@@ -230,27 +228,19 @@ def plotly_pie2(
     titles = [title_text(chart[1]) for chart in charts]
     fig = make_subplots(rows, columns, specs=[[{"type": "domain"}] * columns] * rows, subplot_titles=titles)
     for index, (df, name, values, names) in enumerate(charts):
-        pie = _pie(df, name, values, names, colormap)
-        fig.add_trace(pie.update(hole=0.4), index // columns + 1, index % columns + 1)
+        fig.add_pie(
+            labels=[escaped(label) for label in df[names]],
+            values=df[values],
+            name=escaped(name),
+            hole=0.4,
+            marker={"colors": colors_of(df[names], colormap), "line": {"color": EDGE_COLOR, "width": 1}},
+            texttemplate="%{value:.1f}" if pd.api.types.is_float_dtype(df[values]) else "%{value}",
+            hoverinfo="label+percent",
+            textposition="inside",
+            row=index // columns + 1,
+            col=index % columns + 1,
+        )
     return show(fig.update_layout(title={"text": title_text(title), "x": 0.5}), do_show)
-
-
-def _pie(df: pd.DataFrame, title: str, values: str, names: str, colormap: Colormap | None) -> go.Pie:
-    import plotly.graph_objects as go
-
-    figures = ":.1f" if pd.api.types.is_float_dtype(df[values]) else ""
-    return go.Pie(
-        labels=[escaped(name) for name in df[names]],
-        values=df[values],
-        name=escaped(title),
-        marker={
-            "colors": colors_of(df[names], colormap),
-            "line": {"color": EDGE_COLOR, "width": 1},
-        },
-        texttemplate=f"%{{value{figures}}}",
-        hoverinfo="label+percent",
-        textposition="inside",
-    )
 
 
 def rotate_columns(df: pd.DataFrame) -> pd.DataFrame:

@@ -236,7 +236,7 @@ def plot_engine_timings(timing_json_file: str | Path, do_show: bool = True) -> g
     records = parse(Path(timing_json_file)).data
     latencies = [run.get("latencyMs") for run in records if isinstance(run, dict)] if isinstance(records, list) else []
     axes = {"index": "Timing Samples", "y": "Latency (ms)"}
-    fig = px.scatter(y=latencies, labels=axes, title="Engine Timing Samples")
+    fig = px.scatter(y=latencies, labels=axes, title="Engine Timing Samples", render_mode="svg")
     return shown(trex_base_layout(fig).update_layout(title_x=0.5), do_show)
 
 

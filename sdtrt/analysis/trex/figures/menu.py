@@ -13,13 +13,7 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 # What a choice changes besides the traces. The menu's entry is the title; an axis that a figure does not use is hidden.
-_LAYOUT: dict[str, Any] = {
-    "xaxis": {"visible": False},
-    "yaxis": {"visible": False},
-    "annotations": [],
-    "barmode": "group",
-    "showlegend": None,
-}
+_LAYOUT: dict[str, Any] = {"annotations": [], "barmode": "group", "showlegend": None}
 
 
 def menu(figures: Mapping[str, go.Figure]) -> go.Figure:
@@ -33,14 +27,10 @@ def menu(figures: Mapping[str, go.Figure]) -> go.Figure:
     for trace, owner in zip(combined.data, owners, strict=True):
         trace.visible = owner == first
     layouts = {title: _layout(figure) for title, figure in figures.items()}
-    buttons = [
-        {
-            "label": title_text(title),
-            "method": "update",
-            "args": [{"visible": [owner == title for owner in owners]}, layouts[title]],
-        }
-        for title in figures
-    ]
+    buttons = []
+    for title, layout in layouts.items():
+        visible = [owner == title for owner in owners]
+        buttons.append({"label": title_text(title), "method": "update", "args": [{"visible": visible}, layout]})
     if first is not None:
         combined.update_layout(layouts[first], plot_bgcolor=CLEAR, margin={"t": 100})
     place = {"x": 0, "xanchor": "left", "y": 1.1, "yanchor": "bottom", "showactive": True}
@@ -49,8 +39,8 @@ def menu(figures: Mapping[str, go.Figure]) -> go.Figure:
 
 def _layout(figure: go.Figure) -> dict[str, Any]:
     own = figure.layout.to_plotly_json()
-    flat = any(trace.type in ("bar", "histogram", "scatter") for trace in figure.data)
-    axes = {axis: {**own.get(axis, {}), "visible": True} if flat else _LAYOUT[axis] for axis in ("xaxis", "yaxis")}
+    flat = any(trace.type in ("bar", "histogram", "scatter", "scattergl") for trace in figure.data)
+    axes = {axis: {**own.get(axis, {}), "visible": flat} for axis in ("xaxis", "yaxis")}
     scene = {"scene": own["scene"]} if "scene" in own else {}
     return {**{key: own.get(key, value) for key, value in _LAYOUT.items()}, **axes, **scene}
 
