@@ -72,10 +72,8 @@ def report_card_perf_overview(plan: EnginePlan) -> Cards:
     }
     spread = "Layer latency distribution"
     cards[spread] = plotly_hist(df, spread, _SHARE, "Latency (%)", "type", layer_colormap, do_show=False)
-    cards["Precision per layer type"] = _sunburst(
-        df.groupby(["type", "precision"]).size().reset_index(name="count"),
-        "Precision per layer type", "precision", "count", precision_colormap,
-    )  # fmt: skip
+    rings = "Precision per layer type"
+    cards[rings] = _sunburst(df.assign(count=1), rings, "precision", "count")
     shares = group_sum_attr(df, "precision", _SHARE)
     pies = [
         (group_count(df, "precision"), "Layer Count By Precision", "count", "precision"),
@@ -108,14 +106,12 @@ def report_card_convolutions_overview(convs: pd.DataFrame) -> Cards:
         "Compute efficiency (color = latency)": (_COMPUTE, _SHARE),
         "Memory efficiency (color = latency)": (_MEMORY, _SHARE),
     }
-    drawable = {title: pair for title, pair in bars.items() if set(pair) <= set(convs.columns)}
+    maps = {"precision": precision_colormap}
     return {
-        title: plotly_bar2(
-            convs, title, values, "Name", color=color,
-            colormap=precision_colormap if color == "precision" else None, do_show=False,
-        )
-        for title, (values, color) in drawable.items()
-    }  # fmt: skip
+        title: plotly_bar2(convs, title, values, "Name", color=color, colormap=maps.get(color), do_show=False)
+        for title, (values, color) in bars.items()
+        if {values, color} <= set(convs.columns)
+    }
 
 
 def report_card_convolutions_overview_widget(convs: pd.DataFrame, do_show: bool = True) -> go.Figure | None:
@@ -226,7 +222,7 @@ def report_card_pointwise_lint(plan: EnginePlan, do_show: bool = True) -> go.Fig
 
 def layer_latency_sunburst(df: pd.DataFrame, title: str, do_show: bool = True) -> go.Figure | None:
     """Latency of the layers inside that of their types. TREx draws how many layers there are, not their latency."""
-    return shown(_sunburst(df, title, "Name", _SHARE, layer_colormap), do_show)
+    return shown(_sunburst(df, title, "Name", _SHARE), do_show)
 
 
 def plot_engine_timings(timing_json_file: str | Path, do_show: bool = True) -> go.Figure | None:
@@ -248,8 +244,8 @@ def report_card_draw_plan_graph(plan: EnginePlan, engine_name: str, **options: A
 report_card_draw_plan_graph_extended = report_card_draw_plan_graph
 
 
-def _sunburst(df: pd.DataFrame, title: str, leaf: str, values: str, colormap: Any) -> go.Figure:
-    """Rings: types inside, leaves outside, areas in proportion to a column."""
+def _sunburst(df: pd.DataFrame, title: str, leaf: str, values: str) -> go.Figure:
+    """Rings: types inside, precisions or layers outside, areas in proportion to the sums of a column."""
     import plotly.express as px
 
     df = df.dropna(subset=[values])
@@ -257,7 +253,7 @@ def _sunburst(df: pd.DataFrame, title: str, leaf: str, values: str, colormap: An
     fig = px.sunburst(df, path=paths, values=values, title=title_text(title))
     (rings,) = fig.data
     colors = [
-        color_of(colormap, label if leaf == "precision" else parent) if parent else color_of(layer_colormap, label)
+        color_of(layer_colormap | precision_colormap, label if leaf == "precision" else parent or label)
         for label, parent in zip(rings.labels, rings.parents, strict=True)
     ]
     return fig.update_traces(marker_colors=colors, hovertemplate=None).update_layout(title_x=0.5)
