@@ -81,6 +81,12 @@ _FIRST = (
     *("Name", "type", "Inputs", "Outputs", "latency.avg_time", "latency.pct_time"),
     *("total_footprint_bytes", "tactic"),
 )
+_LATENCIES = {
+    "latency.time": "total_ms",
+    "latency.avg_time": "mean_ms",
+    "latency.median_time": "median_ms",
+    "latency.pct_time": "percentage",
+}
 _RENAMED = {"LayerType": "subtype", "TacticName": "tactic"}
 # The raw keys that are of interest for every layer; all others, which start with a capital too, belong to few types.
 _RAW = frozenset({"Name", "Inputs", "Outputs", "TacticValue", "StreamId", "Metadata"})
@@ -98,6 +104,14 @@ def layer_table(layers: Sequence[Layer], backend: str, more: Mapping[str, Any]) 
     if any(layer.source.module for layer in layers):
         columns["module"] = [layer.source.module or nan for layer in layers]
     return pd.DataFrame({**columns, **more})
+
+
+def latency_columns(layers: Sequence[Layer], total_ms: float) -> pd.DataFrame:
+    """The times of each layer; a share that was not recorded is that of `total_ms`, the sum over the whole plan."""
+    columns = {name: [getattr(layer.timing, field) for layer in layers] for name, field in _LATENCIES.items()}
+    table = pd.DataFrame(columns, dtype="float64")
+    shares = 100 * table["latency.avg_time"] / (total_ms or nan)
+    return table.assign(**{"latency.pct_time": table["latency.pct_time"].fillna(shares)})
 
 
 def filter_by_layer(df: pd.DataFrame, layer_type: str) -> pd.DataFrame:

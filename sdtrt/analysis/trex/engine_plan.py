@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from itertools import count
 from math import nan, prod
@@ -16,9 +16,8 @@ import pandas as pd
 
 from sdtrt.analysis.graph.edges import bindings
 from sdtrt.analysis.trex import _source
-from sdtrt.analysis.trex._timing import times, timing_of, total
 from sdtrt.analysis.trex.activations import Activation, raw_tensor
-from sdtrt.analysis.trex.df_preprocessing import filter_by_layer, layer_table
+from sdtrt.analysis.trex.df_preprocessing import filter_by_layer, latency_columns, layer_table
 from sdtrt.analysis.trex.layer import Layer, fold_no_ops, folded_layer
 from sdtrt.analysis.trex.notebook import write
 from sdtrt.plan.layers import Plan
@@ -71,12 +70,13 @@ class EnginePlan:
         self.constants = [layer for layer in self.all_layers if layer.type == "Constant"]
         self.layers = [layer for layer in self.all_layers if layer.type != "Constant"]
         backend = "TensorRT" if self.plan.backend == "tensorrt" else self.plan.backend
-        more = {**_macs(self.layers, self.plan), **times(self.layers, self.plan)}
+        total_ms = sum(layer.timing.mean_ms or 0 for layer in layers)
+        more = {**_macs(self.layers, self.plan), **latency_columns(self.layers, total_ms)}
         # One row per layer; the columns are the raw keys and those that the module `df_preprocessing` documents.
         self.df = layer_table(self.layers, backend, more)
-        self.total_act_size = total([layer.total_io_size_bytes for layer in self.layers])
-        self.total_weights_size = total([layer.weights_size for layer in self.layers])
-        self.total_runtime = total(self.df["latency.avg_time"].tolist())
+        self.total_act_size = _total([layer.total_io_size_bytes for layer in self.layers])
+        self.total_weights_size = _total([layer.weights_size for layer in self.layers])
+        self.total_runtime = _total(self.df["latency.avg_time"].tolist())
         self.device_properties, self.performance_summary, self.builder_cfg = _metadata(self.plan)
 
     def get_layers_by_type(self, layer_type: str) -> pd.DataFrame:
@@ -118,7 +118,7 @@ def summary_dict(plan: EnginePlan) -> dict[str, str]:
     }
     if plan.dropped_layers:
         kinds = Counter(layer.subtype for layer in plan.dropped_layers)
-        times = total([timing_of(layer.source).mean_ms or nan for layer in plan.dropped_layers])
+        times = _total([layer.timing.mean_ms or nan for layer in plan.dropped_layers])
         names = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
         summary["Not in the table"] = f"{names}: {_figure(times, '.3f', 'ms')}"
     return summary
@@ -134,6 +134,12 @@ def print_summary(plan: EnginePlan) -> None:
     }
     for title, part in parts.items():
         write("\n".join([f"{title}:", *(f"\t{key}: {value}" for key, value in part.items())]))
+
+
+def _total(values: Sequence[float]) -> float:
+    """Sum of what is known; NaN when nothing is."""
+    known = [value for value in values if value == value]
+    return sum(known) if known else nan
 
 
 def _figure(value: float, form: str, unit: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from math import nan
+from statistics import fmean, median
 from typing import Any
 
 from sdtrt.analysis.trex.activations import UNKNOWN, Activation, bytes_of, raw_tensor
@@ -69,6 +70,13 @@ class Layer:
             self.total_io_size_bytes = moved - weights
         self.weights_size = _weights_size(layer, raw, self.type)
         self.total_footprint_bytes = self.total_io_size_bytes + self.weights_size
+
+    @cached_property
+    def timing(self) -> layers.Timing:
+        """Times that a profiler recorded, summed up from the runs where those are known."""
+        if runs := self.source.times_ms:
+            return layers.Timing(total_ms=sum(runs), mean_ms=fmean(runs), median_ms=median(runs))
+        return self.source.timing or layers.Timing()
 
     @cached_property
     def weights_cnt(self) -> int:
