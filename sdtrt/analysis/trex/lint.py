@@ -9,8 +9,6 @@ from sdtrt.analysis.trex.engine_plan import EnginePlan
 
 __all__ = ["ConvLinter", "QDQLinter", "ReformatLinter", "SliceLinter"]
 
-COLUMNS = ["name", "tactic", "subtype", "severity", "hazard", "mitigation", "help"]
-
 
 class _Linter:
     """Rows of the findings of some rules, for the layers of some types."""
@@ -30,7 +28,7 @@ class _Linter:
             if found.rule in self.rules
             for layer in (layers[name] for name in found.layers if name in layers)
         ]
-        return pd.DataFrame(rows, columns=COLUMNS)
+        return pd.DataFrame(rows, columns=["name", "tactic", "subtype", "severity", "hazard", "mitigation", "help"])
 
 
 class ConvLinter(_Linter):

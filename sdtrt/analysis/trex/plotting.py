@@ -107,10 +107,8 @@ def plotly_bar2(
     """
     import plotly.graph_objects as go
 
-    layout = create_layout(
-        title, size, xaxis_title or names_col, yaxis_title or values_col, orientation, show_axis_ticks
-    )
-    fig = go.Figure(layout=layout)
+    titles = (xaxis_title or names_col, yaxis_title or values_col)
+    fig = go.Figure(layout=create_layout(title, size, *titles, orientation, show_axis_ticks))
     axis, names_axis = ("y", "x") if orientation == "v" else ("x", "y")
     for name, table in df.items() if isinstance(df, Mapping) else [(None, df)]:
         digits = _format(table[values_col])
@@ -176,8 +174,7 @@ def plotly_hist(
     groups = known[color] if color else pd.Series(values_col, known.index)
     colors = dict(zip(groups, colors_of(groups, colormap if color else None), strict=True))
     for key, rows in known.groupby(groups, sort=False):
-        marker = {"color": colors[key]}
-        fig.add_histogram(x=rows[values_col], name=escaped(key), nbinsx=bins, marker=marker, bingroup=1)
+        fig.add_histogram(x=rows[values_col], name=escaped(key), nbinsx=bins, marker_color=colors[key], bingroup=1)
     axes = {"xaxis_title": title_text(xaxis_title), "yaxis_title": "count"}
     trex_base_layout(fig).update_layout(title_text=title_text(title), barmode="stack", bargap=0.05, **axes)
     return show(fig, do_show)

@@ -74,10 +74,9 @@ def report_card_perf_overview(plan: EnginePlan) -> Cards:
     cards[spread] = plotly_hist(df, spread, _SHARE, "Latency (%)", "type", layer_colormap, do_show=False)
     rings = "Precision per layer type"
     cards[rings] = _sunburst(df.assign(count=1), rings, "precision", "count")
-    shares = group_sum_attr(df, "precision", _SHARE)
     pies = [
         (group_count(df, "precision"), "Layer Count By Precision", "count", "precision"),
-        (shares, "% Latency By Precision", _SHARE, "precision"),
+        (group_sum_attr(df, "precision", _SHARE), "% Latency By Precision", _SHARE, "precision"),
     ]
     cards["Precision rollup"] = plotly_pie2("Precision rollup", pies, colormap=precision_colormap, do_show=False)
     return cards

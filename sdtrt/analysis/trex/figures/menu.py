@@ -20,10 +20,9 @@ def menu(figures: Mapping[str, go.Figure]) -> go.Figure:
     """One figure that shows the first of `figures` and has a menu of all."""
     import plotly.graph_objects as go
 
-    combined = go.Figure()
+    combined = go.Figure([trace for figure in figures.values() for trace in figure.data])
     owners = [title for title, figure in figures.items() for _ in figure.data]
     first = next(iter(figures), None)
-    combined.add_traces([trace for figure in figures.values() for trace in figure.data])
     for trace, owner in zip(combined.data, owners, strict=True):
         trace.visible = owner == first
     layouts = {title: _layout(figure) for title, figure in figures.items()}
