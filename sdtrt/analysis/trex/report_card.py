@@ -226,13 +226,13 @@ def layer_latency_sunburst(df: pd.DataFrame, title: str, do_show: bool = True) -
 
 def plot_engine_timings(timing_json_file: str | Path, do_show: bool = True) -> go.Figure | None:
     """The latency of every run that trtexec recorded with `--exportTimes`."""
-    import plotly.express as px
+    import plotly.graph_objects as go
 
     records = parse(Path(timing_json_file)).data
     latencies = [run.get("latencyMs") for run in records if isinstance(run, dict)] if isinstance(records, list) else []
-    axes = {"index": "Timing Samples", "y": "Latency (ms)"}
-    fig = px.scatter(y=latencies, labels=axes, title="Engine Timing Samples", render_mode="svg")
-    return shown(trex_base_layout(fig).update_layout(title_x=0.5), do_show)
+    fig = trex_base_layout(go.Figure(go.Scatter(y=latencies, mode="markers")))
+    axes = {"xaxis_title": "Timing Samples", "yaxis_title": "Latency (ms)"}
+    return shown(fig.update_layout(title={"text": "Engine Timing Samples", "x": 0.5}, **axes), do_show)
 
 
 def report_card_draw_plan_graph(plan: EnginePlan, engine_name: str, **options: Any) -> Path:
