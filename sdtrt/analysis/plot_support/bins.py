@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
@@ -24,14 +25,12 @@ class Bins:
         places = _places(values)
         return cls(int(places.min()), int(places.max() - places.min()) + 1)
 
-    def sums(self, values: np.ndarray, weights: np.ndarray | None = None) -> list[float]:
-        """How many values lie in each bin, or what their weights add up to."""
-        return list(np.bincount(_places(values) - self.first, weights, minlength=self.count).tolist())
-
-    def spans(self, unit: str) -> list[str]:
-        """Each bin in words."""
+    def bars(self, values: np.ndarray, unit: str, weights: np.ndarray | None = None) -> dict[str, list[Any]]:
+        """Places, heights and spans of the bars: how many values lie in each bin, or what their weights add up to."""
+        heights = np.bincount(_places(values) - self.first, weights, minlength=self.count)
         edges = 10 ** ((self.first + np.arange(self.count + 1)) / PER_DECADE)
-        return [f"{low:.3g} to {high:.3g} {unit}" for low, high in pairwise(edges)]
+        spans = [f"{low:.3g} to {high:.3g} {unit}" for low, high in pairwise(edges)]
+        return {"x": list(range(self.count)), "y": heights.tolist(), "customdata": spans}
 
     def label(self, figure: go.Figure, title: str) -> None:
         """Put bar i at i, with whole decades written at the edges between bars."""

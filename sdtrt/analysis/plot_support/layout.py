@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -44,9 +44,27 @@ def names_of(rows: pd.DataFrame) -> list[list[object]]:
     return [[int(index), label(name, NAME_CHARS)] for index, name in zip(rows.index, rows["name"], strict=True)]
 
 
-def layer_axis(figure: go.Figure, frame: pd.DataFrame) -> None:
-    """An axis with a place for each layer, in the engine's order, from 1 as in the layer table."""
+def layer_bars(frame: pd.DataFrame, parts: Iterable[tuple[str, str, pd.Series, str]], title: str) -> go.Figure:
+    """A bar per layer, at its place in the engine's order: from 1, as in the layer table.
+
+    `parts` are stacked: name, color, values by layer, and plotly's template of a value in its tooltip.
+    """
+    figure = go.Figure()
+    for name, color, values, text in parts:
+        figure.add_bar(
+            name=name,
+            meta=LAYERS,
+            x=[int(i) + 1 for i in values.index],
+            y=values.tolist(),
+            width=1,
+            marker={"color": color, "line": {"width": 0}},
+            customdata=names_of(frame.loc[values.index]),
+            hovertemplate=f"%{{customdata[1]}}<br>{text}<extra></extra>",
+        )
+    figure.update_layout(barmode="stack", bargap=0, dragmode="zoom")
     figure.update_xaxes(title="layer", range=[0.5, max(len(frame), 1) + 0.5])
+    figure.update_yaxes(title=title, fixedrange=True)
+    return figure
 
 
 def name_bars(figure: go.Figure, names: Sequence[str], title: str) -> None:
@@ -73,7 +91,9 @@ def finish(figure: go.Figure, height: int, missing: str = "") -> go.Figure:
     return figure
 
 
-def stack_bars(sums: pd.DataFrame, parts: Sequence[tuple[str, str, str]], value: str, title: str) -> go.Figure:
+def stack_bars(
+    sums: pd.DataFrame, parts: Sequence[tuple[str, str, str]], value: str, title: str, missing: str
+) -> go.Figure:
     """Stacked horizontal bars.
 
     Args:
@@ -81,15 +101,17 @@ def stack_bars(sums: pd.DataFrame, parts: Sequence[tuple[str, str, str]], value:
         parts: (name, column, color) of each part of a bar.
         value: plotly's template of a part's value in its tooltip, such as "%{x:.4g} ms".
         title: of the value axis.
+        missing: shown if there are no bars.
     """
     figure = go.Figure()
-    for name, column, color in parts:
+    for name, column, color in parts if len(sums) else ():
         figure.add_bar(
-            name=name,
+            name=label(name, 24),
             x=sums[column].tolist(),
             y=list(range(len(sums))),
             marker={"color": color},
-            hovertemplate=f"{name}: {value}<extra></extra>",
+            hovertemplate=f"{label(name, 40)}: {value}<extra></extra>",
         )
     name_bars(figure, [label(block, 44) for block in sums.index], title)
-    return figure.update_layout(barmode="stack")
+    figure.update_layout(barmode="stack", showlegend=True)
+    return finish(figure, 110 + 38 * len(sums), "" if len(sums) else missing)

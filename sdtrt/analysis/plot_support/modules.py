@@ -14,9 +14,10 @@ DEPTH = 2
 def paths_of(frame: pd.DataFrame) -> list[tuple[str, ...]]:
     """Where each layer belongs: its engine and the steps of its module, else of its kind and name."""
     named = _named(frame)
-    columns = zip(frame["component"], frame["module"], frame["kind"], frame["name"], strict=True)
+    modules = frame["module"].where(frame["module"].notna(), None)
+    columns = zip(frame["component"], modules, frame["kind"], frame["name"], strict=True)
     return [
-        (component, *(_steps(module) if component in named else (kind, name)))
+        (component, *(module_path(module) if component in named else (kind, name)))
         for component, module, kind, name in columns
     ]
 
@@ -24,14 +25,9 @@ def paths_of(frame: pd.DataFrame) -> list[tuple[str, ...]]:
 def blocks_of(frame: pd.DataFrame) -> list[str]:
     """The first steps of each module, such as "down_blocks.1.attentions.0", else the layer's name."""
     named = _named(frame)
-    columns = zip(frame["component"], frame["module"], frame["name"], strict=True)
-    return [".".join(_steps(module)[:DEPTH]) if component in named else name for component, module, name in columns]
+    return [".".join(path[1 : 1 + DEPTH]) if path[0] in named else path[-1] for path in paths_of(frame)]
 
 
 def _named(frame: pd.DataFrame) -> set[Hashable]:
     """Engines of which a module is known."""
     return set(frame.loc[frame["module"].notna(), "component"])
-
-
-def _steps(module: object) -> tuple[str, ...]:
-    return module_path(module if isinstance(module, str) else None)

@@ -25,10 +25,11 @@ def draw(analysis: Analysis) -> go.Figure:
     figure = go.Figure()
     for kind, color, rows in by_kind(known):
         sums, counts = rows.groupby("bin")["time_ms"].sum(), rows.groupby("bin").size()
-        spans = [_span(i * STEP_PCT) for i in sums.index]
+        starts = [i * STEP_PCT for i in sums.index]
+        spans = [f"{start} to {start + STEP_PCT}" if start < 100 else "100 and more" for start in starts]
         figure.add_bar(
             name=kind,
-            x=[i * STEP_PCT + STEP_PCT / 2 for i in sums.index],
+            x=[start + STEP_PCT / 2 for start in starts],
             y=sums.tolist(),
             customdata=list(zip(spans, counts.tolist(), strict=True)),
             marker={"color": color},
@@ -40,7 +41,3 @@ def draw(analysis: Analysis) -> go.Figure:
     figure.update_xaxes(title=f"percent of what the device allows{note}", fixedrange=True, range=[0, 110], dtick=20)
     figure.update_yaxes(title="layer time, ms", fixedrange=True)
     return finish(figure, 566, "" if len(known) else "No layer has a known time and limit.")
-
-
-def _span(start: int) -> str:
-    return f"{start} to {start + STEP_PCT}" if start < 100 else "100 and more"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import plotly.graph_objects as go
 
-from sdtrt.analysis.plot_support.layout import FOOTPRINT_PARTS, finish, stack_bars
+from sdtrt.analysis.plot_support.layout import FOOTPRINT_PARTS, stack_bars
 from sdtrt.analysis.plot_support.modules import blocks_of
 from sdtrt.analysis.session import Analysis
 
@@ -21,5 +21,4 @@ def draw(analysis: Analysis) -> go.Figure:
     sums = frame.groupby("block", sort=False)[columns].sum() / 1e6
     sums = sums.loc[sums.sum(axis=1).sort_values(ascending=False).index]
     sums = sums[sums.sum(axis=1) > 0].head(TOP)
-    figure = stack_bars(sums, FOOTPRINT_PARTS, "%{x:,.4g} MB", "footprint, MB") if len(sums) else go.Figure()
-    return finish(figure, 110 + 38 * len(sums), "" if len(sums) else "The size of no layer is known.")
+    return stack_bars(sums, FOOTPRINT_PARTS, "%{x:,.4g} MB", "footprint, MB", "The size of no layer is known.")

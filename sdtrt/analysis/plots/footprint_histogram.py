@@ -25,10 +25,8 @@ def draw(analysis: Analysis) -> go.Figure:
         for name, _, color in FOOTPRINT_PARTS:
             if len(sizes[name]):
                 figure.add_bar(
+                    **bins.bars(sizes[name], "MB"),
                     name=name,
-                    x=list(range(bins.count)),
-                    y=bins.sums(sizes[name]),
-                    customdata=bins.spans("MB"),
                     marker={"color": color},
                     hovertemplate=f"{name}, %{{customdata}}: %{{y:,}} layers<extra></extra>",
                 )

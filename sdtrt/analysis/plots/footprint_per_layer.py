@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import plotly.graph_objects as go
 
-from sdtrt.analysis.plot_support.layout import FOOTPRINT_PARTS, LAYERS, finish, layer_axis, names_of
+from sdtrt.analysis.plot_support.layout import FOOTPRINT_PARTS, finish, layer_bars
 from sdtrt.analysis.session import Analysis
 
 TITLE = "Footprint per layer"
@@ -15,21 +15,7 @@ SECTION, ORDER, WIDE = "Memory", 1, True
 def draw(analysis: Analysis) -> go.Figure:
     """One bar per layer, of weights and activations."""
     frame = analysis.frame
-    figure = go.Figure()
-    for name, column, color in FOOTPRINT_PARTS:
-        rows = frame[frame[column] > 0]
-        if len(rows):
-            figure.add_bar(
-                name=name,
-                meta=LAYERS,
-                x=[int(i) + 1 for i in rows.index],
-                y=(rows[column] / 1e6).tolist(),
-                width=1,
-                marker={"color": color, "line": {"width": 0}},
-                customdata=names_of(rows),
-                hovertemplate=f"%{{customdata[1]}}<br>{name}: %{{y:,.4g}} MB<extra></extra>",
-            )
-    figure.update_layout(barmode="stack", bargap=0, dragmode="zoom")
-    layer_axis(figure, analysis.frame)
-    figure.update_yaxes(title="footprint, MB", fixedrange=True)
-    return finish(figure, 380, "" if figure.data else "The size of no layer is known.")
+    sizes = ((name, color, frame[column][frame[column] > 0] / 1e6) for name, column, color in FOOTPRINT_PARTS)
+    parts = [(name, color, size, f"{name}: %{{y:,.4g}} MB") for name, color, size in sizes if len(size)]
+    figure = layer_bars(frame, parts, "footprint, MB")
+    return finish(figure, 380, "" if parts else "The size of no layer is known.")

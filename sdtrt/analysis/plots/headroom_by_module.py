@@ -5,7 +5,7 @@ from __future__ import annotations
 import plotly.graph_objects as go
 
 from sdtrt.analysis.colors import LINE, LOST, WEIGHTS
-from sdtrt.analysis.plot_support.layout import finish, stack_bars
+from sdtrt.analysis.plot_support.layout import stack_bars
 from sdtrt.analysis.plot_support.modules import blocks_of
 from sdtrt.analysis.session import Analysis
 
@@ -31,6 +31,5 @@ def draw(analysis: Analysis) -> go.Figure:
     )
     sums = frame.groupby("block", sort=False)[[column for _, column, _ in PARTS]].sum()
     sums = sums.sort_values(["headroom_ms", "unknown_ms"], ascending=False).head(TOP)
-    known = bool(frame["ideal_ms"].notna().any())
-    figure = stack_bars(sums, PARTS, "%{x:.4g} ms", "time of one run, ms") if known else go.Figure()
-    return finish(figure, 110 + 38 * len(sums), "" if known else "No layer has a known time and limit.")
+    shown = sums if frame["ideal_ms"].notna().any() else sums.head(0)
+    return stack_bars(shown, PARTS, "%{x:.4g} ms", "time of one run, ms", "No layer has a known time and limit.")

@@ -21,16 +21,13 @@ def draw(analysis: Analysis) -> go.Figure:
     figure = go.Figure()
     if len(times):
         bins = Bins.over(times)
-        spans = bins.spans("ms")
-        for axis, values, color, text in (
-            ("y", bins.sums(times), LINE, "%{y:,} layers"),
-            ("y2", bins.sums(times, times), WEIGHTS, "%{y:.4g} ms"),
+        for axis, weights, color, text in (
+            ("y", None, LINE, "%{y:,} layers"),
+            ("y2", times, WEIGHTS, "%{y:.4g} ms"),
         ):
             figure.add_bar(
-                x=list(range(bins.count)),
-                y=values,
+                **bins.bars(times, "ms", weights),
                 yaxis=axis,
-                customdata=spans,
                 marker={"color": color},
                 hovertemplate=f"%{{customdata}}: {text}<extra></extra>",
             )

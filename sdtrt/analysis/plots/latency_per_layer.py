@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import plotly.graph_objects as go
 
-from sdtrt.analysis.plot_support.layout import LAYERS, NOT_TIMED, by_kind, finish, layer_axis, names_of
+from sdtrt.analysis.plot_support.layout import NOT_TIMED, by_kind, finish, layer_bars
 from sdtrt.analysis.session import Analysis
 
 TITLE = "Latency per layer"
@@ -15,19 +15,6 @@ SECTION, ORDER, WIDE = "Time", 4, True
 def draw(analysis: Analysis) -> go.Figure:
     """One bar per timed layer, colored by kind."""
     timed = analysis.frame.dropna(subset=["time_ms"])
-    figure = go.Figure()
-    for kind, color, rows in by_kind(timed):
-        figure.add_bar(
-            name=kind,
-            meta=LAYERS,
-            x=[int(i) + 1 for i in rows.index],
-            y=rows["time_ms"].tolist(),
-            width=1,
-            marker={"color": color, "line": {"width": 0}},
-            customdata=names_of(rows),
-            hovertemplate="%{customdata[1]}<br>%{y:.4g} ms<extra></extra>",
-        )
-    figure.update_layout(barmode="overlay", bargap=0, dragmode="zoom")
-    layer_axis(figure, analysis.frame)
-    figure.update_yaxes(title="time of one run, ms", fixedrange=True)
+    parts = ((kind, color, rows["time_ms"], "%{y:.4g} ms") for kind, color, rows in by_kind(timed))
+    figure = layer_bars(analysis.frame, parts, "time of one run, ms")
     return finish(figure, 380, "" if len(timed) else NOT_TIMED)

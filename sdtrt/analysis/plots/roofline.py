@@ -27,7 +27,8 @@ def draw(analysis: Analysis) -> go.Figure:
     shown = frame[(frame["tflops_per_s"] > 0) & (frame["intensity_flop_per_byte"] > 0)]
     figure = go.Figure()
     if len(shown):
-        for peaks in _peaks(analysis):
+        known = (peaks for peaks in map(analysis.peaks_of, analysis.plans) if peaks is not None)
+        for peaks in {peaks.device: peaks for peaks in known}.values():
             _lines(figure, peaks, shown)
         largest = shown["time_ms"].max()
         for kind, color, rows in by_kind(shown.sort_values("time_ms", ascending=False)):
@@ -78,16 +79,10 @@ def _absent(frame: pd.DataFrame, shown: pd.DataFrame) -> str:
     return small(f"{number:,} layers{share} have no such figures") if number else ""
 
 
-def _peaks(analysis: Analysis) -> list[DevicePeaks]:
-    found = map(analysis.peaks_of, analysis.plans)
-    return list({c.device: c for c in found if c is not None}.values())
-
-
 def _lines(figure: go.Figure, peaks: DevicePeaks, shown: pd.DataFrame) -> None:
     """The slope of the memory, and a level for each type that the layers shown compute in."""
-    products = set(shown["precision"][shown["kind"].isin(MATRIX_KINDS)].dropna().map(base_type))
-    used = [p for p in peaks.matrix_tflops if p in products]
-    levels = {f"{name} matrix": peaks.matrix_tflops[name] for name in used}
+    used = set(shown["precision"][shown["kind"].isin(MATRIX_KINDS)].dropna().map(base_type))
+    levels = {f"{name} matrix": peak for name, peak in peaks.matrix_tflops.items() if name in used}
     if peaks.vector_tflops:
         levels["float32 vector"] = peaks.vector_tflops
     low, high = shown["intensity_flop_per_byte"].min() / 2, shown["intensity_flop_per_byte"].max() * 2

@@ -31,10 +31,9 @@ def draw(analysis: Analysis) -> go.Figure:
             "<extra></extra>",
         )
     figure.update_traces(texttemplate="%{x:.3g}", textposition="outside", cliponaxis=False)
-    many = top["component"].nunique() > 1
-    owner = [f"{label(name, 14)}  " if many else "" for name in top["component"]]
-    places = top["module"].fillna(top["name"])
-    titles = [f"{engine}{label(place, 44)}" for engine, place in zip(owner, places, strict=True)]
+    titles = [label(place, 44) for place in top["module"].fillna(top["name"])]
+    if top["component"].nunique() > 1:
+        titles = [f"{label(name, 14)}  {title}" for name, title in zip(top["component"], titles, strict=True)]
     name_bars(figure, titles, "time of one run, ms")
     figure.update_layout(xaxis_range=[0, 1.2 * max(top["time_ms"], default=0) or 1])
     return finish(figure, 110 + 38 * len(top), "" if titles else NOT_TIMED)

@@ -4,163 +4,23 @@ A notebook of TREx, NVIDIA's former engine explorer, runs with its import lines 
 trex` has TREx's modules as well: `trex.plotting`, `trex.notebook`, `trex.graphing`, `trex.colors` and so on. Values are
 TREx's where TREx is right; what is not known is NaN, where TREx writes 0.
 """
+# ruff: noqa: F403 (each module lists in `__all__` which of its names are TREx's)
 
-from functools import partial
+from functools import partial as partial
 
-from sdtrt.analysis.trex.activations import Activation, create_activations
-from sdtrt.analysis.trex.colors import default_pallete, layer_colormap, precision_colormap
-from sdtrt.analysis.trex.compare_engines import (
-    aligned_merge_plans,
-    compare_engines_layer_latencies,
-    compare_engines_overview,
-    compare_engines_summaries_tbl,
-    get_plans_names,
-)
-from sdtrt.analysis.trex.df_preprocessing import (
-    annotate_convolutions,
-    change_col_order,
-    clean_df,
-    clean_for_display,
-    clean_io,
-    drop_columns,
-    filter_by_layer,
-    layer_attributes,
-)
-from sdtrt.analysis.trex.engine_plan import EnginePlan, print_summary, summary_dict
-from sdtrt.analysis.trex.graphing import (
-    around,
-    layer_precision_formatter,
-    layer_type_formatter,
-    precision_formatter,
-    render_dot,
-    subgraph,
-    to_dot,
-)
-from sdtrt.analysis.trex.layer import Layer, fold_no_ops
-from sdtrt.analysis.trex.lint import ConvLinter, QDQLinter, ReformatLinter, SliceLinter
-from sdtrt.analysis.trex.misc import (
-    group_count,
-    group_mean_attr,
-    group_sum_attr,
-    shape_to_str,
-    stack_dataframes,
-    stack_dicts,
-)
-from sdtrt.analysis.trex.notebook import display_df, section_header, set_table_display_backend, set_wide_display
-from sdtrt.analysis.trex.plotting import (
-    create_layout,
-    plotly_bar2,
-    plotly_hist,
-    plotly_pie,
-    plotly_pie2,
-    rotate_columns,
-    stacked_bars,
-    stacked_tabular,
-    stacked_tabular_df,
-    trex_base_layout,
-)
-from sdtrt.analysis.trex.report_card import (
-    layer_latency_sunburst,
-    plot_engine_timings,
-    report_card_convolutions_overview,
-    report_card_convolutions_overview_widget,
-    report_card_draw_plan_graph,
-    report_card_draw_plan_graph_extended,
-    report_card_efficiency_vs_latency_3d,
-    report_card_gemm_MNK,
-    report_card_gemm_MNK_scatter,
-    report_card_memory_footprint,
-    report_card_memory_footprint_widget,
-    report_card_perf_overview,
-    report_card_perf_overview_widget,
-    report_card_perf_scatter,
-    report_card_pointwise_lint,
-    report_card_reformat_overview,
-    report_card_table_view,
-)
+from sdtrt.analysis.trex.activations import *
+from sdtrt.analysis.trex.colors import *
+from sdtrt.analysis.trex.compare_engines import *
+from sdtrt.analysis.trex.df_preprocessing import *
+from sdtrt.analysis.trex.engine_plan import *
+from sdtrt.analysis.trex.graphing import *
+from sdtrt.analysis.trex.layer import *
+from sdtrt.analysis.trex.lint import *
+from sdtrt.analysis.trex.misc import *
+from sdtrt.analysis.trex.notebook import *
+from sdtrt.analysis.trex.plotting import *
+from sdtrt.analysis.trex.report_card import *
 
-__all__ = [
-    "Activation",
-    "ConvLinter",
-    "EnginePlan",
-    "Layer",
-    "QDQLinter",
-    "ReformatLinter",
-    "SliceLinter",
-    "activations",
-    "aligned_merge_plans",
-    "annotate_convolutions",
-    "around",
-    "change_col_order",
-    "clean_df",
-    "clean_for_display",
-    "clean_io",
-    "colors",
-    "compare_engines",
-    "compare_engines_layer_latencies",
-    "compare_engines_overview",
-    "compare_engines_summaries_tbl",
-    "create_activations",
-    "create_layout",
-    "default_pallete",
-    "df_preprocessing",
-    "display_df",
-    "drop_columns",
-    "engine_plan",
-    "filter_by_layer",
-    "fold_no_ops",
-    "get_plans_names",
-    "graphing",
-    "group_count",
-    "group_mean_attr",
-    "group_sum_attr",
-    "layer_attributes",
-    "layer_colormap",
-    "layer_latency_sunburst",
-    "layer_precision_formatter",
-    "layer_type_formatter",
-    "lint",
-    "misc",
-    "notebook",
-    "partial",
-    "plot_engine_timings",
-    "plotly_bar2",
-    "plotly_hist",
-    "plotly_pie",
-    "plotly_pie2",
-    "plotting",
-    "precision_colormap",
-    "precision_formatter",
-    "print_summary",
-    "render_dot",
-    "report_card",
-    "report_card_convolutions_overview",
-    "report_card_convolutions_overview_widget",
-    "report_card_draw_plan_graph",
-    "report_card_draw_plan_graph_extended",
-    "report_card_efficiency_vs_latency_3d",
-    "report_card_gemm_MNK",
-    "report_card_gemm_MNK_scatter",
-    "report_card_memory_footprint",
-    "report_card_memory_footprint_widget",
-    "report_card_perf_overview",
-    "report_card_perf_overview_widget",
-    "report_card_perf_scatter",
-    "report_card_pointwise_lint",
-    "report_card_reformat_overview",
-    "report_card_table_view",
-    "rotate_columns",
-    "section_header",
-    "set_table_display_backend",
-    "set_wide_display",
-    "shape_to_str",
-    "stack_dataframes",
-    "stack_dicts",
-    "stacked_bars",
-    "stacked_tabular",
-    "stacked_tabular_df",
-    "subgraph",
-    "summary_dict",
-    "to_dot",
-    "trex_base_layout",
-]
+_modules = {name: value for name, value in globals().items() if hasattr(value, "__all__")}
+# A notebook's own variables are often called `layer`.
+__all__ = sorted({"partial", *_modules, *(name for module in _modules.values() for name in module.__all__)} - {"layer"})

@@ -25,8 +25,7 @@ _MIN_RANK = 3
 def annotate_convolutions(convs: pd.DataFrame) -> None:
     """Add the columns `attr.macs`, `.arithmetic_intensity`, `.compute_efficiency`, `.memory_efficiency`, `.M .N .K`."""
     rows = [_annotated(conv) for conv in convs.to_dict("records")]
-    for index, name in enumerate(COLUMNS):
-        column = pd.Series([row[index] for row in rows], convs.index, dtype="float64")
+    for name, column in pd.DataFrame(rows, convs.index, COLUMNS, dtype="float64").items():
         whole = name in ("macs", "M", "N", "K") and column.notna().all()
         convs[f"attr.{name}"] = column.astype("int64") if whole else column
 

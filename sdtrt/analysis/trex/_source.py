@@ -67,15 +67,13 @@ def read_plan(
 
 def _of_component(plans: Sequence[Plan], source: object, component: str | None) -> Plan:
     by_name = {plan.component: plan for plan in plans}
-    if len(plans) == 1 and component is None:
-        return plans[0]
-    try:
-        return by_name[component or DENOISER]
-    except KeyError:
+    name = component or (plans[0].component if len(plans) == 1 else DENOISER)
+    if name not in by_name:
         raise PlanError(
             "there are several engines here, or not the one that was asked for",
             slug="plan-component",
             received=f"{source}, component {component!r}",
             expected=", ".join(by_name),
             hint='name one: EnginePlan(path, component="...")',
-        ) from None
+        )
+    return by_name[name]

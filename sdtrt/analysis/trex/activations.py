@@ -18,6 +18,8 @@ import pandas as pd
 from sdtrt.plan.layers import DTYPE_BITS, TensorInfo
 from sdtrt.readers.formats.tensorrt.tensors import dtype_of
 
+__all__ = ["Activation", "create_activations"]
+
 # TREx's name of an unknown type.
 UNKNOWN = "Unknown format"
 PRECISIONS = {

@@ -7,6 +7,7 @@ matched by ONNX nodes where they are known: "these 3 layers became 1" is one row
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from math import nan
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -17,12 +18,20 @@ from sdtrt.analysis.trex.colors import layer_colormap, precision_colormap
 from sdtrt.analysis.trex.engine_plan import EnginePlan, summary_dict
 from sdtrt.analysis.trex.figures.menu import menu, shown
 from sdtrt.analysis.trex.layer import Layer
-from sdtrt.analysis.trex.misc import group_count, group_sum_attr, nan_if_none
+from sdtrt.analysis.trex.misc import group_count, group_sum_attr
 from sdtrt.analysis.trex.notebook import display_df, in_notebook
 from sdtrt.analysis.trex.plotting import stacked_bars
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
+
+__all__ = [
+    "aligned_merge_plans",
+    "compare_engines_layer_latencies",
+    "compare_engines_overview",
+    "compare_engines_summaries_tbl",
+    "get_plans_names",
+]
 
 
 def get_plans_names(plans: Sequence[EnginePlan]) -> list[str]:
@@ -54,18 +63,16 @@ def compare_engines_summaries_tbl(plans: Sequence[EnginePlan], orientation: str 
 
 def aligned_merge_plans(plan1: EnginePlan, plan2: EnginePlan) -> pd.DataFrame:
     """A row for each group of layers that do the same work, with times, speed-up, precisions, tactics and names."""
-    rows = []
+    rows, first = [], ["type", "time (1)", "time (2)", "speedup (2)"]
     for group in diff(plan1.folded, plan2.folded).groups:
-        row = {"type": Layer(group.main, group.main.name).type, "speedup (2)": nan_if_none(group.speedup)}
-        sides = ((group.before_ms, group.before), (group.after_ms, group.after))
-        for number, (time_ms, layers) in enumerate(sides, 1):
-            row[f"time ({number})"] = nan_if_none(time_ms)
+        values = (Layer(group.main, group.main.name).type, group.before_ms, group.after_ms, group.speedup)
+        row = {name: nan if value is None else value for name, value in zip(first, values, strict=True)}
+        for number, layers in enumerate((group.before, group.after), 1):
             row[f"precision ({number})"] = _text(PRECISIONS.get(x.precision or "", x.precision) for x in layers)
             row[f"tactic ({number})"] = _text(x.kernel for x in layers)
             row[f"name ({number})"] = _text(x.name for x in layers)
         rows.append(row | {"matched by": group.by})
-    first = ["type", "time (1)", "time (2)", "speedup (2)"]
-    table = pd.DataFrame(rows, columns=[*first, *(key for key in rows[0] if key not in first)] if rows else first)
+    table = pd.DataFrame(rows, columns=None if rows else first)
     return table.sort_values("time (1)", ascending=False, kind="stable", ignore_index=True)
 
 

@@ -11,9 +11,20 @@ from typing import Any
 
 import pandas as pd
 
-from sdtrt.analysis.trex._convolution import annotate_convolutions as annotate_convolutions  # TREx has it here
-from sdtrt.analysis.trex.activations import create_activations
+from sdtrt.analysis.trex._convolution import annotate_convolutions
+from sdtrt.analysis.trex.activations import Activation
 from sdtrt.analysis.trex.layer import Layer
+
+__all__ = [
+    "annotate_convolutions",
+    "change_col_order",
+    "clean_df",
+    "clean_for_display",
+    "clean_io",
+    "drop_columns",
+    "filter_by_layer",
+    "layer_attributes",
+]
 
 # For each type the raw keys that `filter_by_layer` keeps, and what it calls them.
 layer_attributes: dict[str, dict[str, str]] = {
@@ -70,12 +81,18 @@ _FIRST = (
     *("Name", "type", "Inputs", "Outputs", "latency.avg_time", "latency.pct_time"),
     *("total_footprint_bytes", "tactic"),
 )
+_LATENCIES = {
+    "latency.time": "total_ms",
+    "latency.avg_time": "mean_ms",
+    "latency.median_time": "median_ms",
+    "latency.pct_time": "percentage",
+}
 _RENAMED = {"LayerType": "subtype", "TacticName": "tactic"}
 # The raw keys that are of interest for every layer; all others, which start with a capital too, belong to few types.
 _RAW = frozenset({"Name", "Inputs", "Outputs", "TacticValue", "StreamId", "Metadata"})
 
 
-def layer_table(layers: Sequence[Layer], backend: str, more: Mapping[str, Sequence[float]]) -> pd.DataFrame:
+def layer_table(layers: Sequence[Layer], backend: str, more: Mapping[str, Any]) -> pd.DataFrame:
     """One row per layer: its raw keys, what TREx derives from them, and `more` columns, such as times."""
     raw = [layer.raw_dict for layer in layers]
     keys = dict.fromkeys(key for record in raw for key in record if key != "ParameterType")
@@ -87,6 +104,14 @@ def layer_table(layers: Sequence[Layer], backend: str, more: Mapping[str, Sequen
     if any(layer.source.module for layer in layers):
         columns["module"] = [layer.source.module or nan for layer in layers]
     return pd.DataFrame({**columns, **more})
+
+
+def latency_columns(layers: Sequence[Layer], total_ms: float) -> pd.DataFrame:
+    """The times of each layer; a share that was not recorded is that of `total_ms`, the sum over the whole plan."""
+    columns = {name: [getattr(layer.timing, field) for layer in layers] for name, field in _LATENCIES.items()}
+    table = pd.DataFrame(columns, dtype="float64")
+    shares = 100 * table["latency.avg_time"] / (total_ms or nan)
+    return table.assign(**{"latency.pct_time": table["latency.pct_time"].fillna(shares)})
 
 
 def filter_by_layer(df: pd.DataFrame, layer_type: str) -> pd.DataFrame:
@@ -125,11 +150,10 @@ def drop_columns(df: pd.DataFrame, columns: Iterable[str]) -> None:
 
 def clean_io(df: pd.DataFrame) -> None:
     """Replace `Inputs` and `Outputs` by the short names of their formats, in place."""
-    pairs = [create_activations(row) if isinstance(row["Inputs"], list) else None for _, row in df.iterrows()]
-    for column, side in (("Inputs", 0), ("Outputs", 1)):
-        df[column] = [
-            ", ".join(tensor.format for tensor in pair[side]) if pair else text
-            for pair, text in zip(pairs, df[column], strict=True)
+    for side in ("Inputs", "Outputs"):
+        df[side] = [
+            ", ".join(Activation(tensor).format for tensor in tensors) if isinstance(tensors, list) else tensors
+            for tensors in df[side]
         ]
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from functools import cached_property
+from itertools import count
 from math import nan, prod
 from pathlib import Path
 from statistics import fmean
@@ -14,13 +16,14 @@ import pandas as pd
 
 from sdtrt.analysis.graph.edges import bindings
 from sdtrt.analysis.trex import _source
-from sdtrt.analysis.trex._timing import times, timing_of, total
 from sdtrt.analysis.trex.activations import Activation, raw_tensor
-from sdtrt.analysis.trex.df_preprocessing import filter_by_layer, layer_table
+from sdtrt.analysis.trex.df_preprocessing import filter_by_layer, latency_columns, layer_table
 from sdtrt.analysis.trex.layer import Layer, fold_no_ops, folded_layer
 from sdtrt.analysis.trex.notebook import write
 from sdtrt.plan.layers import Plan
 from sdtrt.readers.formats.tensorrt.timings import UNMATCHED
+
+__all__ = ["EnginePlan", "print_summary", "summary_dict"]
 
 # What synchronizes or computes shapes, and what the profiler names but the graph file does not: none is in the table,
 # as in TREx, and the summary says how much time it has.
@@ -67,21 +70,18 @@ class EnginePlan:
         self.constants = [layer for layer in self.all_layers if layer.type == "Constant"]
         self.layers = [layer for layer in self.all_layers if layer.type != "Constant"]
         backend = "TensorRT" if self.plan.backend == "tensorrt" else self.plan.backend
-        more = {**_macs(self.layers, self.plan), **times(self.layers, self.plan)}
-        self._df = layer_table(self.layers, backend, more)
-        self.total_act_size = total([layer.total_io_size_bytes for layer in self.layers])
-        self.total_weights_size = total([layer.weights_size for layer in self.layers])
-        self.total_runtime = total(self._df["latency.avg_time"].tolist())
+        total_ms = sum(layer.timing.mean_ms or 0 for layer in layers)
+        more = {**_macs(self.layers, self.plan), **latency_columns(self.layers, total_ms)}
+        # One row per layer; the columns are the raw keys and those that the module `df_preprocessing` documents.
+        self.df = layer_table(self.layers, backend, more)
+        self.total_act_size = _total([layer.total_io_size_bytes for layer in self.layers])
+        self.total_weights_size = _total([layer.weights_size for layer in self.layers])
+        self.total_runtime = _total(self.df["latency.avg_time"].tolist())
         self.device_properties, self.performance_summary, self.builder_cfg = _metadata(self.plan)
-
-    @property
-    def df(self) -> pd.DataFrame:
-        """One row per layer; the columns are the raw keys and those that the module `df_preprocessing` documents."""
-        return self._df
 
     def get_layers_by_type(self, layer_type: str) -> pd.DataFrame:
         """The layers of one type with the columns that matter for it, as `attr.*`."""
-        return filter_by_layer(self._df, layer_type)
+        return filter_by_layer(self.df, layer_type)
 
     def find(self, layer_name: str) -> Layer | None:
         """The layer of this name, or None."""
@@ -118,7 +118,7 @@ def summary_dict(plan: EnginePlan) -> dict[str, str]:
     }
     if plan.dropped_layers:
         kinds = Counter(layer.subtype for layer in plan.dropped_layers)
-        times = total([timing_of(layer.source).mean_ms or nan for layer in plan.dropped_layers])
+        times = _total([layer.timing.mean_ms or nan for layer in plan.dropped_layers])
         names = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
         summary["Not in the table"] = f"{names}: {_figure(times, '.3f', 'ms')}"
     return summary
@@ -136,6 +136,12 @@ def print_summary(plan: EnginePlan) -> None:
         write("\n".join([f"{title}:", *(f"\t{key}: {value}" for key, value in part.items())]))
 
 
+def _total(values: Sequence[float]) -> float:
+    """Sum of what is known; NaN when nothing is."""
+    known = [value for value in values if value == value]
+    return sum(known) if known else nan
+
+
 def _figure(value: float, form: str, unit: str) -> str:
     return "not known" if value != value else f"{value:{form}} {unit}"
 
@@ -147,16 +153,14 @@ def _missing(column: pd.Series) -> str:
 
 def _layers(plan: Plan) -> list[Layer]:
     """Views of all layers under distinct names: the second "a" is "a_2", unless a layer has that name."""
-    taken = {layer.name for layer in plan.layers}
-    count: Counter[str] = Counter()
+    names = {layer.name for layer in plan.layers}
+    numbers: dict[str, Iterator[int]] = {}
     layers = []
     for layer in plan.layers:
         name = layer.name
-        count[layer.name] += 1
-        if count[layer.name] > 1:
-            numbers = range(count[layer.name], len(plan.layers) + 2)
-            name = next(new for n in numbers if (new := f"{layer.name}_{n}") not in taken)
-            taken.add(name)
+        if name in numbers:
+            name = next(new for n in numbers[name] if (new := f"{layer.name}_{n}") not in names)
+        numbers.setdefault(layer.name, count(2))
         layers.append(Layer(layer, name))
     return layers
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from math import nan
+from statistics import fmean, median
 from typing import Any
 
 from sdtrt.analysis.trex.activations import UNKNOWN, Activation, bytes_of, raw_tensor
 from sdtrt.plan import layers
 from sdtrt.plan.layers import DTYPE_BITS
 from sdtrt.readers.formats.tensorrt.tensors import dtype_of
+
+__all__ = ["Layer", "fold_no_ops"]
 
 # TREx's names for layers that other versions and backends call otherwise.
 _TYPES = {
@@ -28,7 +31,6 @@ _TYPES = {
     **dict.fromkeys(("MaxPool", "AveragePool", "GlobalAveragePool", "maxpool"), "Pooling"),
     **dict.fromkeys(("Upsample", "Resize"), "Resize"),
 }
-_DECONVOLUTION = ("Convolution", "CaskDeconvolutionV2")
 # Keys of the raw layer that hold weights; a layer of these kinds without any has none.
 _WEIGHTS = ("Weights", "ConvWeights")
 _WEIGHTLESS = frozenset(
@@ -68,6 +70,13 @@ class Layer:
             self.total_io_size_bytes = moved - weights
         self.weights_size = _weights_size(layer, raw, self.type)
         self.total_footprint_bytes = self.total_io_size_bytes + self.weights_size
+
+    @cached_property
+    def timing(self) -> layers.Timing:
+        """Times that a profiler recorded, summed up from the runs where those are known."""
+        if runs := self.source.times_ms:
+            return layers.Timing(total_ms=sum(runs), mean_ms=fmean(runs), median_ms=median(runs))
+        return self.source.timing or layers.Timing()
 
     @cached_property
     def weights_cnt(self) -> int:
@@ -144,7 +153,7 @@ def _resolve(name: str, renamed: Mapping[str, str]) -> str:
 
 def _type_of(raw: Mapping[str, Any]) -> str:
     kind, subtype = raw.get("ParameterType"), raw["LayerType"]
-    if (kind, subtype) == _DECONVOLUTION:
+    if (kind, subtype) == ("Convolution", "CaskDeconvolutionV2"):
         return "Deconvolution"
     return str(kind or _TYPES.get(subtype, subtype))
 

@@ -7,7 +7,7 @@ import pandas as pd
 from sdtrt.analysis.session import Analysis
 from sdtrt.analysis.trex.engine_plan import EnginePlan
 
-COLUMNS = ("name", "tactic", "subtype", "severity", "hazard", "mitigation", "help")
+__all__ = ["ConvLinter", "QDQLinter", "ReformatLinter", "SliceLinter"]
 
 
 class _Linter:
@@ -28,7 +28,7 @@ class _Linter:
             if found.rule in self.rules
             for layer in (layers[name] for name in found.layers if name in layers)
         ]
-        return pd.DataFrame(rows, columns=list(COLUMNS))
+        return pd.DataFrame(rows, columns=["name", "tactic", "subtype", "severity", "hazard", "mitigation", "help"])
 
 
 class ConvLinter(_Linter):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from math import nan
 from typing import Any
 
 import pandas as pd
+
+__all__ = ["group_count", "group_mean_attr", "group_sum_attr", "shape_to_str", "stack_dataframes", "stack_dicts"]
 
 
 def group_count(df: pd.DataFrame, grouping_attr: str) -> pd.DataFrame:
@@ -22,11 +23,6 @@ def group_sum_attr(df: pd.DataFrame, grouping_attr: str, reduced_attr: str) -> p
 def group_mean_attr(df: pd.DataFrame, grouping_attr: str, reduced_attr: str) -> pd.DataFrame:
     """Mean of one column for each value of another."""
     return df.groupby(grouping_attr)[reduced_attr].mean().reset_index()
-
-
-def nan_if_none(value: float | None) -> float:
-    """The value; NaN, as TREx's tables have it, for one that is not known."""
-    return nan if value is None else value
 
 
 def shape_to_str(shape: Iterable[object]) -> str:

@@ -6,11 +6,15 @@ are only returned.
 
 from __future__ import annotations
 
+import html
 import importlib
+import inspect
 import sys
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
+
+__all__ = ["display_df", "section_header", "set_table_display_backend", "set_wide_display"]
 
 
 def in_notebook() -> bool:
@@ -40,8 +44,6 @@ def section_header(title: str) -> Any:
     """A heading that stands out, for a notebook's output; the text itself outside of one."""
     if not in_notebook():
         return title
-    import html
-
     style = "text-align:center;background:#2f4b5c;color:white;padding:16px;font-size:1.8em;"
     return _display_module().HTML(f'<div style="{style}">{html.escape(title)}</div>')
 
@@ -72,8 +74,6 @@ def set_table_display_backend(tbl_display_fn: Callable[..., Any]) -> None:
 
 def display_df(df: Any, **kwargs: Any) -> None:
     """Show a table, or a styled one; arguments that the backend does not know are left out."""
-    import inspect
-
     accepts = inspect.signature(_backend).parameters.values()
     everything = any(p.kind is p.VAR_KEYWORD for p in accepts)
     names = {p.name for p in accepts}

@@ -26,6 +26,26 @@ from sdtrt.readers.documents import parse
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
+__all__ = [
+    "layer_latency_sunburst",
+    "plot_engine_timings",
+    "report_card_convolutions_overview",
+    "report_card_convolutions_overview_widget",
+    "report_card_draw_plan_graph",
+    "report_card_draw_plan_graph_extended",
+    "report_card_efficiency_vs_latency_3d",
+    "report_card_gemm_MNK",
+    "report_card_gemm_MNK_scatter",
+    "report_card_memory_footprint",
+    "report_card_memory_footprint_widget",
+    "report_card_perf_overview",
+    "report_card_perf_overview_widget",
+    "report_card_perf_scatter",
+    "report_card_pointwise_lint",
+    "report_card_reformat_overview",
+    "report_card_table_view",
+]
+
 Cards = dict[str, "go.Figure"]
 _TIME, _SHARE, _BYTES = "latency.avg_time", "latency.pct_time", "total_footprint_bytes"
 _AI, _COMPUTE, _MEMORY = "attr.arithmetic_intensity", "attr.compute_efficiency", "attr.memory_efficiency"
@@ -52,14 +72,11 @@ def report_card_perf_overview(plan: EnginePlan) -> Cards:
     }
     spread = "Layer latency distribution"
     cards[spread] = plotly_hist(df, spread, _SHARE, "Latency (%)", "type", layer_colormap, do_show=False)
-    cards["Precision per layer type"] = _sunburst(
-        df.groupby(["type", "precision"]).size().reset_index(name="count"),
-        "Precision per layer type", "precision", "count", precision_colormap,
-    )  # fmt: skip
-    shares = group_sum_attr(df, "precision", _SHARE)
+    rings = "Precision per layer type"
+    cards[rings] = _sunburst(df.assign(count=1), rings, "precision", "count")
     pies = [
         (group_count(df, "precision"), "Layer Count By Precision", "count", "precision"),
-        (shares, "% Latency By Precision", _SHARE, "precision"),
+        (group_sum_attr(df, "precision", _SHARE), "% Latency By Precision", _SHARE, "precision"),
     ]
     cards["Precision rollup"] = plotly_pie2("Precision rollup", pies, colormap=precision_colormap, do_show=False)
     return cards
@@ -88,14 +105,12 @@ def report_card_convolutions_overview(convs: pd.DataFrame) -> Cards:
         "Compute efficiency (color = latency)": (_COMPUTE, _SHARE),
         "Memory efficiency (color = latency)": (_MEMORY, _SHARE),
     }
-    drawable = {title: pair for title, pair in bars.items() if set(pair) <= set(convs.columns)}
+    maps = {"precision": precision_colormap}
     return {
-        title: plotly_bar2(
-            convs, title, values, "Name", color=color,
-            colormap=precision_colormap if color == "precision" else None, do_show=False,
-        )
-        for title, (values, color) in drawable.items()
-    }  # fmt: skip
+        title: plotly_bar2(convs, title, values, "Name", color=color, colormap=maps.get(color), do_show=False)
+        for title, (values, color) in bars.items()
+        if {values, color} <= set(convs.columns)
+    }
 
 
 def report_card_convolutions_overview_widget(convs: pd.DataFrame, do_show: bool = True) -> go.Figure | None:
@@ -206,7 +221,7 @@ def report_card_pointwise_lint(plan: EnginePlan, do_show: bool = True) -> go.Fig
 
 def layer_latency_sunburst(df: pd.DataFrame, title: str, do_show: bool = True) -> go.Figure | None:
     """Latency of the layers inside that of their types. TREx draws how many layers there are, not their latency."""
-    return shown(_sunburst(df, title, "Name", _SHARE, layer_colormap), do_show)
+    return shown(_sunburst(df, title, "Name", _SHARE), do_show)
 
 
 def plot_engine_timings(timing_json_file: str | Path, do_show: bool = True) -> go.Figure | None:
@@ -228,23 +243,16 @@ def report_card_draw_plan_graph(plan: EnginePlan, engine_name: str, **options: A
 report_card_draw_plan_graph_extended = report_card_draw_plan_graph
 
 
-def _sunburst(df: pd.DataFrame, title: str, leaf: str, values: str, colormap: Any) -> go.Figure:
-    """Rings: types inside, leaves outside, areas in proportion to a column."""
-    import plotly.graph_objects as go
+def _sunburst(df: pd.DataFrame, title: str, leaf: str, values: str) -> go.Figure:
+    """Rings: types inside, precisions or layers outside, areas in proportion to the sums of a column."""
+    import plotly.express as px
 
     df = df.dropna(subset=[values])
-    sums = df.groupby("type")[values].sum()
-    leaves = list(zip(df["type"], df[leaf], df[values], strict=True))
-    of_leaf = leaf == "precision"
-    colors = [color_of(layer_colormap, kind) for kind in sums.index]
-    fig = go.Figure(
-        go.Sunburst(
-            ids=[*map(str, range(len(sums))), *(f"leaf {index}" for index in range(len(leaves)))],
-            labels=[escaped(name) for name in (*sums.index, *(name for _, name, _ in leaves))],
-            parents=[*([""] * len(sums)), *(str(sums.index.get_loc(kind)) for kind, _, _ in leaves)],
-            values=[*sums.tolist(), *(value for _, _, value in leaves)],
-            branchvalues="total",
-            marker={"colors": [*colors, *(color_of(colormap, name if of_leaf else kind) for kind, name, _ in leaves)]},
-        )
-    )
-    return fig.update_layout(title={"text": title_text(title), "x": 0.5})
+    paths = [df[column].map(escaped) for column in ("type", leaf)]
+    fig = px.sunburst(df, path=paths, values=values, title=title_text(title))
+    (rings,) = fig.data
+    colors = [
+        color_of(layer_colormap | precision_colormap, label if leaf == "precision" else parent or label)
+        for label, parent in zip(rings.labels, rings.parents, strict=True)
+    ]
+    return fig.update_traces(marker_colors=colors, hovertemplate=None).update_layout(title_x=0.5)

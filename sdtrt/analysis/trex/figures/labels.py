@@ -1,4 +1,4 @@
-"""Text and colors of figures. Plotly reads tags and entities: what comes from a table is escaped.
+"""Text, colors and background of figures. Plotly reads tags and entities: what comes from a table is escaped.
 
 Of a title only `<br>` is kept, which TREx's notebooks use to break lines.
 """
@@ -8,11 +8,14 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from sdtrt.analysis.trex.colors import UNKNOWN_KEY_COLOR, default_pallete
+from sdtrt.analysis.trex.colors import CLEAR, GRID_COLOR, UNKNOWN_KEY_COLOR, default_pallete
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
 
 Colormap = Mapping[Any, str]
 
@@ -35,14 +38,16 @@ def color_of(colormap: Colormap | None, key: Any) -> str:
         return UNKNOWN_KEY_COLOR
 
 
-def categories(values: pd.Series, colormap: Colormap | None) -> Colormap:
-    """`colormap`, or a color for each distinct value in the order of appearance."""
-    if colormap:
-        return colormap
-    keys = dict.fromkeys(map(key_of, values))
-    return {key: default_pallete[min(index, len(default_pallete) - 1)] for index, key in enumerate(keys)}
+def colors_of(values: pd.Series, colormap: Colormap | None) -> list[str]:
+    """Color of each value; without `colormap` each distinct value has its own, in the order of appearance."""
+    keys = [tuple(value) if isinstance(value, list) else value for value in values]
+    if not colormap:
+        last = len(default_pallete) - 1
+        colormap = {key: default_pallete[min(index, last)] for index, key in enumerate(dict.fromkeys(keys))}
+    return [color_of(colormap, key) for key in keys]
 
 
-def key_of(value: Any) -> Any:
-    """The value as a key of a dict."""
-    return tuple(value) if isinstance(value, list) else value
+def trex_base_layout(fig: go.Figure, gridcolor: str | None = None) -> go.Figure:
+    """White background and a light grid."""
+    grid = {"gridcolor": gridcolor or GRID_COLOR, "zerolinecolor": gridcolor or GRID_COLOR}
+    return fig.update_layout(xaxis=grid, yaxis=grid, plot_bgcolor=CLEAR)

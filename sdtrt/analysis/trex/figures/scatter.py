@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from sdtrt.analysis.trex.figures.bars import trex_base_layout
-from sdtrt.analysis.trex.figures.labels import escaped, title_text
+from sdtrt.analysis.trex.figures.labels import escaped, title_text, trex_base_layout
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-_LARGEST_PX, _DEFAULT_PX = 18, 10
+# The largest marker has a diameter of 18 pixels: plotly.express leaves out the 2 of plotly's own formula for `sizeref`.
+_SIZE_MAX = 18 / 2**0.5
 
 
 def points(df: pd.DataFrame, title: str, axes: tuple[str, ...], color: str, size: str | None) -> go.Figure:
@@ -25,28 +25,22 @@ def points(df: pd.DataFrame, title: str, axes: tuple[str, ...], color: str, size
         color: column of the colors.
         size: column of the markers' areas; all are equal without one.
     """
+    import plotly.express as px
     import plotly.graph_objects as go
 
     columns = [*axes, color, *([size] if size else [])]
-    df = df.dropna(subset=[column for column in columns if column in df.columns])
-    if len(df) == 0 or any(column not in df.columns for column in columns):
+    df = df.dropna(subset=df.columns.intersection(columns).tolist())
+    if len(df) == 0 or not set(columns) <= set(df.columns):
         return trex_base_layout(go.Figure(layout_title_text=title_text(title)))
-    marker: dict[str, Any] = {"color": df[color], "colorbar": {"title": escaped(color)}, "opacity": 0.7}
-    marker |= {"size": _DEFAULT_PX} if size is None else _sized(df[size])
-    names = [escaped(name) for name in df["Name"]]
-    parts = dict(zip("xyz", (df[axis] for axis in axes), strict=False))
-    hover = "".join(f"{escaped(axis)}: %{{{letter}}}<br>" for letter, axis in zip("xyz", axes, strict=False))
-    trace = go.Scatter if len(axes) == 2 else go.Scatter3d
-    fig = go.Figure(trace(**parts, mode="markers", marker=marker, text=names, hovertemplate=f"%{{text}}<br>{hover}"))
-    titles = {f"{letter}axis": {"title": {"text": escaped(axis)}} for letter, axis in zip("xyz", axes, strict=False)}
-    # From a little further away than by default, so that the titles of the axes are in the picture.
-    camera = {"camera": {"eye": {"x": 1.6, "y": 1.6, "z": 1.2}}}
-    fig.update_layout(titles if len(axes) == 2 else {"scene": titles | camera})
-    fig.update_traces(name="")
-    return trex_base_layout(fig).update_layout(title={"text": title_text(title), "x": 0.5})
-
-
-def _sized(values: pd.Series) -> dict[str, Any]:
-    """Areas in proportion to the values."""
-    largest = float(values.max()) or 1
-    return {"size": values, "sizemode": "area", "sizeref": 2 * largest / _LARGEST_PX**2, "sizemin": 3}
+    draw = px.scatter if len(axes) == 2 else px.scatter_3d
+    labels, names = {column: escaped(column) for column in columns}, df["Name"].map(escaped)
+    places = dict(zip("xyz", axes, strict=False))
+    look = {"size_max": _SIZE_MAX, "opacity": 0.7, "title": title_text(title)}
+    fig = draw(df, **places, color=color, size=size, hover_name=names, labels=labels, **look)
+    # A color bar of its own for each trace, since a menu puts the traces of several figures into one.
+    fig.update_traces(marker={"coloraxis": None, "colorbar": {"title": {"text": escaped(color)}}})
+    fig.update_traces(marker={"sizemin": 3} if size else {"size": 10})
+    if len(axes) > 2:
+        # From a little further away than by default, so that the titles of the axes are in the picture.
+        fig.update_scenes(camera_eye={"x": 1.6, "y": 1.6, "z": 1.2})
+    return trex_base_layout(fig).update_layout(title_x=0.5)
