@@ -10,9 +10,9 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from sdtrt.bundle import manifest
+from sdtrt.engines import Engine
 from sdtrt.errors import BuildError, EngineError, VerifyError
 from sdtrt.export import onnx_export
 from sdtrt.graph import widen_fp32
@@ -21,10 +21,7 @@ from sdtrt.verification import component_check, fp32_search
 from sdtrt.verification.component_check import ComponentReport
 from sdtrt.verification.reference_outputs import ReferenceOutput, ReferenceOutputs
 
-if TYPE_CHECKING:
-    from sdtrt.engines import Engine
-
-MakeEngine = Callable[[Path], "Engine"]
+MakeEngine = Callable[[Path], Engine]
 Report = Callable[[str, float], None]
 BACKUP = "backup"
 # The search compares at the smallest sizes that failed, or at images; the final check compares at all points.
