@@ -25,8 +25,6 @@ from sdtrt.system import env
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-SCHEME = "fp8"
-
 
 def check(config: BuildConfig, backend: engines.Backend, gpu: tuple[str, str] | None = None) -> None:
     """Raise BackendUnavailable on a GPU without fp8, ConfigError for a calibration that only ModelOpt has."""
@@ -55,7 +53,7 @@ def quantize(module: nn.Module, config: BuildConfig, images: CalibrationImages) 
     kept = worst_layers(errors, images.settings.max_error)
     layers = {name: amax for name, amax in ranges.items() if name not in kept}
     return Quantization(
-        scheme=SCHEME,
+        scheme="fp8",
         by=f"sdtrt {env.version('sdtrt')}",
         calibration=images.settings.model_dump(mode="json"),
         layers=layers,
