@@ -129,7 +129,6 @@ def _reference_images(plan: BuildPlan, report: Callable[[str], None]) -> Referen
 def _component(
     plan: BuildPlan, step: ComponentPlan, stage: Staging, out: Path, report: Progress, images: ReferenceImages | None
 ) -> Component:
-    """Build one component, or take it over."""
     if step.present is not None:
         report(step.reasons[0], 0.0)
         if step.action == "reuse":
