@@ -110,11 +110,6 @@ class BuildConfig(Record):
         return self.precision in QUANTIZED
 
 
-def recipes() -> dict[str, Path]:
-    """The shipped recipes by name: the files of `configs/`."""
-    return {path.stem: path for path in sorted((Path(__file__).parent / "configs").glob("*.yaml"))}
-
-
 def recipe_path(path: Path) -> Path:
     """The file of a recipe: of a shipped one for a bare name such as "sdxl_inductor_fp8", else `path` itself.
 
@@ -123,7 +118,7 @@ def recipe_path(path: Path) -> Path:
     """
     if path.parent != Path() or path.suffix or path.is_file():
         return path
-    shipped = recipes()
+    shipped = {file.stem: file for file in sorted((Path(__file__).parent / "configs").glob("*.yaml"))}
     if path.name not in shipped:
         raise ConfigError(
             "no recipe has this name",

@@ -81,7 +81,6 @@ def run(plan: BuildPlan, bundle: Path, progress: Progress = lambda label, done: 
 
 
 def _with_reason(step: ComponentPlan, built: Sequence[ShapeProfile], after: Sequence[ShapeProfile]) -> ComponentPlan:
-    """The step with the reason why its engine is kept."""
     if step.action != "reuse" or tuple(built) == tuple(after):
         return step
     same = relevant_profiles(step.spec, built) == relevant_profiles(step.spec, after)

@@ -129,7 +129,6 @@ def _reference_images(plan: BuildPlan, report: Callable[[str], None]) -> Referen
 def _component(
     plan: BuildPlan, step: ComponentPlan, stage: Staging, out: Path, report: Progress, images: ReferenceImages | None
 ) -> Component:
-    """Build one component, or take it over."""
     if step.present is not None:
         report(step.reasons[0], 0.0)
         if step.action == "reuse":
@@ -147,12 +146,10 @@ def _copy_pipeline(plan: BuildPlan, target: Path) -> None:
     shutil.rmtree(target, ignore_errors=True)
     # The configs of components that are left out too: specs are derived from all of them.
     parts = [*models.load(plan.family).configs(plan.folder), "scheduler", "tokenizer", "tokenizer_2"]
-    for part in parts:
-        if (plan.folder / part).is_dir():
-            (target / part).mkdir(parents=True)
-            for file in (plan.folder / part).iterdir():
-                if file.suffix in {".json", ".txt"} and "index.json" not in file.name:
-                    shutil.copyfile(file, target / part / file.name)
+    for file in (file for part in parts for file in (plan.folder / part).glob("*.*")):
+        if file.suffix in {".json", ".txt"} and "index.json" not in file.name:
+            (target / file.parent.name).mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, target / file.parent.name / file.name)
     shutil.copyfile(plan.folder / "model_index.json", target / "model_index.json")
     for name, folder in (plan.controlnets or {}).items():
         (target / name).mkdir(exist_ok=True)

@@ -119,18 +119,19 @@ class ComponentBuild:
             _save_final_norm(self.module, self.folder)
             if onnx is not None:
                 self._free_module()
-                self.backup = GraphBackup(onnx, self.folder) if self.half else None
+                self.backup = GraphBackup(onnx, self.folder, self._make_engine) if self.half else None
             return self._make_engine(onnx)
 
     def verify(self, engine: Engine, references: ReferenceOutputs) -> VerifiedEngine:
         """Compare the engine with eager; one that fails is built again with parts in float32."""
         with self.timer.stage("verify", "comparing with eager") as report:
             limit = accuracy.LIMITS[self.plan.config.precision].error
-            verified = fp32_fallback.verify_or_widen(engine, references, limit, self.backup, self._make_engine, report)
+            verified = fp32_fallback.verify_or_widen(engine, references, limit, self.backup, report)
             self.changes += (*verified.changes, *verified.engine.passes())
             if verified.onnx is not None:
                 self.graph_costs = self._costs_of(verified.onnx)
             shutil.rmtree(self.folder / fp32_fallback.BACKUP, ignore_errors=True)
+            self.backup = None  # it refers to the engine and to this object
             return verified
 
     def profile(self, engine: Engine) -> tuple[int | None, ...]:

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from sdtrt import costs
 from sdtrt.bundle.bundle import Bundle
 from sdtrt.bundle.manifest import ProfileMemory
+from sdtrt.costs import GraphCosts
 from sdtrt.errors import GraphError, ShapeError
 from sdtrt.shapes.spec import ComponentSpec, ShapeProfile
 
-if TYPE_CHECKING:
-    from sdtrt.costs import GraphCosts
-
 
 def of_graph(
-    onnx: Path | None, spec: ComponentSpec, profiles: Sequence[ShapeProfile], first_costs: GraphCosts | None = None
+    onnx: Path | None,
+    spec: ComponentSpec,
+    profiles: Sequence[ShapeProfile],
+    first_costs: GraphCosts | None = None,
 ) -> tuple[ProfileMemory, ...]:
     """Peak bytes of activations at the best and the largest size of every profile.
 

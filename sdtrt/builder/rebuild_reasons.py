@@ -13,9 +13,8 @@ from typing import Any
 
 from sdtrt import config as configs
 from sdtrt import engines
-from sdtrt.builder.component_keys import component_keys
 from sdtrt.builder.key_comparison import Reasons, compare
-from sdtrt.builder.planning import resolve_recipe
+from sdtrt.builder.planning import component_keys, resolve_recipe
 from sdtrt.bundle.bundle import Bundle
 from sdtrt.config import BuildConfig
 from sdtrt.errors import ModelError

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -24,8 +24,6 @@ from sdtrt.system import env
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
-
-SCHEME = "fp8"
 
 
 def check(config: BuildConfig, backend: engines.Backend, gpu: tuple[str, str] | None = None) -> None:
@@ -55,7 +53,7 @@ def quantize(module: nn.Module, config: BuildConfig, images: CalibrationImages) 
     kept = worst_layers(errors, images.settings.max_error)
     layers = {name: amax for name, amax in ranges.items() if name not in kept}
     return Quantization(
-        scheme=SCHEME,
+        scheme="fp8",
         by=f"sdtrt {env.version('sdtrt')}",
         calibration=images.settings.model_dump(mode="json"),
         layers=layers,
@@ -121,11 +119,10 @@ def record_input_ranges(module: nn.Module) -> Iterator[dict[str, float]]:
         amax = inputs[0].detach().abs().amax().float()
         largest[name] = torch.maximum(largest[name], amax) if name in largest else amax
 
-    layers = {n.removeprefix("inner."): m for n, m in module.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)}
-    handles = [layer.register_forward_pre_hook(partial(hook, name=name)) for name, layer in layers.items()]
-    try:
+    with ExitStack() as hooks:
+        for name, layer in module.named_modules():
+            if isinstance(layer, nn.Linear | nn.Conv2d):
+                record = partial(hook, name=name.removeprefix("inner."))
+                hooks.enter_context(layer.register_forward_pre_hook(record))
         yield ranges
-    finally:
-        for handle in handles:
-            handle.remove()
     ranges |= {name: float(amax) for name, amax in largest.items()}

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -30,11 +31,8 @@ def record_calls(module: nn.Module) -> Iterator[list[Call]]:
     def note(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         calls.append(copy.deepcopy((args, kwargs)))
 
-    handle = module.register_forward_pre_hook(note, with_kwargs=True)
-    try:
+    with module.register_forward_pre_hook(note, with_kwargs=True):
         yield calls
-    finally:
-        handle.remove()
 
 
 def select_calls(calls: Sequence[Call], count: int = CALLS) -> list[Call]:
@@ -76,21 +74,15 @@ def _add_rounding_errors(
     module: nn.Module, ranges: Mapping[str, float], factors: Mapping[str, Tensor]
 ) -> Iterator[None]:
     """Within the block, add to each layer's output its factor times the error of quantizing the layer."""
-    handles = []
-    for full, layer in module.named_modules():
-        name = full.removeprefix("inner.")
-        if name not in ranges:
-            continue
 
-        def hook(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor, name: str = name) -> Tensor:
-            return output + factors[name] * rounding_error(layer, inputs[0], output, ranges[name])
+    def hook(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor, name: str) -> Tensor:
+        return output + factors[name] * rounding_error(layer, inputs[0], output, ranges[name])
 
-        handles.append(layer.register_forward_hook(hook))
-    try:
+    with ExitStack() as hooks:
+        for full_name, layer in module.named_modules():
+            if (name := full_name.removeprefix("inner.")) in ranges:
+                hooks.enter_context(layer.register_forward_hook(partial(hook, name=name)))
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def rounding_error(layer: Any, x: Tensor, output: Tensor, amax: float) -> Tensor:

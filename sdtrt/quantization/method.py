@@ -30,11 +30,9 @@ class QuantizationMethod(Protocol):
 
     def key(self, config: BuildConfig, loras: Sequence[BakedLora] = ()) -> str:
         """What a quantized engine depends on: the field "quantization" of its key."""
-        ...
 
     def quantize(self, module: nn.Module, config: BuildConfig, images: CalibrationImages) -> Quantization:
         """Calibrate the component in `module.inner`; BuildError when the range of a layer is not a positive number."""
-        ...
 
 
 def method_of(config: BuildConfig, backend: Backend) -> QuantizationMethod | None:

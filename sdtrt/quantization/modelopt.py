@@ -38,10 +38,7 @@ _KINDS = {"int8": ("nn.Linear", "nn.Conv2d"), "fp8": ("nn.Linear",)}
 
 
 def check(config: BuildConfig, backend: Backend, gpu: tuple[str, str] | None = None) -> None:
-    """Raise BackendUnavailable without ModelOpt or on a GPU without the type, ConfigError for an unsuitable recipe.
-
-    `gpu` is the name and the compute capability of the GPU, where it is known.
-    """
+    """Raise BackendUnavailable without ModelOpt or on a GPU without the type, ConfigError for an unsuitable recipe."""
     opset = config.opset or backend.opset
     if backend.input_format != "onnx":
         raise ConfigError(

@@ -8,14 +8,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from sdtrt.engines import accuracy
+from sdtrt.engines import Engine, accuracy
 from sdtrt.errors import ShapeError
 from sdtrt.verification.reference_outputs import ReferenceOutput, ReferenceOutputs
-
-if TYPE_CHECKING:
-    from sdtrt.engines import Engine
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from sdtrt.system import env
@@ -34,20 +34,19 @@ class EagerCost:
         def count(layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
             nonlocal output_bytes
             if heads := getattr(layer, "heads", 0):
-                batch, tokens = _tokens(output)
+                batch, *shape = output.shape  # (B, T, C), or (B, C, H, W) in a VAE
+                tokens = shape[0] if len(shape) == 2 else math.prod(shape[1:])
                 output_bytes += batch * int(heads) * tokens**2 * 4
             elif hasattr(output, "nbytes"):
                 output_bytes += output.nbytes
 
         layers = [m for m in module.modules() if hasattr(m, "heads") or not list(m.children())]
-        hooks = [m.register_forward_hook(count) for m in layers]
-        started = time.perf_counter()
-        try:
+        with ExitStack() as hooks:
+            for layer in layers:
+                hooks.enter_context(layer.register_forward_hook(count))
+            started = time.perf_counter()
             yield
-        finally:
-            for hook in hooks:
-                hook.remove()
-        seconds = time.perf_counter() - started
+            seconds = time.perf_counter() - started
         # The first run of a size also warms up what the next ones use.
         self.seconds = min(self.seconds, seconds) if self.sizes == sizes else seconds
         self.sizes, self.output_bytes = dict(sizes), output_bytes
@@ -65,9 +64,3 @@ class EagerCost:
         if free is not None and needed > free:
             return f"it would take up to {needed / 1e9:.1f} GB of memory, {free / 1e9:.1f} are free"
         return None
-
-
-def _tokens(output: Any) -> tuple[int, int]:
-    """Batch and tokens of an attention's output: (B, T, C), or (B, C, H, W) in a VAE."""
-    shape = tuple(output.shape)
-    return shape[0], shape[1] if len(shape) == 3 else math.prod(shape[2:])

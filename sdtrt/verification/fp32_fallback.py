@@ -9,10 +9,11 @@ import math
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from sdtrt.bundle import manifest
+from sdtrt.engines import Engine
 from sdtrt.errors import BuildError, EngineError, VerifyError
 from sdtrt.export import onnx_export
 from sdtrt.graph import widen_fp32
@@ -21,10 +22,8 @@ from sdtrt.verification import component_check, fp32_search
 from sdtrt.verification.component_check import ComponentReport
 from sdtrt.verification.reference_outputs import ReferenceOutput, ReferenceOutputs
 
-if TYPE_CHECKING:
-    from sdtrt.engines import Engine
-
-MakeEngine = Callable[[Path], "Engine"]
+# Builds and loads an engine from an ONNX file.
+MakeEngine = Callable[[Path], Engine]
 Report = Callable[[str, float], None]
 BACKUP = "backup"
 # The search compares at the smallest sizes that failed, or at images; the final check compares at all points.
@@ -45,24 +44,49 @@ class VerifiedEngine:
 class GraphBackup:
     """A copy of the graph below `folder`, from before the backend moves the file; weights are linked, not copied.
 
+    It makes engines with different nodes in float32. The last one stays open, since it is often the one that is kept.
     Files that are in `folder` when the backup is made stay there when an engine is removed.
     """
 
-    def __init__(self, source: Path, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, source: Path, folder: Path, make_engine: MakeEngine) -> None:
+        self._folder, self._make_engine = folder, make_engine
         self._keep = {p.name for p in folder.iterdir()} - {"work"} | {BACKUP}
         self.path = _link_graph(source, folder / BACKUP)
+        self._attempts = 0
+        self._last: tuple[fp32_search.Nodes, Engine, manifest.Change] | None = None
 
     def write_widened(self, nodes: fp32_search.Nodes, name: str) -> tuple[Path, manifest.Change]:
         """Write the graph with `nodes` in float32 into the folder `name`; returns its path and what was changed."""
         path = _link_graph(self.path, self._folder / name)
         return path, widen_fp32.widen_file(path, lambda model: nodes)
 
-    def remove_engine(self) -> None:
-        """Remove the engine that was built from the graph."""
+    def engine(self, nodes: fp32_search.Nodes) -> tuple[Engine, manifest.Change]:
+        """The engine with `nodes` in float32, in place of the one before, and what was changed in its graph."""
+        if self._last is not None and self._last[0] == nodes:
+            return self._last[1:]
+        if self._last is not None:
+            self._last[1].close()
+            self._last = None
         for path in self._folder.iterdir():
             if path.name not in self._keep:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
+        path, change = self.write_widened(nodes, "work")
+        self._last = nodes, self._make_engine(path), change
+        return self._last[1:]
+
+    def error(self, nodes: fp32_search.Nodes, failing: Sequence[ReferenceOutput], report: Report) -> float:
+        """Worst error with `nodes` in float32 at the points that failed; infinite without a build or a run."""
+        self._attempts += 1
+        modules = fp32_search.modules(nodes)
+        more = f" and {len(modules) - _SHOWN_MODULES} more" if len(modules) > _SHOWN_MODULES else ""
+        where = ", ".join(modules[:_SHOWN_MODULES]) + more
+        report(f"differs from eager, try {self._attempts} in float32: {where}", 0.5)
+        try:
+            engine, _ = self.engine(nodes)
+            errors = [component_check.relative_error(engine, reference) for reference in failing]
+        except (BuildError, EngineError):
+            return math.inf
+        return max((e for e in errors if e is not None), default=math.inf)
 
 
 def verify_or_widen(
@@ -70,7 +94,6 @@ def verify_or_widen(
     references: ReferenceOutputs,
     limit: float,
     backup: GraphBackup | None,
-    make_engine: MakeEngine,
     report: Report,
 ) -> VerifiedEngine:
     """Check an engine against eager PyTorch; one that fails is built again with nodes in float32.
@@ -80,7 +103,6 @@ def verify_or_widen(
         references: the outputs of eager PyTorch.
         limit: largest relative error that passes.
         backup: the engine's graph; None when the engine cannot be built again.
-        make_engine: builds and loads an engine from an ONNX file.
         report: receives a label and the share done, 0 to 1.
 
     Raises:
@@ -92,12 +114,13 @@ def verify_or_widen(
     engine.close()
     if backup is None:
         raise _differs(engine, first, ())
-    attempts = _Attempts(backup, make_engine, first.failing[:_POINTS], report)
-    inputs = [reference.point.inputs(engine.spec, reference.seed) for reference in attempts.failing]
-    region = fp32_search.search(backup.path, inputs, attempts.error, first.error, limit)
+    failing = first.failing[:_POINTS]
+    inputs = [reference.point.inputs(engine.spec, reference.seed) for reference in failing]
+    trial = partial(backup.error, failing=failing, report=report)
+    region = fp32_search.search(backup.path, inputs, trial, first.error, limit)
     if not region.nodes:
         raise _differs(engine, first, region.notes)
-    engine, change = attempts.engine(region.nodes)
+    engine, change = backup.engine(region.nodes)
     second = component_check.check_component(engine, references, limit, report)
     if not second.passed:
         engine.close()
@@ -114,44 +137,6 @@ def _differs(engine: Engine, report: ComponentReport, tried: Sequence[str]) -> V
         expected=f"relative error of at most {report.limit:g}",
         hint="build with --precision fp32, or with fewer passes, and report what helped",
     )
-
-
-class _Attempts:
-    """Engines with different nodes in float32; the last one stays open, since it is often the one that is kept."""
-
-    def __init__(
-        self, backup: GraphBackup, make_engine: MakeEngine, failing: Sequence[ReferenceOutput], report: Report
-    ) -> None:
-        self._backup, self._make_engine, self._report = backup, make_engine, report
-        self.failing = failing
-        self._count = 0
-        self._last: tuple[fp32_search.Nodes, Engine, manifest.Change] | None = None
-
-    def error(self, nodes: fp32_search.Nodes) -> float:
-        """Worst error at the points that failed; infinite when the engine cannot be built or run."""
-        self._count += 1
-        modules = fp32_search.modules(nodes)
-        more = f" and {len(modules) - _SHOWN_MODULES} more" if len(modules) > _SHOWN_MODULES else ""
-        where = ", ".join(modules[:_SHOWN_MODULES]) + more
-        self._report(f"differs from eager, try {self._count} in float32: {where}", 0.5)
-        try:
-            engine, _ = self.engine(nodes)
-            errors = [component_check.relative_error(engine, reference) for reference in self.failing]
-        except (BuildError, EngineError):
-            return math.inf
-        return max((e for e in errors if e is not None), default=math.inf)
-
-    def engine(self, nodes: fp32_search.Nodes) -> tuple[Engine, manifest.Change]:
-        """The engine with `nodes` in float32, and what was changed in its graph."""
-        if self._last is not None and self._last[0] == nodes:
-            return self._last[1:]
-        if self._last is not None:
-            self._last[1].close()
-            self._last = None
-        self._backup.remove_engine()
-        path, change = self._backup.write_widened(nodes, "work")
-        self._last = nodes, self._make_engine(path), change
-        return self._last[1:]
 
 
 def _link_graph(path: Path, folder: Path) -> Path:

@@ -164,7 +164,6 @@ def modules(nodes: Iterable[str]) -> list[str]:
 
 
 def _nodes_by_kind(model: onnx.ModelProto) -> dict[str, Nodes]:
-    """The nodes to try, kind after kind."""
     nodes = [n for n in model.graph.node if n.name]
     kinds = {
         "attention": frozenset(n.name for n in nodes if "/sdpa/" in n.name) | set(widen_fp32.score_nodes(model)),

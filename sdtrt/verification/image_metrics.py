@@ -58,7 +58,9 @@ def ssim(image: Any, reference: Any) -> float:
     import torch
 
     x, y = (torch.as_tensor(a).double().movedim(-1, 1).flatten(0, 1)[:, None] for a in (image, reference))
-    rows, columns = (_window(min(_SIDE, size)) for size in x.shape[-2:])
+    sides = [min(_SIDE, size) for size in x.shape[-2:]]
+    windows = [torch.signal.windows.gaussian(side, std=_SIGMA, dtype=torch.float64) for side in sides]
+    rows, columns = (window / window.sum() for window in windows)
 
     def local(values: Tensor) -> Tensor:
         across = torch.nn.functional.conv2d(values, columns[None, None, None])
@@ -68,10 +70,3 @@ def ssim(image: Any, reference: Any) -> float:
     vx, vy, cov = local(x * x) - mx**2, local(y * y) - my**2, local(x * y) - mx * my
     likeness = (2 * mx * my + _C1) * (2 * cov + _C2) / ((mx**2 + my**2 + _C1) * (vx + vy + _C2))
     return float(likeness.mean())
-
-
-def _window(side: int) -> Tensor:
-    import torch
-
-    weights = torch.exp(-0.5 * ((torch.arange(side).double() - (side - 1) / 2) / _SIGMA) ** 2)
-    return weights / weights.sum()

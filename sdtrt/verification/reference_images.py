@@ -9,8 +9,9 @@ from __future__ import annotations
 import inspect
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -110,15 +111,10 @@ def _recorded_calls(pipe: Any) -> Iterator[dict[str, list[Tensors]]]:
     """The tensors of every call of the components of `pipe`, under the names of their engines' inputs."""
     calls: dict[str, list[Tensors]] = {}
 
-    def recorder(name: str, module: Any) -> Callable[..., None]:
-        signature = inspect.signature(module.forward)
-
-        def record(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            arguments = signature.bind(*args, **kwargs).arguments
-            arguments = {**arguments, **(arguments.get("added_cond_kwargs") or {})}
-            calls.setdefault(name, []).append({n: v.clone() for n, v in arguments.items() if hasattr(v, "clone")})
-
-        return record
+    def record(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], name: str) -> None:
+        arguments = inspect.signature(module.forward).bind(*args, **kwargs).arguments
+        arguments = {**arguments, **(arguments.get("added_cond_kwargs") or {})}
+        calls.setdefault(name, []).append({n: v.clone() for n, v in arguments.items() if hasattr(v, "clone")})
 
     decode = pipe.vae.decode
 
@@ -126,12 +122,10 @@ def _recorded_calls(pipe: Any) -> Iterator[dict[str, list[Tensors]]]:
         calls.setdefault("vae_decoder", []).append({"latent_sample": z.clone()})
         return decode(z, *args, **kwargs)
 
-    parts = {n: m for n in ("text_encoder", "text_encoder_2", "unet") if (m := getattr(pipe, n, None)) is not None}
-    hooks = [m.register_forward_pre_hook(recorder(n, m), with_kwargs=True) for n, m in parts.items()]
-    pipe.vae.decode = recorded_decode
-    try:
+    with ExitStack() as stack:
+        for name in ("text_encoder", "text_encoder_2", "unet"):
+            if (module := getattr(pipe, name, None)) is not None:
+                stack.enter_context(module.register_forward_pre_hook(partial(record, name=name), with_kwargs=True))
+        stack.callback(setattr, pipe.vae, "decode", decode)
+        pipe.vae.decode = recorded_decode
         yield calls
-    finally:
-        pipe.vae.decode = decode
-        for hook in hooks:
-            hook.remove()
