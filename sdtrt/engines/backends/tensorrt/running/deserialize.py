@@ -96,8 +96,7 @@ def _set_weight_budget(engine: trt.ICudaEngine, budget_mib: int | None, context:
 def streams_weights(engine: trt.ICudaEngine) -> bool:
     """Whether weights are copied while layers run, which excludes CUDA graphs."""
     total: int = engine.streamable_weights_size
-    budget: int = engine.weight_streaming_budget_v2
-    return total > 0 and budget < total
+    return total > 0 and bool(engine.weight_streaming_budget_v2 < total)
 
 
 def _stream_reader(file: BinaryIO) -> trt.IStreamReaderV2:
