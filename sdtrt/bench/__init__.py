@@ -122,7 +122,6 @@ Report = Callable[..., None]  # report(label, completed=0)
 def _cold_starts(
     kind: str, job: fresh_process.Job, count: int, report: Report
 ) -> tuple[tuple[ColdStart, ...], str | None]:
-    """Cold starts of one pipeline, and the device that it ran on."""
     starts, device = [], None
     for _ in range(count):
         report(f"{kind}: a fresh process")

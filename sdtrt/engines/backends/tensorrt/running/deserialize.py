@@ -57,7 +57,6 @@ def deserialize_plan(
 
 
 def _refit_from_onnx(engine: trt.ICudaEngine, onnx: Path, context: ErrorContext) -> None:
-    """Set all weights from an ONNX file with its external data."""
     import tensorrt as trt
 
     with collect_errors() as logged:
