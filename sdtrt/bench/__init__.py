@@ -182,5 +182,5 @@ def _alternate(
 def _engine_times(pipe: object, call: Call, steps: int, shape: CallShape) -> ImageRun:
     """Times of each engine in one call; measured apart, since timing makes each GPU engine wait for its end."""
     size = {"steps": steps, "images": shape.batch, "height": shape.height, "width": shape.width}
-    timed = [timed(pipe, lambda: call(0), **size)[1] for _ in range(TIMED_CALLS)]
-    return sorted(timed, key=lambda run: run.wall_ms)[TIMED_CALLS // 2]
+    image_runs = [timed(pipe, lambda: call(0), **size)[1] for _ in range(TIMED_CALLS)]
+    return sorted(image_runs, key=lambda run: run.wall_ms)[TIMED_CALLS // 2]
