@@ -122,7 +122,6 @@ Report = Callable[..., None]  # report(label, completed=0)
 def _cold_starts(
     kind: str, job: fresh_process.Job, count: int, report: Report
 ) -> tuple[tuple[ColdStart, ...], str | None]:
-    """Cold starts of one pipeline, and the device that it ran on."""
     starts, device = [], None
     for _ in range(count):
         report(f"{kind}: a fresh process")
@@ -183,5 +182,5 @@ def _alternate(
 def _engine_times(pipe: object, call: Call, steps: int, shape: CallShape) -> ImageRun:
     """Times of each engine in one call; measured apart, since timing makes each GPU engine wait for its end."""
     size = {"steps": steps, "images": shape.batch, "height": shape.height, "width": shape.width}
-    calls = [timed(pipe, lambda: call(0), **size)[1] for _ in range(TIMED_CALLS)]
-    return sorted(calls, key=lambda run: run.wall_ms)[TIMED_CALLS // 2]
+    image_runs = [timed(pipe, lambda: call(0), **size)[1] for _ in range(TIMED_CALLS)]
+    return sorted(image_runs, key=lambda run: run.wall_ms)[TIMED_CALLS // 2]

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from sdtrt.bench.pipelines import CallSettings, CallShape, make_call, open_eager, open_engines
 from sdtrt.bench.record import BenchError, ColdStart
@@ -53,14 +53,14 @@ def run(job: Job, report: Callable[[str], None] = lambda label: None) -> tuple[C
                     messages |= message
                     if "error" not in message:
                         report(message["stage"])
-            last_line = _last_line(process.stderr)
+            errors = process.stderr.read().strip().splitlines() if process.stderr else []
         except BaseException:
             process.kill()
             raise
     if "error" in messages:
         raise SdtrtError(messages["error"].pop("message"), **messages["error"])
     if process.returncode or "done" not in reached_s:
-        received = last_line or process.returncode
+        received = errors[-1] if errors else process.returncode
         raise BenchError("the fresh process ended early", slug="bench-process", received=received)
     start = ColdStart(
         loaded_s=reached_s["loaded"],
@@ -70,11 +70,6 @@ def run(job: Job, report: Callable[[str], None] = lambda label: None) -> tuple[C
         gpu_bytes=messages["gpu_bytes"],
     )
     return start, str(messages["device"])
-
-
-def _last_line(stream: IO[str] | None) -> str:
-    lines = stream.read().strip().splitlines() if stream else []
-    return lines[-1] if lines else ""
 
 
 def main(text: str) -> None:

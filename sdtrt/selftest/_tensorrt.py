@@ -85,7 +85,6 @@ def _run(engine: Any, inputs: Mapping[str, Tensor]) -> Tensor:
 
 
 def _run_eager_scaled(bench: Bench, name: str, inputs: Mapping[str, Tensor]) -> Tensor:
-    """The result of eager PyTorch with the changed weight."""
     import torch
 
     module: Any = bench.eager("unet")

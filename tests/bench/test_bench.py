@@ -104,6 +104,7 @@ def test_the_command_shows_it_and_keeps_to_its_limits(bundles, sdtrt, tmp_path, 
     ("arguments", "slug"),
     [
         (("--sizes", "64"), "bench-sizes"),
+        (("--sizes", "-64x64"), "bench-sizes"),
         (("--batch", "two"), "bench-batch"),
         (("--batch", "0"), "bench-count"),
         (("--min-ratio", "1", "--no-eager"), "bench-ratio"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
@@ -156,8 +157,10 @@ def _parse_list(text: str, name: str, example: str, parse: Callable[[str], T]) -
 
 
 def _parse_size(text: str) -> tuple[int, int]:
-    width, height = text.split("x")
-    return int(width), int(height)
+    if re.fullmatch(r"\d+x\d+", text) is None:
+        raise ValueError(text)
+    width, height = map(int, text.split("x"))
+    return width, height
 
 
 def _s(seconds: float) -> str:

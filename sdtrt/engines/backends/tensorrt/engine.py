@@ -269,8 +269,7 @@ def _device(gpu: int) -> Device:
 
 def _move_onnx(onnx: Path, folder: Path) -> None:
     shutil.move(onnx, folder / MODEL)
-    weights = onnx.with_name(WEIGHTS)
-    if weights.exists():
+    if (weights := onnx.with_name(WEIGHTS)).exists():
         shutil.move(weights, folder / WEIGHTS)
 
 

@@ -10,15 +10,7 @@ from sdtrt.system.json_records import Record
 
 # Options of loading and timing: an engine stays valid when they change, so they are no part of its key.
 RUN_OPTIONS = frozenset(
-    {
-        "gpu",
-        "cuda_graphs",
-        "weight_budget_mib",
-        "profile_warmup",
-        "refit_check",
-        "timing_cache",
-        "timing_cache_folder",
-    }
+    {"gpu", "cuda_graphs", "weight_budget_mib", "profile_warmup", "refit_check", "timing_cache", "timing_cache_folder"}
 )
 
 

@@ -40,7 +40,8 @@ def build_in_subprocess(job: BuildJob, context: ErrorContext, progress: Callable
         process = _start_process(job, stderr)
         try:
             for line in process.stdout or ():
-                last = _parse_report(line) or last
+                with suppress(ValidationError):  # output of a library before the pipe was separated from it
+                    last = BuildReport.model_validate_json(line)
                 if last is None:
                     continue
                 if last.progress is not None:
@@ -57,14 +58,6 @@ def build_in_subprocess(job: BuildJob, context: ErrorContext, progress: Callable
         # A kernel that was skipped for lack of memory is only a warning, and often the cause of the failure.
         errors += [note for note in notes if "out of memory" in note.lower() or "OutOfMemory" in note]
         raise _build_error(last, errors, code, _read_tail(stderr), context)
-
-
-def _parse_report(line: str) -> BuildReport | None:
-    """A report; None for output of a library before the pipe was separated from it."""
-    try:
-        return BuildReport.model_validate_json(line)
-    except ValidationError:
-        return None
 
 
 def _start_process(job: BuildJob, stderr: IO[bytes]) -> subprocess.Popen[str]:
@@ -105,10 +98,9 @@ def _stop_process(process: subprocess.Popen[str]) -> None:
     if process.poll() is None:
         process.kill()
         process.wait()
-    for pipe in (process.stdin, process.stdout):
-        if pipe is not None:
-            with suppress(OSError):
-                pipe.close()
+    for pipe in filter(None, (process.stdin, process.stdout)):
+        with suppress(OSError):
+            pipe.close()
 
 
 def _build_error(

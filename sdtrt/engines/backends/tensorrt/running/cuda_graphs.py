@@ -50,9 +50,7 @@ class GraphStats:
     def __str__(self) -> str:
         """Why shapes run without CUDA graphs; empty when none was refused."""
         with self._lock:
-            if not self._reasons:
-                return ""
-            return f"without CUDA graphs: {'; '.join(self._reasons)}"
+            return f"without CUDA graphs: {'; '.join(self._reasons)}" if self._reasons else ""
 
 
 @dataclass(frozen=True)

@@ -57,7 +57,6 @@ def deserialize_plan(
 
 
 def _refit_from_onnx(engine: trt.ICudaEngine, onnx: Path, context: ErrorContext) -> None:
-    """Set all weights from an ONNX file with its external data."""
     import tensorrt as trt
 
     with collect_errors() as logged:
@@ -96,8 +95,7 @@ def _set_weight_budget(engine: trt.ICudaEngine, budget_mib: int | None, context:
 def streams_weights(engine: trt.ICudaEngine) -> bool:
     """Whether weights are copied while layers run, which excludes CUDA graphs."""
     total: int = engine.streamable_weights_size
-    budget: int = engine.weight_streaming_budget_v2
-    return total > 0 and budget < total
+    return total > 0 and bool(engine.weight_streaming_budget_v2 < total)
 
 
 def _stream_reader(file: BinaryIO) -> trt.IStreamReaderV2:

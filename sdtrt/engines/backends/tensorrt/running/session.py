@@ -132,7 +132,6 @@ class Session:
     def _run_plain(
         self, state: _ThreadState, key: GraphKey, tensors: Mapping[str, Tensor], timer: GpuTimer
     ) -> dict[str, Tensor]:
-        """Run on the caller's tensors, without a copy."""
         stream_context = state.stream_context
         inputs = {n: t if t.data_ptr() % _ALIGNMENT == 0 else t.clone() for n, t in tensors.items()}
         outputs = self.empty_outputs(state.context.set_shapes(key[0], dict(key[1]), stream_context))
