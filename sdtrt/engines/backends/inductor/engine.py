@@ -19,8 +19,8 @@ from pydantic import Field
 
 from sdtrt.engines.backends.inductor import buckets
 from sdtrt.engines.backends.inductor.engine_record import BucketRecord, EngineRecord
-from sdtrt.engines.backends.inductor.hopper import is_hopper
 from sdtrt.engines.backends.inductor.optimize import DEFAULTS, PASSES, RENAMED
+from sdtrt.engines.backends.inductor.pass_context import is_hopper
 from sdtrt.engines.base import Backend, Engine, EngineContext, Source, Unavailable, damaged
 from sdtrt.errors import EngineError
 from sdtrt.plan.layers import Layer, Plan
@@ -236,7 +236,7 @@ class Inductor(Backend):
 
     def quantizes_layer(self, layer: nn.Module, options: InductorOptions, passes: Sequence[str] | None = None) -> bool:
         """Linear layers, and on Hopper and later 3x3 convolutions, where the pass `fp8_conv` is among `passes`."""
-        from sdtrt.engines.backends.inductor import fp8_eligibility
+        from sdtrt.engines.backends.inductor.graph_edits import fp8_eligibility
 
         convolutions = "fp8_conv" in (self.passes if passes is None else passes)
         return fp8_eligibility.suits(layer, convolutions and is_hopper(device_of(options)))

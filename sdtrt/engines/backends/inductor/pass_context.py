@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from sdtrt.engines.backends.inductor.hopper import is_hopper
-
 if TYPE_CHECKING:
     import torch
 
@@ -39,3 +37,10 @@ class Context:
         if "hopper" in requires and not is_hopper(self.device):
             return ("needs Hopper or later",)
         return ()
+
+
+def is_hopper(device: torch.device) -> bool:
+    """Whether the device is a Hopper or later GPU, whose TMA unit copies the tiles of several kernels."""
+    import torch
+
+    return device.type == "cuda" and torch.cuda.get_device_capability(device)[0] >= 9

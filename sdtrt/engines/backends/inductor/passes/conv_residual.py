@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sdtrt.engines.backends.inductor.fp8_rounding import constant
+from sdtrt.engines.backends.inductor.graph_edits.fp8_quantize import constant
+from sdtrt.engines.backends.inductor.graph_edits.image_nodes import in_memory, own_bias
 from sdtrt.engines.backends.inductor.pass_context import Context
-from sdtrt.engines.backends.inductor.passes.group_norm import in_memory, own_bias
 from sdtrt.engines.backends.inductor.trace import Graph, terms
 from sdtrt.graph.pass_result import Result
 

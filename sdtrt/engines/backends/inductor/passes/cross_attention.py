@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from math import sqrt
 
-from sdtrt.engines.backends.inductor.attention_nodes import plain
+from sdtrt.engines.backends.inductor.graph_edits.attention_nodes import plain
 from sdtrt.engines.backends.inductor.pass_context import Context
 from sdtrt.engines.backends.inductor.trace import Graph
 from sdtrt.graph.pass_result import Result

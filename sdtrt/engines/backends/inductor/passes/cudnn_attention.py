@@ -10,7 +10,7 @@ import operator
 from collections.abc import Sequence
 from typing import Any
 
-from sdtrt.engines.backends.inductor.attention_nodes import plain
+from sdtrt.engines.backends.inductor.graph_edits.attention_nodes import plain
 from sdtrt.engines.backends.inductor.pass_context import Context
 from sdtrt.engines.backends.inductor.trace import Graph
 from sdtrt.graph.pass_result import Result

@@ -11,14 +11,14 @@ ones where they are many (benchmarks/results/h200_kernels.json).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import operator
 from functools import partial
 from math import prod
 from typing import TYPE_CHECKING, Any
 
-from sdtrt.engines.backends.inductor.fp8_rounding import LARGEST, constant, device_of, round_matrix, rounded, written
+from sdtrt.engines.backends.inductor.graph_edits.fp8_linears import calibrated, rows_of
+from sdtrt.engines.backends.inductor.graph_edits.fp8_quantize import LARGEST, constant, device_of, round_matrix
 from sdtrt.engines.backends.inductor.pass_context import Context
-from sdtrt.engines.backends.inductor.passes import layer_norm
 from sdtrt.engines.backends.inductor.trace import Graph
 from sdtrt.graph.pass_result import Result
 
@@ -29,8 +29,6 @@ VERSION = 1
 REQUIRES = ("fp8",)
 
 
-# Fewer rows than this are bound by reading the weight.
-LEAST_ROWS = 64
 FEW_ROWS = 8192
 
 
@@ -55,31 +53,6 @@ def apply(graph: Graph, context: Context) -> Result[Graph]:
     return Result(graph, changed)
 
 
-def calibrated(graph: Graph, node: Node, amax: Mapping[str, float]) -> float | None:
-    """The input's largest magnitude, when all layers that this one was made of were calibrated and the sizes suit."""
-    weight, rows = node.args[1].name, prod(node.meta["val"].shape[:-1])
-    if weight not in graph.weights or len(node.args[1].users) != 1:
-        return None
-    layers = [parameter.rpartition(".")[0] for parameter, _ in graph.sources[weight]]
-    columns, inner = graph.weights[weight].shape
-    if not layers or not all(layer in amax for layer in layers) or columns % 16 or inner % 16:
-        return None
-    return max(amax[layer] for layer in layers) if rows >= LEAST_ROWS else None
-
-
-def rows_of(graph: Graph, source: Node, scale: float, numbers: bool = True) -> Node:
-    """The input in FP8 as (rows, K); with `numbers` off it may be the bits, as uint8."""
-    import torch
-
-    aten, value, step = torch.ops.aten, source.meta["val"], partial(graph.call, source)
-    shape = [prod(value.shape[:-1]), value.shape[-1]]
-    if (made := written(graph, source, scale)) is None:
-        # What was an image of one row may still lie channel by channel, and no product takes that.
-        return step(aten.contiguous.default, step(aten.reshape.default, rounded(graph, source, scale), shape))
-    rows = step(aten.reshape.default, made, shape)
-    return step(aten.view.dtype, rows, torch.float8_e4m3fn) if numbers else rows
-
-
 def _product(graph: Graph, node: Node, source: Node, scale: float) -> Node:
     import torch
 
@@ -95,6 +68,23 @@ def _product(graph: Graph, node: Node, source: Node, scale: float) -> Node:
     scales = (constant(graph, f"{name}_{what}_{rows}", t) for what, t in (("input", left), ("unit", right)))
     product = step(aten._scaled_mm.default, source, turned, *scales, None, None, value.dtype, True)
     made = step(aten.reshape.default, product, list(value.shape))
-    if bias is not None and not (rows <= FEW_ROWS and layer_norm.leave(graph, node, made, bias)):
+    if bias is not None and not (rows <= FEW_ROWS and _leave_bias_to_norm(graph, node, made, bias)):
         product.update_arg(4, bias)
     return made
+
+
+def _leave_bias_to_norm(graph: Graph, node: Node, product: Node, shift: Node) -> bool:
+    """Leave a bias to the norm that reads a product, if one does: `product` takes the place of `node` there.
+
+    Others that read `node` read the norm's sum.
+    """
+    made = next((u for u in node.users if str(u.target) == "sdtrt.layer_norm.default" and u.args[0] is node), None)
+    if made is None or made.args[1] is not None or made.args[2] is node:
+        return False
+    made.args = (product, shift, *made.args[2:])
+    if node.users:
+        with graph.nodes.inserting_after(made):
+            total = graph.nodes.call_function(operator.getitem, (made, 0))
+        total.meta = dict(node.meta)
+        node.replace_all_uses_with(total)
+    return True

@@ -10,9 +10,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from sdtrt.engines.backends.inductor.fp8_rounding import LARGEST, bits, bordered, constant, device_of, round_weight
+from sdtrt.engines.backends.inductor.graph_edits.fp8_eligibility import LEAST_CHANNELS
+from sdtrt.engines.backends.inductor.graph_edits.fp8_quantize import (
+    LARGEST,
+    bits,
+    bordered,
+    constant,
+    device_of,
+    round_weight,
+)
+from sdtrt.engines.backends.inductor.graph_edits.image_nodes import in_memory
 from sdtrt.engines.backends.inductor.pass_context import Context
-from sdtrt.engines.backends.inductor.passes.group_norm import in_memory
 from sdtrt.engines.backends.inductor.trace import Graph
 from sdtrt.graph.pass_result import Result
 
@@ -24,8 +32,6 @@ REQUIRES = ("fp8", "hopper")
 
 
 _DEFAULTS: tuple[Any, ...] = (None, None, None, [1, 1], [0, 0], [1, 1], 1)
-# Rows of the tensors that the memory engine copies are multiples of 16 bytes; fewer channels than this fill no tile.
-LEAST_CHANNELS = 64
 
 
 def apply(graph: Graph, context: Context) -> Result[Graph]:

@@ -8,9 +8,9 @@ from __future__ import annotations
 import operator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sdtrt.engines.backends.inductor.fp8_rounding import LARGEST, constant, device_of, factor, round_weight
+from sdtrt.engines.backends.inductor.graph_edits import fp8_linears
+from sdtrt.engines.backends.inductor.graph_edits.fp8_quantize import LARGEST, constant, device_of, factor, round_weight
 from sdtrt.engines.backends.inductor.pass_context import Context
-from sdtrt.engines.backends.inductor.passes import fp8
 from sdtrt.engines.backends.inductor.trace import Graph
 from sdtrt.graph.pass_result import Result
 
@@ -43,7 +43,7 @@ def apply(graph: Graph, context: Context) -> Result[Graph]:
     for node in list(graph.nodes.find_nodes(op="call_function", target=torch.ops.aten.mul.Tensor)):
         if (found := _match(node)) is None:
             continue
-        inside, behind = (fp8.calibrated(graph, n, context.ranges) for n in (found.linear, found.reader))
+        inside, behind = (fp8_linears.calibrated(graph, n, context.ranges) for n in (found.linear, found.reader))
         if inside is None or behind is None or node.meta["val"].shape[-1] % TILE:
             continue
         with graph.nodes.inserting_before(node):
@@ -88,7 +88,7 @@ def _gated(graph: Graph, found: _Gate, inside: float, behind: float, tile: int) 
     matrix, channels = round_weight(by_tiles(graph.weights[weight], tile))
     bias = linear.args[2].name if len(linear.args) > 2 else None
     operands = (
-        fp8.rows_of(graph, linear.args[0], inside, numbers=False),
+        fp8_linears.rows_of(graph, linear.args[0], inside, numbers=False),
         constant(graph, f"{weight}_fp8", matrix),
         constant(graph, f"{weight}_input", torch.tensor(inside, device=device_of(graph))),
         constant(graph, f"{weight}_channels", channels),

@@ -50,20 +50,3 @@ def apply(graph: Graph, context: Context) -> Result[Graph]:
 
 
 _DEFAULTS: tuple[Any, ...] = (None, None, None, None, 1e-5)
-
-
-def leave(graph: Graph, node: Node, product: Node, shift: Node) -> bool:
-    """Leave a bias to the norm that reads a product, if one does: `product` takes the place of `node` there.
-
-    Others that read `node` read the norm's sum.
-    """
-    made = next((u for u in node.users if str(u.target) == "sdtrt.layer_norm.default" and u.args[0] is node), None)
-    if made is None or made.args[1] is not None or made.args[2] is node:
-        return False
-    made.args = (product, shift, *made.args[2:])
-    if node.users:
-        with graph.nodes.inserting_after(made):
-            total = graph.nodes.call_function(operator.getitem, (made, 0))
-        total.meta = dict(node.meta)
-        node.replace_all_uses_with(total)
-    return True

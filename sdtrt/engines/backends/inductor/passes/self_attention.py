@@ -14,10 +14,9 @@ from functools import partial
 from math import e, log2, sqrt
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sdtrt.engines.backends.inductor import attention_nodes
-from sdtrt.engines.backends.inductor.fp8_rounding import LARGEST, constant, device_of, round_matrix
+from sdtrt.engines.backends.inductor.graph_edits import attention_nodes, fp8_linears
+from sdtrt.engines.backends.inductor.graph_edits.fp8_quantize import LARGEST, constant, device_of, round_matrix
 from sdtrt.engines.backends.inductor.pass_context import Context
-from sdtrt.engines.backends.inductor.passes import fp8
 from sdtrt.engines.backends.inductor.trace import Graph
 from sdtrt.graph.pass_result import Result
 
@@ -58,7 +57,7 @@ def apply(graph: Graph, context: Context) -> Result[Graph]:
     aten, changed = torch.ops.aten, 0
     for node, result in list(attention_nodes.computed(graph)):
         found = _match(node, result)
-        inside = fp8.calibrated(graph, found.linear, context.ranges) if found else None
+        inside = fp8_linears.calibrated(graph, found.linear, context.ranges) if found else None
         if found is None or inside is None or found.shape[-1] not in SIZES:
             continue
         with graph.nodes.inserting_before(node):
@@ -107,7 +106,7 @@ def _attention(graph: Graph, found: _Attention, inside: float) -> Node:
     node, name, device = found.node, found.linear.args[1].name, device_of(graph)
     scale = inside / LARGEST
     with graph.nodes.inserting_before(found.linear):
-        rows = fp8.rows_of(graph, found.linear.args[0], scale)
+        rows = fp8_linears.rows_of(graph, found.linear.args[0], scale)
     parts = graph.weights[name].float().chunk(3)
     units = [_unit(part, inside) for part in parts]
     given = constant(graph, f"{name}_input", torch.tensor(scale, device=device))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from sdtrt.engines.backends.inductor.graph_edits.image_nodes import in_memory
 from sdtrt.engines.backends.inductor.pass_context import Context
-from sdtrt.engines.backends.inductor.passes.group_norm import in_memory
 from sdtrt.engines.backends.inductor.trace import Graph
 from sdtrt.graph.pass_result import Result
 

@@ -11,7 +11,7 @@ from functools import partial
 from math import prod, sqrt
 from typing import TYPE_CHECKING, Any
 
-from sdtrt.engines.backends.inductor import attention_nodes
+from sdtrt.engines.backends.inductor.graph_edits import attention_nodes
 from sdtrt.engines.backends.inductor.pass_context import Context
 from sdtrt.engines.backends.inductor.trace import Graph
 from sdtrt.graph.pass_result import Result

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+# Rows of the tensors that the memory engine copies are multiples of 16 bytes; fewer channels than this fill no tile.
+LEAST_CHANNELS = 64
+
 
 def suits(layer: Any, convolutions: bool) -> bool:
     """Whether this is a layer of the kinds and widths that `fp8` and, with `convolutions`, `fp8_conv` take."""
     from torch import nn
-
-    from sdtrt.engines.backends.inductor.passes.fp8_conv import LEAST_CHANNELS
 
     columns, inner = layer.weight.shape[:2]
     if columns % 16 or inner % 16:
