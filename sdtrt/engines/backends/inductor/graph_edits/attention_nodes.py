@@ -1,32 +1,36 @@
-"""Attention nodes of a traced graph, which several passes look for."""
+"""Attentions of a traced graph, which several passes replace."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
 
-from sdtrt.engines.backends.inductor.trace import Graph
-
-if TYPE_CHECKING:
-    Node = Any  # of torch.fx, whose own types say too little of arguments
+from sdtrt.engines.backends.inductor.trace import Graph, Node
 
 
-def plain(graph: Graph) -> Iterator[tuple[Node, list[Any]]]:
-    """Attentions in half precision without mask or dropout, with query, key and value."""
+def replace_plain(graph: Graph, rewrite: Callable[..., Node | None]) -> int:
+    """`graph.replace_calls` of attentions in half precision without mask or dropout.
+
+    `rewrite` takes the node and the shapes and types of query, key and value, as tensors.
+    """
     import torch
 
-    target = torch.ops.aten.scaled_dot_product_attention.default
-    for node in list(graph.nodes.find_nodes(op="call_function", target=target)):
-        tensors = [a.meta["val"] for a in node.args[:3]]
-        half = all(t.dtype in (torch.float16, torch.bfloat16) for t in tensors)
-        if len(node.args) == 3 and not set(node.kwargs) - {"scale"} and half:
-            yield node, tensors
+    def rewrite_plain(node: Node) -> Node | None:
+        return rewrite(node, *(a.meta["val"] for a in node.args)) if _is_plain(node) else None
+
+    return graph.replace_calls(torch.ops.aten.scaled_dot_product_attention.default, rewrite_plain)
 
 
-def computed(graph: Graph) -> Iterator[tuple[Node, Node]]:
-    """Those of `plain` and those of cuDNN: the node with query, key and value, and the result."""
+def attentions(graph: Graph) -> Iterator[tuple[Node, Node]]:
+    """Plain attentions and those of cuDNN: the node with query, key and value, and the node of the result."""
     import torch
 
-    yield from ((node, node) for node, _ in plain(graph))
-    given = torch.ops.aten._scaled_dot_product_cudnn_attention.default
-    yield from ((node, next(iter(node.users))) for node in graph.nodes.find_nodes(op="call_function", target=given))
+    aten = torch.ops.aten
+    yield from ((n, n) for n in graph.calls(aten.scaled_dot_product_attention.default) if _is_plain(n))
+    yield from ((n, next(iter(n.users))) for n in graph.calls(aten._scaled_dot_product_cudnn_attention.default))
+
+
+def _is_plain(node: Node) -> bool:
+    import torch
+
+    half = all(a.meta["val"].dtype in (torch.float16, torch.bfloat16) for a in node.args[:3])
+    return len(node.args) == 3 and not set(node.kwargs) - {"scale"} and half

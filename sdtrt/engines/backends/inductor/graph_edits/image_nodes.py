@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from sdtrt.engines.backends.inductor.trace import Graph
-
-if TYPE_CHECKING:
-    Node = Any  # of torch.fx, whose own types say too little of arguments
+from sdtrt.engines.backends.inductor.trace import Graph, Node
 
 
 def in_memory(graph: Graph, source: Node, value: Any) -> Node:

@@ -6,16 +6,10 @@ of a convolution of its own, as where a block changes the number of channels, th
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
-from sdtrt.engines.backends.inductor.graph_edits.fp8_quantize import constant
 from sdtrt.engines.backends.inductor.graph_edits.image_nodes import in_memory, own_bias
 from sdtrt.engines.backends.inductor.pass_context import Context
-from sdtrt.engines.backends.inductor.trace import Graph, terms
+from sdtrt.engines.backends.inductor.trace import Graph, Node, terms
 from sdtrt.graph.pass_result import Result
-
-if TYPE_CHECKING:
-    Node = Any  # of torch.fx, whose own types say too little of arguments
 
 VERSION = 1
 REQUIRES = ("fp8", "hopper")
@@ -29,7 +23,7 @@ def apply(graph: Graph, context: Context) -> Result[Graph]:
     import torch
 
     changed = 0
-    for node in list(graph.nodes.find_nodes(op="call_function", target=torch.ops.sdtrt.conv3x3.default)):
+    for node in graph.calls(torch.ops.sdtrt.conv3x3.default):
         if (total := _sum(node)) is None:
             continue
         residual: Node = next(a for a in total.args if a is not node)
@@ -58,4 +52,4 @@ def _bias(graph: Graph, own: Node | None, residual: Node) -> Node | None:
         return own
     residual.update_arg(2, None)
     both = graph.weights[own.name].float() + graph.weights[theirs.name].float()
-    return constant(graph, f"{own.name}_and_residual", both.to(graph.weights[own.name].dtype))
+    return graph.constant(f"{own.name}_and_residual", both.to(graph.weights[own.name].dtype))

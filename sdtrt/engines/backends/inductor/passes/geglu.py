@@ -6,18 +6,16 @@ This is diffusers' GEGLU, the widest layer of a transformer block. See gated_ker
 from __future__ import annotations
 
 import operator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from sdtrt.engines.backends.inductor.graph_edits import fp8_linears
-from sdtrt.engines.backends.inductor.graph_edits.fp8_quantize import LARGEST, constant, device_of, factor, round_weight
+from sdtrt.engines.backends.inductor.graph_edits.fp8_quantize import LARGEST, quant_scale, round_weight
 from sdtrt.engines.backends.inductor.pass_context import Context
-from sdtrt.engines.backends.inductor.trace import Graph
+from sdtrt.engines.backends.inductor.trace import Graph, Node
 from sdtrt.graph.pass_result import Result
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    Node = Any  # of torch.fx, whose own types say too little of arguments
 
 VERSION = 1
 REQUIRES = ("fp8", "hopper")
@@ -40,10 +38,10 @@ def apply(graph: Graph, context: Context) -> Result[Graph]:
     from sdtrt.engines.backends.inductor.kernels.geglu import TILE
 
     changed = 0
-    for node in list(graph.nodes.find_nodes(op="call_function", target=torch.ops.aten.mul.Tensor)):
+    for node in graph.calls(torch.ops.aten.mul.Tensor):
         if (found := _match(node)) is None:
             continue
-        inside, behind = (fp8_linears.calibrated(graph, n, context.ranges) for n in (found.linear, found.reader))
+        inside, behind = (fp8_linears.calibrated_amax(graph, n, context.ranges) for n in (found.linear, found.reader))
         if inside is None or behind is None or node.meta["val"].shape[-1] % TILE:
             continue
         with graph.nodes.inserting_before(node):
@@ -88,12 +86,12 @@ def _gated(graph: Graph, found: _Gate, inside: float, behind: float, tile: int) 
     matrix, channels = round_weight(by_tiles(graph.weights[weight], tile))
     bias = linear.args[2].name if len(linear.args) > 2 else None
     operands = (
-        fp8_linears.rows_of(graph, linear.args[0], inside, numbers=False),
-        constant(graph, f"{weight}_fp8", matrix),
-        constant(graph, f"{weight}_input", torch.tensor(inside, device=device_of(graph))),
-        constant(graph, f"{weight}_channels", channels),
-        constant(graph, f"{bias}_by_tiles", by_tiles(graph.weights[bias], tile)) if bias else None,
-        factor(graph, found.product, behind),
+        fp8_linears.quantized_rows(graph, linear.args[0], inside, as_fp8=False),
+        graph.constant(f"{weight}_fp8", matrix),
+        graph.constant(f"{weight}_input", inside),
+        graph.constant(f"{weight}_channels", channels),
+        graph.constant(f"{bias}_by_tiles", by_tiles(graph.weights[bias], tile)) if bias else None,
+        quant_scale(graph, found.product, behind),
     )
     made = graph.call(linear, torch.ops.sdtrt.gated.default, *operands)
     return graph.call(linear, torch.ops.aten.reshape.default, made, list(value.shape))

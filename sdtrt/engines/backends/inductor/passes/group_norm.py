@@ -6,15 +6,12 @@ it reads, so that the sum is never written.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sdtrt.engines.backends.inductor.graph_edits.image_nodes import in_memory, own_bias
 from sdtrt.engines.backends.inductor.pass_context import Context
 from sdtrt.engines.backends.inductor.trace import Graph
 from sdtrt.graph.pass_result import Result
-
-if TYPE_CHECKING:
-    Node = Any  # of torch.fx, whose own types say too little of arguments
 
 VERSION = 1
 REQUIRES = ("gpu",)
@@ -28,7 +25,7 @@ def apply(graph: Graph, context: Context) -> Result[Graph]:
 
     del group_norm  # importing it registered the operation
     aten, changed = torch.ops.aten, 0
-    for node in list(graph.nodes.find_nodes(op="call_function", target=aten.group_norm.default)):
+    for node in graph.calls(aten.group_norm.default):
         if node.meta["val"].dim() != 4:
             continue
         last = node

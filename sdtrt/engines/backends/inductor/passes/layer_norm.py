@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import operator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sdtrt.engines.backends.inductor.pass_context import Context
 from sdtrt.engines.backends.inductor.trace import Graph, terms
 from sdtrt.graph.pass_result import Result
-
-if TYPE_CHECKING:
-    Node = Any  # of torch.fx, whose own types say too little of arguments
 
 VERSION = 1
 REQUIRES = ("gpu",)
@@ -24,7 +21,7 @@ def apply(graph: Graph, context: Context) -> Result[Graph]:
 
     del layer_norm  # importing it registered the operation
     aten, changed = torch.ops.aten, 0
-    for node in list(graph.nodes.find_nodes(op="call_function", target=aten.layer_norm.default)):
+    for node in graph.calls(aten.layer_norm.default):
         given: tuple[Any, ...] = node.args
         source, shape, weight, bias, eps, *_ = (*given, *_DEFAULTS[len(given) :])
         value = source.meta["val"]

@@ -1,4 +1,4 @@
-"""Attention of pixels to each other in FP8: by a kernel of ours, from products that already write FP8.
+"""Self-attention of pixels in FP8: a Triton kernel, which reads the FP8 results of the matmuls before it.
 
 Queries, keys and values come out of their product rounded, so half as much is written, and values turned, as tensor
 cores want them. What one unit stands for need not be calibrated: FP8 is a floating-point format, as exact at a
@@ -12,18 +12,17 @@ from __future__ import annotations
 import operator
 from functools import partial
 from math import e, log2, sqrt
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from sdtrt.engines.backends.inductor.graph_edits import attention_nodes, fp8_linears
-from sdtrt.engines.backends.inductor.graph_edits.fp8_quantize import LARGEST, constant, device_of, round_matrix
+from sdtrt.engines.backends.inductor.graph_edits.attention_nodes import attentions
+from sdtrt.engines.backends.inductor.graph_edits.fp8_linears import calibrated_amax, quantized_rows
+from sdtrt.engines.backends.inductor.graph_edits.fp8_quantize import LARGEST, round_matrix
 from sdtrt.engines.backends.inductor.pass_context import Context
-from sdtrt.engines.backends.inductor.trace import Graph
+from sdtrt.engines.backends.inductor.trace import Graph, Node
 from sdtrt.graph.pass_result import Result
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    Node = Any  # of torch.fx, whose own types say too little of arguments
 
 VERSION = 1
 REQUIRES = ("fp8", "hopper")
@@ -49,15 +48,15 @@ class _Attention(NamedTuple):
 
 
 def apply(graph: Graph, context: Context) -> Result[Graph]:
-    """Replace those whose layer was calibrated; returns how many."""
+    """Replace the attentions whose layer was calibrated."""
     import torch
 
     from sdtrt.engines.backends.inductor.kernels.self_attention import SIZES
 
     aten, changed = torch.ops.aten, 0
-    for node, result in list(attention_nodes.computed(graph)):
+    for node, result in list(attentions(graph)):
         found = _match(node, result)
-        inside = fp8_linears.calibrated(graph, found.linear, context.ranges) if found else None
+        inside = calibrated_amax(graph, found.linear, context.ranges) if found else None
         if found is None or inside is None or found.shape[-1] not in SIZES:
             continue
         with graph.nodes.inserting_before(node):
@@ -103,27 +102,27 @@ def _attention(graph: Graph, found: _Attention, inside: float) -> Node:
 
     from sdtrt.engines.backends.inductor.kernels.self_attention import PER_OCTAVE
 
-    node, name, device = found.node, found.linear.args[1].name, device_of(graph)
+    node, name = found.node, found.linear.args[1].name
     scale = inside / LARGEST
     with graph.nodes.inserting_before(found.linear):
-        rows = fp8_linears.rows_of(graph, found.linear.args[0], scale)
+        rows = quantized_rows(graph, found.linear.args[0], scale)
     parts = graph.weights[name].float().chunk(3)
     units = [_unit(part, inside) for part in parts]
-    given = constant(graph, f"{name}_input", torch.tensor(scale, device=device))
+    given = graph.constant(f"{name}_input", scale)
     step = partial(_product, graph, node)
     *queries_and_keys, values = (part / unit for part, unit in zip(parts, units, strict=True))
     both, both_unit = _rounded(graph, f"{name}_qk", torch.cat(queries_and_keys))
     last, last_unit = _rounded(graph, f"{name}_v", values)
     asked = step(rows, both, given, both_unit)  # (images * pixels, 2 * heads * size)
     valued = step(last, rows, last_unit, given)  # (heads * size, images * pixels)
-    codes = torch.tensor(PER_OCTAVE * log2(e) * found.scale * units[0] * units[1], device=device)
+    codes = PER_OCTAVE * log2(e) * found.scale * units[0] * units[1]
     return graph.call(
         node,
         torch.ops.sdtrt.self_attention.default,
         asked,
         valued,
-        constant(graph, f"{name}_codes", codes),
-        constant(graph, f"{name}_unit", torch.tensor(units[2], device=device)),
+        graph.constant(f"{name}_codes", codes),
+        graph.constant(f"{name}_unit", units[2]),
         *found.shape[:2],
         node.meta["val"].dtype,
     )
@@ -137,7 +136,7 @@ def _unit(weight: Tensor, inside: float) -> float:
 
 def _rounded(graph: Graph, name: str, weight: Tensor) -> tuple[Node, Node]:
     matrix, unit = round_matrix(weight)
-    return constant(graph, f"{name}_fp8", matrix), constant(graph, f"{name}_of", unit)
+    return graph.constant(f"{name}_fp8", matrix), graph.constant(f"{name}_of", unit)
 
 
 def _product(graph: Graph, node: Node, left: Node, right: Node, *units: Node) -> Node:

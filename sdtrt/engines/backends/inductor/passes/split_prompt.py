@@ -11,14 +11,11 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from sdtrt.engines.backends.inductor.pass_context import Context
-from sdtrt.engines.backends.inductor.trace import Graph
+from sdtrt.engines.backends.inductor.trace import Graph, Node
 from sdtrt.graph.pass_result import Result
 
 if TYPE_CHECKING:
     import torch
-
-    Node = Any  # of torch.fx, whose own types say too little of arguments
-
 
 VERSION = 1
 REQUIRES = ()
