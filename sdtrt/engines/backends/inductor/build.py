@@ -39,8 +39,10 @@ def build(source: Source, options: Any, device: torch.device, folder: Path) -> N
             source.report(f"compiling {bucket.name}, {number + 1} of {len(found)}", number / len(found))
             inputs = {n: t.to(device) for n, t in buckets.example(spec, bucket).items()}
             graph = capture(spec, module, inputs)
-            context = Context(device, source.ranges)
+            context = Context(device, source.ranges, spec.name)
             step, changes = optimize(graph, source.passes, context)
+            if len(found) > 1:  # the manifest has the passes of the largest size
+                changes = tuple(c.model_copy(update={"notes": (*c.notes, f"at {bucket.name}")}) for c in changes)
             made, kept = _compile(context.prompt, step, inputs, options, bucket, folder, spec.name)
             names = _added(weights, kept, bucket.name, graph.sources)
             record = record.model_copy(

@@ -165,7 +165,7 @@ class InductorEngine(Engine):
         return plan.model_copy(update={"notes": tuple(notes)})
 
     def passes(self) -> tuple[Change, ...]:
-        """Graph passes of the build, of the size that was compiled last."""
+        """Graph passes of the build at the largest size, which their notes name where there are several."""
         return self.record.passes
 
     def close(self) -> None:
