@@ -1,4 +1,4 @@
-"""One component, traced at fixed sizes, as a flat graph: weights and inputs are its arguments, nothing is inside.
+"""One component, traced at fixed sizes, as a flat graph whose arguments are weights and inputs.
 
 Fixed sizes, because compiled code is faster when it knows them, and because reasoning about symbolic heights and widths
 through a U-Net took the compiler more than ten minutes without an end (torch 2.13, 2 cores, a tiny U-Net).
@@ -94,9 +94,9 @@ class Graph:
 
 
 def _acts(node: Node) -> bool:
-    """Whether a node does more than give a result. torch itself says so of all that may draw random numbers, too.
+    """Whether a node has an effect besides its result. torch itself counts all nodes that may draw random numbers.
 
-    cuDNN's attention may, for dropout: replaced by a kernel of ours, it stayed in the graph and was priced once more.
+    The attention of cuDNN may, for dropout: after its replacement it stayed in the graph and was priced twice.
     """
     return node.op in ("placeholder", "output") or getattr(getattr(node.target, "_schema", None), "is_mutable", False)
 
@@ -155,6 +155,6 @@ def _flatten(program: Any, tensors: Mapping[str, Tensor]) -> Graph:
             sources[node.name] = [(name.removeprefix(_INNER), 0)]
         else:
             inputs[next(user)] = node.name
-    found = Graph(torch.fx.GraphModule(torch.nn.Module(), graph), weights, inputs, sources)
-    found.finish()
-    return found
+    traced = Graph(torch.fx.GraphModule(torch.nn.Module(), graph), weights, inputs, sources)
+    traced.finish()
+    return traced

@@ -1,10 +1,10 @@
-"""Which layers FP8 may round, as far as a layer itself says; whether it pays at a size is decided in its build."""
+"""Which layers FP8 may quantize by their kind and widths; a build also decides by their sizes."""
 
 from __future__ import annotations
 
 from typing import Any
 
-# Rows of the tensors that the memory engine copies are multiples of 16 bytes; fewer channels than this fill no tile.
+# Rows of the tensors that TMA copies are multiples of 16 bytes; fewer channels than this fill no tile.
 LEAST_CHANNELS = 64
 
 
@@ -17,6 +17,6 @@ def suits(layer: Any, convolutions: bool) -> bool:
         return False
     if isinstance(layer, nn.Linear):
         return True
-    how = (layer.kernel_size, layer.stride, layer.padding, layer.dilation, layer.groups)
-    plain = how == ((3, 3), (1, 1), (1, 1), (1, 1), 1)
+    geometry = (layer.kernel_size, layer.stride, layer.padding, layer.dilation, layer.groups)
+    plain = geometry == ((3, 3), (1, 1), (1, 1), (1, 1), 1)
     return convolutions and plain and min(columns, inner) >= LEAST_CHANNELS

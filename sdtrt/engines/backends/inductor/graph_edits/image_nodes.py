@@ -8,10 +8,10 @@ from sdtrt.engines.backends.inductor.trace import Graph, Node
 
 
 def in_memory(graph: Graph, source: Node, value: Any) -> Node:
-    """Write a tensor out, channels_last, once and for all who read it.
+    """Store a tensor in channels_last, once for all its readers.
 
-    Inductor computes what is pointwise again for each reader, and writes it anew for each argument of a kernel that is
-    not its own.
+    Inductor computes pointwise operations again for each reader, and stores their result again for each argument of a
+    Triton kernel that it did not generate.
     """
     import torch
 
@@ -28,7 +28,7 @@ def in_memory(graph: Graph, source: Node, value: Any) -> Node:
 
 
 def own_bias(source: Node) -> Node | None:
-    """The bias of a convolution that one node alone reads: that one may add it instead."""
+    """The bias of a convolution with one reader, which may add the bias instead."""
     import torch
 
     alone = source.target is torch.ops.aten.conv2d.default and len(source.users) == 1

@@ -30,7 +30,7 @@ _FEW = 2**34
 
 @triton.jit
 def _gelu(x):
-    """Its tanh form (see passes/tanh_gelu.py), by the instruction that a GPU has for tanh: FP8 rounds at 60 times its error."""
+    """The tanh form (see passes/tanh_gelu.py) by the tanh instruction; FP8 rounds at 60 times its error."""
     inner = x * (0.7978845608028654 + 0.035677408136300125 * x * x)
     bent = tl.inline_asm_elementwise("tanh.approx.f32 $0, $1;", "=f,f", [inner], dtype=tl.float32, is_pure=True, pack=1)
     return 0.5 * x + 0.5 * x * bent

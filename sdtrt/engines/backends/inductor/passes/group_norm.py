@@ -1,7 +1,7 @@
-"""GroupNorm and the SiLU behind it by one hand-written operation, with the time embedding and a bias added on the way.
+"""GroupNorm, the SiLU after it, and the bias and time embedding added before it, as one Triton kernel.
 
-In a residual block a convolution's bias and the time embedding are added only to be normalized: the kernel adds them as
-it reads, so that the sum is never written.
+In a residual block only the norm reads the sum of a convolution, its bias and the time embedding: the kernel adds them
+as it loads, so that the sum is never written.
 """
 
 from __future__ import annotations
@@ -18,35 +18,32 @@ REQUIRES = ("gpu",)
 
 
 def apply(graph: Graph, context: Context) -> Result[Graph]:
-    """Replace all GroupNorms over images; returns how many."""
+    """Replace all GroupNorms over images."""
     import torch
 
-    from sdtrt.engines.backends.inductor.kernels.group_norm import group_norm
+    from sdtrt.engines.backends.inductor.kernels import group_norm  # noqa: F401  its import registers the operator
 
-    del group_norm  # importing it registered the operation
     aten, changed = torch.ops.aten, 0
     for node in graph.calls(aten.group_norm.default):
         if node.meta["val"].dim() != 4:
             continue
-        last = node
-        (user, *others) = node.users
-        if not others and user.target is aten.silu.default:
-            last = user
+        (reader, *others) = node.users
+        last = reader if not others and reader.target is aten.silu.default else node
         source, groups, weight, bias, eps = (*node.args, 1e-5)[:5]
         with graph.nodes.inserting_before(node):
             source, add = _added(graph, source)
             if source.target is not aten.conv2d.default or source.args[2] is not None:
                 source = in_memory(graph, source, source.meta["val"])
-            arguments = (source, add, weight, bias, groups, eps, last is user)
-            made = graph.call(node, torch.ops.sdtrt.group_norm.default, *arguments)  # named like the norm
-        graph.replace(last, made)
+            arguments = (source, add, weight, bias, groups, eps, last is reader)
+            norm = graph.call(node, torch.ops.sdtrt.group_norm.default, *arguments)  # named like the norm
+        graph.replace(last, norm)
         changed += 1
     graph.finish()
     return Result(graph, changed)
 
 
 def _added(graph: Graph, source: Any) -> tuple[Any, Any]:
-    """(tensor, vector per image and channel): what is added on the way, taken apart when nothing else needs it."""
+    """(tensor, vector per image and channel), whose sum `source` is, where nothing else reads the sum."""
     import torch
 
     aten, add = torch.ops.aten, None

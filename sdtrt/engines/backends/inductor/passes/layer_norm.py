@@ -1,4 +1,4 @@
-"""LayerNorm and the residual sum in front of it by one hand-written operation."""
+"""LayerNorm and the residual sum before it as one Triton kernel."""
 
 from __future__ import annotations
 
@@ -14,33 +14,32 @@ REQUIRES = ("gpu",)
 
 
 def apply(graph: Graph, context: Context) -> Result[Graph]:
-    """Replace all that normalize the last axis in half precision; returns how many."""
+    """Replace all LayerNorms over the last axis in half precision."""
     import torch
 
-    from sdtrt.engines.backends.inductor.kernels.layer_norm import LONGEST_ROW, layer_norm
+    from sdtrt.engines.backends.inductor.kernels.layer_norm import LONGEST_ROW
 
-    del layer_norm  # importing it registered the operation
     aten, changed = torch.ops.aten, 0
     for node in graph.calls(aten.layer_norm.default):
-        given: tuple[Any, ...] = node.args
-        source, shape, weight, bias, eps, *_ = (*given, *_DEFAULTS[len(given) :])
+        arguments: tuple[Any, ...] = node.args
+        source, shape, weight, bias, eps, *_ = (*arguments, *_DEFAULTS[len(arguments) :])
         value = source.meta["val"]
         half = value.dtype in (torch.float16, torch.bfloat16)
         if weight is None or bias is None or len(shape) > 1 or shape[0] > LONGEST_ROW or not half:
             continue
         parts = terms(source) or (source, None)
         with graph.nodes.inserting_after(source):
-            made = graph.nodes.call_function(
+            both = graph.nodes.call_function(
                 torch.ops.sdtrt.layer_norm.default, (parts[0], None, parts[1], weight, bias, eps)
             )
-        with graph.nodes.inserting_after(made):
-            total, norm = (graph.nodes.call_function(operator.getitem, (made, i)) for i in (0, 1))
-        made.meta = {**node.meta, "val": (value, node.meta["val"])}
+        with graph.nodes.inserting_after(both):
+            total, norm = (graph.nodes.call_function(operator.getitem, (both, i)) for i in (0, 1))
+        both.meta = {**node.meta, "val": (value, node.meta["val"])}
         total.meta, norm.meta = dict(source.meta), dict(node.meta)
         node.replace_all_uses_with(norm)
         graph.nodes.erase_node(node)
         if parts[1] is not None:
-            source.replace_all_uses_with(total, delete_user_cb=lambda user, made=made: user is not made)
+            source.replace_all_uses_with(total, delete_user_cb=lambda user, both=both: user is not both)
         changed += 1
     graph.finish()
     return Result(graph, changed)

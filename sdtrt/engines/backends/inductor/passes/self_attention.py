@@ -1,10 +1,10 @@
 """Self-attention of pixels in FP8: a Triton kernel, which reads the FP8 results of the matmuls before it.
 
-Queries, keys and values come out of their product rounded, so half as much is written, and values turned, as tensor
-cores want them. What one unit stands for need not be calibrated: FP8 is a floating-point format, as exact at a
-hundredth of its largest number as there. So it is estimated from the layer's weights and largest input. Queries and
-keys may be ten times as large, both at once, before products exceed half precision; those of the embedded model are two
-to three times as large. See self_attention_kernel.py for the rest.
+The matmuls write queries, keys and values in FP8, which is half as much, and values transposed, as tensor cores read
+them. Their scales need not be calibrated: FP8 is a floating-point format, as exact at a
+hundredth of its largest number as there. So they are estimated from the layer's weights and largest input. Queries and
+keys may be ten times as large, both at once, before scores exceed half precision; those of the embedded model are two
+to three times as large. See kernels/self_attention.py for the rest.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ VERSION = 1
 REQUIRES = ("fp8", "hopper")
 
 
-# Of 256 pixels, with their products, on an H200: 14.6 µs instead of 14.9 in half precision at 2 rows, 48 instead of 58
+# With 256 pixels, matmuls included, on an H200: 14.6 µs instead of 14.9 in half precision at 2 rows, 48 instead of 58
 # at 16 (benchmarks/h200_kernels.py). Whole images with it were not measured.
 LEAST_PIXELS = 1024
-# Root mean square that results should have, in units: their largest is then far from 448, and no product of a query and
+# Root mean square that results should have, in units: their largest is then far from 448, and no score of a query and
 # a key near 65504, the largest number of half precision.
 _MEAN = 2.0
 # A largest input is taken for so many root mean squares; of a LayerNorm's outputs it is 4 to 50.
@@ -107,42 +107,42 @@ def _attention(graph: Graph, found: _Attention, inside: float) -> Node:
     with graph.nodes.inserting_before(found.linear):
         rows = quantized_rows(graph, found.linear.args[0], scale)
     parts = graph.weights[name].float().chunk(3)
-    units = [_unit(part, inside) for part in parts]
-    given = graph.constant(f"{name}_input", scale)
-    step = partial(_product, graph, node)
-    *queries_and_keys, values = (part / unit for part, unit in zip(parts, units, strict=True))
-    both, both_unit = _rounded(graph, f"{name}_qk", torch.cat(queries_and_keys))
-    last, last_unit = _rounded(graph, f"{name}_v", values)
-    asked = step(rows, both, given, both_unit)  # (images * pixels, 2 * heads * size)
-    valued = step(last, rows, last_unit, given)  # (heads * size, images * pixels)
-    codes = PER_OCTAVE * log2(e) * found.scale * units[0] * units[1]
+    scales = [_dequant_scale(part, inside) for part in parts]
+    input_scale = graph.constant(f"{name}_input", scale)
+    step = partial(_matmul, graph, node)
+    *queries_and_keys, values = (part / s for part, s in zip(parts, scales, strict=True))
+    both, both_scale = _rounded(graph, f"{name}_qk", torch.cat(queries_and_keys))
+    last, last_scale = _rounded(graph, f"{name}_v", values)
+    qk = step(rows, both, input_scale, both_scale)  # (images * pixels, 2 * heads * size)
+    vt = step(last, rows, last_scale, input_scale)  # (heads * size, images * pixels)
+    codes = PER_OCTAVE * log2(e) * found.scale * scales[0] * scales[1]
     return graph.call(
         node,
         torch.ops.sdtrt.self_attention.default,
-        asked,
-        valued,
+        qk,
+        vt,
         graph.constant(f"{name}_codes", codes),
-        graph.constant(f"{name}_unit", units[2]),
+        graph.constant(f"{name}_unit", scales[2]),
         *found.shape[:2],
         node.meta["val"].dtype,
     )
 
 
-def _unit(weight: Tensor, inside: float) -> float:
-    """What one unit of the results of these rows should stand for, if inputs were independent of each other."""
+def _dequant_scale(weight: Tensor, inside: float) -> float:
+    """The value of one FP8 unit of the results of these rows, if inputs were independent of each other."""
     expected = weight.square().sum(1).mean().sqrt() * inside / _CREST
     return max(float(expected) / _MEAN, 1e-30)
 
 
 def _rounded(graph: Graph, name: str, weight: Tensor) -> tuple[Node, Node]:
-    matrix, unit = round_matrix(weight)
-    return graph.constant(f"{name}_fp8", matrix), graph.constant(f"{name}_of", unit)
+    matrix, scale = round_matrix(weight)
+    return graph.constant(f"{name}_fp8", matrix), graph.constant(f"{name}_of", scale)
 
 
-def _product(graph: Graph, node: Node, left: Node, right: Node, *units: Node) -> Node:
-    """`left @ right.T`, rounded to FP8 as it is written."""
+def _matmul(graph: Graph, node: Node, left: Node, right: Node, *units: Node) -> Node:
+    """`left @ right.T` in FP8."""
     import torch
 
     aten, fp8e4 = torch.ops.aten, torch.float8_e4m3fn
-    turned = graph.call(node, aten.t.default, right)
-    return graph.call(node, aten._scaled_mm.default, left, turned, *units, None, None, fp8e4, True)
+    transposed = graph.call(node, aten.t.default, right)
+    return graph.call(node, aten._scaled_mm.default, left, transposed, *units, None, None, fp8e4, True)
