@@ -1,4 +1,4 @@
-"""From a module to an engine's files: traced, rewritten and compiled once per bucket, all weights in one file."""
+"""Builds an engine: the module is traced, rewritten and compiled once per bucket, and all weights go into one file."""
 
 from __future__ import annotations
 
@@ -23,7 +23,19 @@ WEIGHTS = "weights.safetensors"
 
 
 def build(source: Source, options: Any, device: torch.device, folder: Path) -> None:
-    """Write packages, weights and their record into `folder`; the module is moved to `device` and back."""
+    """Write packages, weights and their record into `folder`.
+
+    Args:
+        source: module, profiles and passes of the component.
+        options: `InductorOptions`.
+        device: the device to compile for; the module moves there and back.
+        folder: an empty folder for the engine.
+
+    Raises:
+        EngineError: passes merged parameters differently at two sizes.
+        ExportError: the model cannot be traced.
+        GraphError: a pass failed.
+    """
     from safetensors.torch import save_file
 
     spec, module = source.spec, _in_bfloat16(source) if options.bf16_vae else source.module

@@ -2,7 +2,7 @@
 
 An engine has one package of compiled code per size (`buckets.py` says which), loads in seconds and compiles
 nothing at run time. Weights are arguments of the code and lie in one safetensors file, so that a LoRA replaces them in
-place. What is done to the graph before Inductor sees it is one file each in `passes/`, chosen by the recipe's `passes`;
+place. Graph passes run before Inductor: one file each in `passes/`, chosen by the recipe's `passes`;
 docs/performance.md has the gain of each. A package is native code and a pickle: one that was changed is
 refused before it is opened, and bundles from elsewhere are trusted or refused.
 """
@@ -47,7 +47,7 @@ class InductorOptions(Record):
     tune: bool = Field(False, description="try more tile sizes for every generated kernel; a build takes longer")
 
     def settings(self) -> dict[str, Any]:
-        """What Inductor is told."""
+        """The configuration of Inductor."""
         return {"coordinate_descent_tuning": True} if self.tune else {}
 
 
@@ -126,18 +126,28 @@ class InductorEngine(Engine):
         return InductorWeights(self, self._folder)
 
     def weights_changed(self) -> None:
-        """What was computed from the weights is void."""
+        """Drop what was computed from the former weights."""
         for _, runner in self._runners:
             runner.forget()
 
     def profile(
         self, tensors: Mapping[str, Tensor], sizes: Mapping[str, int], runs: int, folder: Path | None = None
     ) -> Plan:
-        """The launches of the package that takes these tensors, with their times and the graph's costs."""
+        """The launches of the package that takes these tensors, with their times and the graph's costs.
+
+        Args:
+            tensors: the inputs by name.
+            sizes: the sizes that they have, by symbol.
+            runs: number of timed runs.
+            folder: where a backend may write its own profile; unused.
+
+        Returns:
+            A plan with one time in milliseconds per layer and run.
+        """
         plan = super().profile(tensors, sizes, runs, folder)
         built = self._built(tensors)
-        told = {f: getattr(built, f) for f in ("shapes", "nodes", "total_flops", "total_weight_bytes")}
-        return plan.model_copy(update={**told, "notes": (*plan.notes, *built.notes, *self._untimed)})
+        graph_facts = {f: getattr(built, f) for f in ("shapes", "nodes", "total_flops", "total_weight_bytes")}
+        return plan.model_copy(update={**graph_facts, "notes": (*plan.notes, *built.notes, *self._untimed)})
 
     def _layers(self, tensors: Mapping[str, Tensor], runs: int) -> tuple[Layer, ...]:
         from sdtrt.engines.backends.inductor.profiling import timing
