@@ -21,9 +21,9 @@ class Part:
     call: Callable[..., Sequence[Tensor]]
     arguments: tuple[str, ...]
 
-    def run(self, *given: Mapping[str, Tensor]) -> Sequence[Tensor]:
-        """Call with what the arguments are called in one of `given`."""
-        return self.call(*[next(g[name] for g in given if name in g) for name in self.arguments])
+    def run(self, *tensors: Mapping[str, Tensor]) -> Sequence[Tensor]:
+        """Call with what the arguments are called in one of `tensors`."""
+        return self.call(*[next(group[name] for group in tensors if name in group) for name in self.arguments])
 
 
 class Runner:
