@@ -1,7 +1,7 @@
-"""Graph passes: each one file, each says what it changed. Weights stay on disk while passes run.
+"""Runs graph passes over an ONNX file, whose weights stay on disk.
 
-A pass module has `VERSION`, part of the engine's key, and `apply(model) -> Result`. Weights are stood in for by graph
-inputs: no pass folds or renames one, so that a LoRA finds its layer, and a model of many gigabytes costs no memory.
+A pass module has `VERSION`, part of the engine's key, and `apply(model) -> Result`. Graph inputs replace the weights:
+no pass folds or renames one, so that a LoRA finds its layer, and a model of many gigabytes takes no memory.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from sdtrt import registry
 from sdtrt.bundle.manifest import Change
 from sdtrt.errors import GraphError
 from sdtrt.graph import widen_fp32
-from sdtrt.graph.pass_result import Result
+from sdtrt.graph.run_passes import run_passes
 
 PASSES = "sdtrt.graph.passes"
 
@@ -27,14 +27,13 @@ def versions(passes: Sequence[str], folder: str = PASSES, renamed: Mapping[str, 
         GraphError: a pass is not in the registry `folder`; the hint has the new name of one in `renamed`.
     """
     for name in passes:
-        new = (renamed or {}).get(name, name)
-        if new != name:
+        if (new := (renamed or {}).get(name, name)) != name:
             raise GraphError(
                 f"{name!r} is none of the passes",
                 slug="unknown-name",
                 received=name,
                 expected=", ".join(registry.names(folder)),
-                hint=f"the pass is now called {new!r}",
+                hint=f"it is the pass {new} now",
             )
     return " ".join(f"{name}@{registry.load(folder, name, GraphError).VERSION}" for name in passes)
 
@@ -42,46 +41,30 @@ def versions(passes: Sequence[str], folder: str = PASSES, renamed: Mapping[str, 
 def optimize(path: Path, passes: Sequence[str], float32: Sequence[str] = ()) -> tuple[Change, ...]:
     """Run `passes` in order on the ONNX file at `path`, in place; GraphError names the pass that failed.
 
-    Modules that `float32` names, of a half precision graph, compute in float32 after that.
+    The modules of a half precision graph that `float32` names compute in float32 after that.
     """
     model = onnx.load(path, load_external_data=False)
     weights = _detach_weights(model)
-    changes = []
-    for name in passes:
-        module = registry.load(PASSES, name, GraphError)
-        before = len(model.graph.node)
-        try:
-            result: Result[onnx.ModelProto] = module.apply(model)
-        except Exception as exc:
-            raise GraphError(
-                f"the pass {name} failed on {path.parent.name}",
-                received=f"{type(exc).__name__}: {exc}",
-                hint=f"leave it out: passes: [{', '.join(p for p in passes if p != name)}] in the config",
-            ) from exc
-        model = result.model
-        changes.append(
-            Change(
-                name=name,
-                version=module.VERSION,
-                changed=result.changed,
-                nodes_before=before,
-                nodes_after=len(model.graph.node),
-                notes=result.notes,
-            )
-        )
+    model, changes = run_passes(
+        model,
+        PASSES,
+        passes,
+        lambda module, graph, _: module.apply(graph),
+        lambda m: len(m.graph.node),
+        path.parent.name,
+    )
     _attach_weights(model, weights)
     onnx.save(model, path)
     if float32:
         widened = widen_fp32.widen_file(path, lambda graph: widen_fp32.nodes_in(graph, float32))
-        changes.append(widened.model_copy(update={"notes": (f"asked for: {', '.join(float32)}",)}))
-    return tuple(changes)
+        changes += (widened.model_copy(update={"notes": (f"asked for: {', '.join(float32)}",)}),)
+    return changes
 
 
 def _detach_weights(model: onnx.ModelProto) -> list[onnx.TensorProto]:
-    """Replace weights by inputs of the same name, type and shape; return them.
+    """Replace weights by inputs of the same name, type and shape, and return the weights.
 
-    A parameter keeps its dotted name ("conv_in.bias") and counts as one however small; the exporter's own constants
-    have none.
+    A parameter of any size has a dotted name ("conv_in.bias"); the exporter's own constants have none.
     """
     weights: list[onnx.TensorProto] = []
     constants: list[onnx.TensorProto] = []

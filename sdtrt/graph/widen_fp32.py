@@ -1,7 +1,7 @@
-"""Nodes of a half precision graph that compute in float32, for what does not fit into half precision.
+"""Nodes of a half precision graph that compute in float32, because their values exceed half precision.
 
-A node of an island takes and gives float32; casts stand at its shores alone, one per tensor. Every operator still has
-one type, so the graph stays strongly typed, and its inputs, outputs and weights keep theirs.
+Widened nodes read and write float32; casts stand only between them and other nodes, one per tensor. Every operator
+still has one type, so the graph stays strongly typed, and its inputs, outputs and weights keep their types.
 
 `widen` takes any nodes; `sdtrt.verification.fp32_search` finds the nodes that an engine needs, and the pass
 `fp32_attention_scores` widens the scores of every attention.
@@ -21,7 +21,7 @@ from sdtrt.plan.op_kinds import kind_of
 
 VERSION = 1
 NAME = "widen_fp32"
-# What stands between the product of an attention and its softmax.
+# Operators between the first MatMul of an attention and its softmax.
 _BETWEEN = {"Add", "Cast", "Div", "Mul", "Reshape", "Where"}
 # Operators that state their type themselves, or whose other operands follow from it.
 _UNFIT = {"Constant", "ConstantOfShape", "DequantizeLinear", "QuantizeLinear", "CastLike"}
@@ -88,7 +88,7 @@ def widen(model: onnx.ModelProto, names: Collection[str]) -> Widened:
 
 
 def unit_of(node: str) -> str:
-    """The module of a node; an attention's own products are apart: "mid_block.attentions.0.sdpa"."""
+    """The module of a node; the matmuls of an attention have their own: "mid_block.attentions.0.sdpa"."""
     return node.rpartition("/")[0].strip("/").replace("/", ".") or "(top)"
 
 
@@ -108,19 +108,19 @@ def half_tensors(model: onnx.ModelProto) -> set[str]:
 
 
 def score_nodes(model: onnx.ModelProto) -> Iterator[str]:
-    """Names of the nodes from the product of queries and keys to the softmax, of every attention."""
+    """Names of the nodes from the MatMul of queries and keys to the softmax, of every attention."""
     producers = {name: node for node in model.graph.node for name in node.output}
     for node in model.graph.node:
         if kind_of(node.op_type) == "attention":  # one operator for all of it
             yield node.name
         if node.op_type != "Softmax":
             continue
-        path, behind = [node.name], producers.get(node.input[0])
-        while behind is not None and behind.op_type in _BETWEEN:
-            path.append(behind.name)
-            behind = next((p for i in behind.input if (p := producers.get(i)) is not None), None)
-        if behind is not None and behind.op_type == "MatMul":
-            yield from (*path, behind.name)
+        path, producer = [node.name], producers.get(node.input[0])
+        while producer is not None and producer.op_type in _BETWEEN:
+            path.append(producer.name)
+            producer = next((p for i in producer.input if (p := producers.get(i)) is not None), None)
+        if producer is not None and producer.op_type == "MatMul":
+            yield from (*path, producer.name)
 
 
 def _fits(node: onnx.NodeProto, half: Collection[str]) -> bool:

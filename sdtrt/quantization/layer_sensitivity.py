@@ -100,7 +100,7 @@ def rounding_error(layer: Any, x: Tensor, output: Tensor, amax: float) -> Tensor
     import torch
     from torch.nn import functional
 
-    from sdtrt.engines.backends.inductor.fp8_rounding import LARGEST, round_matrix, round_weight
+    from sdtrt.engines.backends.inductor.graph_edits.fp8_quantize import LARGEST, round_matrix, round_weight
 
     with torch.no_grad():
         by_channel = layer.weight.dim() == 4

@@ -85,6 +85,17 @@ def test_a_former_option_is_an_error_that_names_the_pass():
         engines.load("inductor").check_options({"prompt_once": False})
 
 
+def test_a_pass_that_fails_is_named(monkeypatch):
+    graph, context = small(traced.PASSES)
+
+    def fail(graph, context):
+        raise ValueError("no weight")
+
+    monkeypatch.setattr(registry.load(traced.PASSES, "fuse_linears"), "apply", fail)
+    with pytest.raises(GraphError, match="the pass fuse_linears failed"):
+        traced.optimize(graph, ["fuse_linears"], *context)
+
+
 def test_versions_are_part_of_the_key():
     assert optimize.versions(["fp8"], traced.PASSES) == "fp8@1"
     with pytest.raises(GraphError, match="fuse_linears"):

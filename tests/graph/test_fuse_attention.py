@@ -37,7 +37,7 @@ def attention(
         nodes.append(node("Reshape", [source, "split"], [f"{part}.view"], f"/attn/Reshape_{part}"))
         nodes.append(node("Transpose", [f"{part}.view"], [part], f"/attn/Transpose_{part}", perm=[0, 2, 1, 3]))
     nodes.append(node("Mul", ["q", "factor"], ["q.scaled"], "/attn/sdpa/Mul"))
-    nodes += turned(keys)
+    nodes += transposed(keys)
     nodes.append(node("Mul", ["factor", "k.turned"], ["k.scaled"], "/attn/sdpa/Mul_1"))
     nodes.append(node("MatMul", ["q.scaled", "k.scaled"], ["scores"], "/attn/sdpa/MatMul"))
     if masked:
@@ -66,7 +66,7 @@ def attention(
     return path
 
 
-def turned(form):
+def transposed(form):
     """Nodes from "k" (B, H, L, D) to "k.turned" (B, H, D, L)."""
     node = helper.make_node
     if form == "one turn":

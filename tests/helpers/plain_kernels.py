@@ -11,11 +11,11 @@ from torch.nn import functional
 FP8 = torch.float8_e4m3fn
 
 
-def rounded(values: Tensor, factor: Tensor | None, kind: torch.dtype) -> Tensor:
+def rounded(values: Tensor, quant_scale: Tensor | None, kind: torch.dtype) -> Tensor:
     """In half precision, or the bits of FP8."""
-    if factor is None:
+    if quant_scale is None:
         return values.to(kind)
-    return (values.float() * factor).clamp(-448, 448).to(FP8).view(torch.uint8)
+    return (values.float() * quant_scale).clamp(-448, 448).to(FP8).view(torch.uint8)
 
 
 def group_norm(
@@ -26,14 +26,14 @@ def group_norm(
     groups: int,
     eps: float,
     silu: bool,
-    round_by: Tensor | None = None,
+    quant_scale: Tensor | None = None,
     border: bool = False,
 ) -> Tensor:
     wide = x.float() if add is None else x.float() + add.float()[:, :, None, None]
-    made = functional.group_norm(wide, groups, weight.float(), bias.float(), eps)
-    made = functional.silu(made) if silu else made
-    made = functional.pad(made, (0, 1, 0, 1)) if border else made
-    return rounded(made, round_by, x.dtype).contiguous(memory_format=torch.channels_last)
+    output = functional.group_norm(wide, groups, weight.float(), bias.float(), eps)
+    output = functional.silu(output) if silu else output
+    output = functional.pad(output, (0, 1, 0, 1)) if border else output
+    return rounded(output, quant_scale, x.dtype).contiguous(memory_format=torch.channels_last)
 
 
 def layer_norm(
@@ -43,19 +43,19 @@ def layer_norm(
     weight: Tensor,
     bias: Tensor,
     eps: float,
-    factor: Tensor | None = None,
+    quant_scale: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     total = x.float()
     total = total if shift is None else total + shift.float()
     total = total if residual is None else total + residual.float()
-    made = functional.layer_norm(total, total.shape[-1:], weight.float(), bias.float(), eps)
+    output = functional.layer_norm(total, total.shape[-1:], weight.float(), bias.float(), eps)
     changed = any(t is not None for t in (shift, residual))
-    return total.to(x.dtype) if changed else x.new_empty(0), rounded(made, factor, x.dtype)
+    return total.to(x.dtype) if changed else x.new_empty(0), rounded(output, quant_scale, x.dtype)
 
 
-def short_attention(q: Tensor, k: Tensor, v: Tensor, scale: float, factor: Tensor | None = None) -> Tensor:
-    made = functional.scaled_dot_product_attention(q.float(), k.float(), v.float(), scale=scale)
-    return rounded(made.transpose(1, 2).contiguous(), factor, q.dtype)
+def short_attention(q: Tensor, k: Tensor, v: Tensor, scale: float, quant_scale: Tensor | None = None) -> Tensor:
+    output = functional.scaled_dot_product_attention(q.float(), k.float(), v.float(), scale=scale)
+    return rounded(output.transpose(1, 2).contiguous(), quant_scale, q.dtype)
 
 
 def self_attention(
@@ -66,7 +66,7 @@ def self_attention(
     images: int,
     heads: int,
     dtype: torch.dtype,
-    factor: Tensor | None = None,
+    quant_scale: Tensor | None = None,
 ) -> Tensor:
     """With weights whose bits are on a straight line between powers of two, as the kernel has them."""
     q, k = (t.reshape(images, -1, heads, t.shape[1] // heads).transpose(1, 2) for t in qk.float().chunk(2, 1))
@@ -77,14 +77,14 @@ def self_attention(
     to = 1143.7 - top * by.float()
     bits = scores.double() * by.double() + (to - to.abs() / 2048).half().double() - 1024
     weights = bits.round().clamp(min=0).to(torch.uint8).view(FP8).float()
-    made = weights @ v / weights.sum(-1, keepdim=True) * unit
-    return rounded(made.transpose(1, 2).contiguous(), factor, dtype)
+    output = weights @ v / weights.sum(-1, keepdim=True) * unit
+    return rounded(output.transpose(1, 2).contiguous(), quant_scale, dtype)
 
 
-def upsample(x: Tensor, factor: Tensor | None = None, border: bool = False) -> Tensor:
-    made = functional.interpolate(x.float(), scale_factor=2.0, mode="nearest")
-    made = functional.pad(made, (0, 1, 0, 1)) if border else made
-    return rounded(made, factor, x.dtype).contiguous(memory_format=torch.channels_last)
+def upsample(x: Tensor, quant_scale: Tensor | None = None, border: bool = False) -> Tensor:
+    output = functional.interpolate(x.float(), scale_factor=2.0, mode="nearest")
+    output = functional.pad(output, (0, 1, 0, 1)) if border else output
+    return rounded(output, quant_scale, x.dtype).contiguous(memory_format=torch.channels_last)
 
 
 def conv3x3(
@@ -101,17 +101,17 @@ def conv3x3(
         assert not x[:, :, :, -1].any()
     image = x.contiguous().view(FP8).float()[:, :, :-1, :-1]
     taps = weight.float().reshape(len(weight), 3, 3, -1).permute(0, 3, 1, 2)
-    made = functional.conv2d(image, taps, padding=1) * (scales * scale)[None, :, None, None]
-    made = made if bias is None else made + bias.float()[None, :, None, None]
-    made = made if residual is None else made + residual.float()
-    return made.to(dtype).contiguous(memory_format=torch.channels_last)
+    output = functional.conv2d(image, taps, padding=1) * (scales * scale)[None, :, None, None]
+    output = output if bias is None else output + bias.float()[None, :, None, None]
+    output = output if residual is None else output + residual.float()
+    return output.to(dtype).contiguous(memory_format=torch.channels_last)
 
 
-def gated(x: Tensor, weight: Tensor, scale: Tensor, scales: Tensor, bias: Tensor | None, factor: Tensor) -> Tensor:
+def gated(x: Tensor, weight: Tensor, scale: Tensor, scales: Tensor, bias: Tensor | None, quant_scale: Tensor) -> Tensor:
     product = x.view(FP8).float() @ weight.float().T * (scales * scale)
     product = product if bias is None else product + bias.float()
     value, gate = product.reshape(len(x), -1, 2, 64).transpose(1, 2).reshape(len(x), 2, -1).unbind(1)
-    return rounded(value * functional.gelu(gate, approximate="tanh"), factor, torch.float16)
+    return rounded(value * functional.gelu(gate, approximate="tanh"), quant_scale, torch.float16)
 
 
 def install_as_on_hopper(patch) -> None:
@@ -139,8 +139,8 @@ def install(patch) -> None:
         module = ModuleType(name)
         for operation, function in operations.items():
             if not hasattr(torch.ops.sdtrt, operation):
-                made = custom_op(f"sdtrt::{operation}", function, mutates_args=())
-                made.register_fake(function)
+                output = custom_op(f"sdtrt::{operation}", function, mutates_args=())
+                output.register_fake(function)
             setattr(module, operation, function)
         module.__dict__.update(constants)
         patch.setitem(sys.modules, f"sdtrt.engines.backends.inductor.kernels.{name}", module)

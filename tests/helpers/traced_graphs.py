@@ -65,24 +65,24 @@ def placed(graph, tensors):
     return {place: tensors[name] for name, place in graph.inputs.items() if name in tensors}
 
 
-def scaled_product(a, b, scale_a, scale_b, bias=None, scale_result=None, out_dtype=None, use_fast_accum=False):
+def scaled_matmul(a, b, scale_a, scale_b, bias=None, scale_result=None, out_dtype=None, use_fast_accum=False):
     """What `aten._scaled_mm` computes; torch's own takes a thousand times as long on a CPU."""
     made = (a.float() @ b.float()) * (scale_a * scale_b)
     return (made if bias is None else made + bias.float()).to(out_dtype)
 
 
-class FastProducts(TorchDispatchMode):
-    """While open, products of FP8 are `scaled_product`."""
+class FastMatmuls(TorchDispatchMode):
+    """While open, FP8 matmuls are `scaled_matmul`."""
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        found = scaled_product if func is torch.ops.aten._scaled_mm.default else func
+        found = scaled_matmul if func is torch.ops.aten._scaled_mm.default else func
         return found(*args, **(kwargs or {}))
 
 
 def run(graph, tensors):
     """The outputs for inputs by name."""
     given = {**graph.weights, **placed(graph, tensors)}
-    with torch.no_grad(), FastProducts():
+    with torch.no_grad(), FastMatmuls():
         return graph.module(*[given[name] for name in package.arguments(graph)])
 
 
@@ -92,5 +92,5 @@ def error(made, truth):
 
 
 def heavy(costs):
-    """Operations of all products."""
+    """Operations of all matmuls."""
     return sum(n.flops for n in costs.nodes.values() if n.kind in ("conv", "gemm", "attention"))

@@ -1,4 +1,4 @@
-"""Search for the largest of whole numbers that were a truth value in float32: GPUs have that kernel, and no other.
+"""Compute ArgMax of booleans cast to integers in float32: CUDA has no other ArgMax kernel.
 
 A text encoder finds its end token as `ArgMax(Cast(ids == eos, int32))`. ONNX Runtime's CUDA provider has ArgMax for
 floats only, so this one node would go back to the host, stall the device and forbid CUDA graphs. Zero and one are exact

@@ -1,4 +1,4 @@
-"""Fold what can be computed now: scales, masks, indices. With polygraphy, over graphsurgeon.
+"""Fold constant expressions (scales, masks, indices) with polygraphy.
 
 Shape inference is left out: it took nine tenths of the time, and the exporter has folded the shapes of fixed axes.
 """
@@ -12,7 +12,7 @@ from polygraphy.logger import G_LOGGER
 from sdtrt.graph.pass_result import Result
 
 VERSION = 1
-# A mask expanded to full size is cheap to compute and dear to store.
+# A mask expanded to full size is cheap to compute and expensive to store.
 SIZE_LIMIT_BYTES = 1 << 20
 
 

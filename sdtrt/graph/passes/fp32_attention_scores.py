@@ -1,4 +1,4 @@
-"""Attention scores in float32, from the product of queries and keys to the softmax: SD 2.1 overflows there."""
+"""Attention scores in float32, from the MatMul of queries and keys to the softmax: SD 2.1 overflows there."""
 
 from __future__ import annotations
 

@@ -95,7 +95,7 @@ def test_short_attention(shape, size, factor):
     from sdtrt.engines.backends.inductor.kernels.cross_attention import short_attention
 
     batch, heads, queries, keys = shape
-    both = half(batch, keys, 2 * heads * size)  # as two products of one layer
+    both = half(batch, keys, 2 * heads * size)  # as two matmuls of one layer
     q = half(batch, queries, heads, size).transpose(1, 2)
     k, v = (t.unflatten(-1, (heads, size)).transpose(1, 2) for t in both.split(heads * size, -1))
     rest = (size**-0.5, None if factor is None else one(factor))
@@ -145,7 +145,7 @@ def test_conv3x3(size, biased, added):
     residual = half(images, columns, height, width).contiguous(memory_format=torch.channels_last)
     rest = (*rest, residual if added else None)
     made = conv3x3(x, *rest)
-    # The tensor cores add up products of FP8 with fewer bits than float32 has.
+    # The tensor cores accumulate FP8 with fewer bits than float32 has.
     check(made, plain_kernels.conv3x3(x, *rest), most=0.005)
     assert made.is_contiguous(memory_format=torch.channels_last)
 

@@ -1,4 +1,4 @@
-"""Launches of hand-written kernels in a plan: they compute what they name, products too."""
+"""Launches of hand-written kernels in a plan: they compute what they name, matmuls too."""
 
 import plain_kernels
 import pytest
@@ -65,7 +65,7 @@ def plan(monkeypatch):
     return launches.plan_of(CODE, graph, launches.priced(graph, inputs), list(given), inputs, "unet")
 
 
-def test_the_first_launch_of_a_product_computes_it(plan):
+def test_the_first_launch_of_a_matmul_computes_it(plan):
     product, rest = plan.layers
     assert (product.kernel, product.kind, product.op) == ("_conv3x3_parts", "conv", "Conv")
     assert product.flops == plan.total_flops == 2 * 64 * 8 * 8 * 2 * 576
@@ -73,7 +73,7 @@ def test_the_first_launch_of_a_product_computes_it(plan):
     assert (rest.kernel, rest.kind, rest.flops) == ("_add_parts", "pointwise", 0)
 
 
-def test_bits_that_a_kernel_of_ours_reads_are_fp8(plan):
+def test_bits_that_a_hand_written_kernel_reads_are_fp8(plan):
     product, _ = plan.layers
     assert product.precision == "float8_e4m3fn"
     assert [(t.name, t.dtype) for t in product.inputs] == [("x", "float8_e4m3fn")]
@@ -84,7 +84,7 @@ def test_both_name_the_node(plan):
 
 
 class Normed(torch.nn.Module):
-    """A norm that a kernel of ours computes and rounds, and a layer behind it in FP8."""
+    """A norm that a Triton kernel computes and quantizes, and a layer after it in FP8."""
 
     def __init__(self):
         super().__init__()
@@ -95,7 +95,7 @@ class Normed(torch.nn.Module):
 
 
 @pytest.mark.usefixtures("one_thread")
-def test_a_product_of_bits_reads_them_and_its_turned_weight(monkeypatch, tmp_path):
+def test_a_matmul_of_bits_reads_them_and_its_transposed_weight(monkeypatch, tmp_path):
     plain_kernels.install(monkeypatch)
     x = torch.randn(128, 64).half()
     graph = traced(Normed().half(), x=x)

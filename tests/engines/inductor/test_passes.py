@@ -125,7 +125,7 @@ def test_without_any_one_pass_it_is_near_the_module(traced, truth, name):
     assert error(run(prompt, step), truth) < 0.12
 
 
-def test_nothing_is_rounded_by_a_launch_of_its_own_where_a_kernel_of_ours_makes_it(traced):
+def test_nothing_is_rounded_by_a_launch_of_its_own_where_a_triton_kernel_makes_it(traced):
     _, step, _ = rewritten(traced)
     sources = [n.args[0] for n in step.nodes.nodes if n.meta and str(n.target) == "aten._to_copy.default"]
     makers = {str(s.target) for s in sources}
@@ -145,7 +145,7 @@ def test_what_kernels_leave_to_each_other_is_not_done_twice(traced):
     assert found["aten.constant_pad_nd.default"] == 0, "what makes an image writes its border"
 
 
-def test_every_node_of_a_rewritten_graph_has_a_cost_and_products_keep_theirs(unet, traced):
+def test_every_node_of_a_rewritten_graph_has_a_cost_and_matmuls_keep_theirs(unet, traced):
     prompt, step, _ = rewritten(traced)
     given = handed(prompt, step)
     ours = [launches.priced(graph, placed(graph, given)) for graph in (step, prompt)]
@@ -158,10 +158,10 @@ def test_every_node_of_a_rewritten_graph_has_a_cost_and_products_keep_theirs(une
 @pytest.mark.parametrize("rows", [1, 24])
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float8_e4m3fn])
-def test_products_of_these_tests_are_those_of_torch(rows, bias, dtype):
+def test_matmuls_of_these_tests_are_those_of_torch(rows, bias, dtype):
     a, b = (torch.randn(*size).to(torch.float8_e4m3fn) for size in ((24, 32), (16, 32)))
     scales = (torch.rand(rows, 1), torch.rand(1, 16)) if rows > 1 else (torch.tensor(0.5), torch.tensor(0.25))
     given = (a, b.t(), *scales, torch.randn(16).half() if bias else None, None, dtype, True)
-    made, expected = traced_graphs.scaled_product(*given), torch.ops.aten._scaled_mm.default(*given)
+    made, expected = traced_graphs.scaled_matmul(*given), torch.ops.aten._scaled_mm.default(*given)
     assert made.dtype == expected.dtype
     torch.testing.assert_close(made.float(), expected.float(), rtol=0.13 if dtype.itemsize == 1 else 2e-3, atol=2e-3)

@@ -34,16 +34,16 @@ class Bucket:
 
 def of(spec: ComponentSpec, profiles: Sequence[ShapeProfile], rows: Sequence[int] = ()) -> tuple[Bucket, ...]:
     """All buckets of a component, smallest first. `rows` replaces those that follow from the profiles."""
-    found: dict[Bucket, None] = {}
+    unique: dict[Bucket, None] = {}
     for profile, point in product(profiles, ("min", "opt", "max")):
         sizes = tuple((s, profile.sizes(point)[s]) for s in _SIZES if s in spec.symbols)
         for count in rows or _rows(spec, profile):
-            found[Bucket(sizes, count)] = None
-    return tuple(sorted(found, key=lambda b: (b.sizes, b.rows)))
+            unique[Bucket(sizes, count)] = None
+    return tuple(sorted(unique, key=lambda b: (b.sizes, b.rows)))
 
 
-def fixed(spec: ComponentSpec, buckets: Sequence[Bucket], given: ShapeProfile) -> tuple[ShapeProfile, ...]:
-    """The buckets as profiles, which is what an engine says it was built for; other symbols are as in `given`."""
+def fixed(spec: ComponentSpec, buckets: Sequence[Bucket], like: ShapeProfile) -> tuple[ShapeProfile, ...]:
+    """The buckets as profiles, which is what an engine says it was built for; other symbols are as in `like`."""
     factor = _doubling(spec)
     most: dict[tuple[tuple[str, int], ...], int] = {}
     for bucket in buckets:
@@ -51,7 +51,7 @@ def fixed(spec: ComponentSpec, buckets: Sequence[Bucket], given: ShapeProfile) -
     return tuple(
         ShapeProfile(
             {
-                **given.ranges,
+                **like.ranges,
                 "B": (1, max(1, rows // factor), max(1, rows // factor)),
                 **{s: (size, size, size) for s, size in sizes},
             }

@@ -1,4 +1,4 @@
-"""From a module to an engine's files: traced, rewritten and compiled once per bucket, all weights in one file."""
+"""Builds an engine: the module is traced, rewritten and compiled once per bucket, and all weights go into one file."""
 
 from __future__ import annotations
 
@@ -23,11 +23,23 @@ WEIGHTS = "weights.safetensors"
 
 
 def build(source: Source, options: Any, device: torch.device, folder: Path) -> None:
-    """Write packages, weights and their record into `folder`; the module is moved to `device` and back."""
+    """Write packages, weights and their record into `folder`.
+
+    Args:
+        source: module, profiles and passes of the component.
+        options: `InductorOptions`.
+        device: the device to compile for; the module moves there and back.
+        folder: an empty folder for the engine.
+
+    Raises:
+        EngineError: passes merged parameters differently at two sizes.
+        ExportError: the model cannot be traced.
+        GraphError: a pass failed.
+    """
     from safetensors.torch import save_file
 
     spec, module = source.spec, _in_bfloat16(source) if options.bf16_vae else source.module
-    found = buckets.of(spec, source.profiles, options.rows)
+    targets = buckets.of(spec, source.profiles, options.rows)
     record = EngineRecord(component=spec.name, buckets=())
     weights: dict[str, Tensor] = {}
     home = next(module.parameters()).device
@@ -35,19 +47,22 @@ def build(source: Source, options: Any, device: torch.device, folder: Path) -> N
     try:
         if device.type == "cuda":
             _channels_last(module)
-        for number, bucket in enumerate(found):
-            source.report(f"compiling {bucket.name}, {number + 1} of {len(found)}", number / len(found))
+        for number, bucket in enumerate(targets):
+            source.report(f"compiling {bucket.name}, {number + 1} of {len(targets)}", number / len(targets))
             inputs = {n: t.to(device) for n, t in buckets.example(spec, bucket).items()}
             graph = capture(spec, module, inputs)
-            context = Context(device, source.ranges)
+            context = Context(device, source.ranges, spec.name)
             step, changes = optimize(graph, source.passes, context)
-            made, kept = _compile(context.prompt, step, inputs, options, bucket, folder, spec.name)
-            names = _added(weights, kept, bucket.name, graph.sources)
+            if len(targets) > 1:  # the manifest has the passes of the largest size
+                changes = tuple(c.model_copy(update={"notes": (*c.notes, f"at {bucket.name}")}) for c in changes)
+            bucket_record, bucket_weights = _compile(context.prompt, step, inputs, options, bucket, folder, spec.name)
+            names = _added(weights, bucket_weights, bucket.name, graph.sources)
             record = record.model_copy(
                 update={
-                    "buckets": (*record.buckets, made.renamed(names)),
+                    "buckets": (*record.buckets, bucket_record.renamed(names)),
                     "passes": changes,
-                    "sources": record.sources | {names[n]: tuple(s) for n, s in graph.sources.items() if n in kept},
+                    "sources": record.sources
+                    | {names[n]: tuple(s) for n, s in graph.sources.items() if n in bucket_weights},
                 }
             )
     finally:
@@ -105,18 +120,18 @@ def _compile(
     for name, part in (("prompt", prompt), ("step", step)):
         if part is None:
             continue
-        given = {part.inputs[n]: {**inputs, **handed}[n] for n in part.inputs}
+        tensors = {part.inputs[n]: {**inputs, **handed}[n] for n in part.inputs}
         file = f"{bucket.name}.{name}.inductor"
-        arguments, priced = package.arguments(part), launches.priced(part, given)
+        arguments, priced = package.arguments(part), launches.priced(part, tensors)
         with provenance.commented(), cpp_kernels.keeping(folder):
-            call = package.compile_to(part, given, folder / file, options.settings())
+            call = package.compile_to(part, tensors, folder / file, options.settings())
         code = provenance.code_of(call)
-        launches.plan_of(code, part, priced, arguments, given, component).save(launches.path_of(folder / file))
+        launches.plan_of(code, part, priced, arguments, tensors, component).save(launches.path_of(folder / file))
         back = {placeholder: n for n, placeholder in part.inputs.items()}
         parts[name] = PartRecord(file=file, arguments=tuple(back.get(a, a) for a in arguments))
         if part is prompt:
-            made = call(*[{**part.weights, **given}[a] for a in arguments])
-            handed = dict(zip([n for n in step.inputs if n not in inputs], made, strict=True))
+            outputs = call(*[{**part.weights, **tensors}[a] for a in arguments])
+            handed = dict(zip([n for n in step.inputs if n not in inputs], outputs, strict=True))
     record = BucketRecord(
         sizes=dict(bucket.sizes), rows=bucket.rows, step=parts["step"], prompt=parts.get("prompt"), handed=tuple(handed)
     )

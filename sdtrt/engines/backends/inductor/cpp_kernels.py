@@ -1,7 +1,7 @@
-"""Kernels for the CPU, kept in the engine: Inductor's packages hold only their C++ and compile it when loaded.
+"""Compiled kernels for the CPU, stored in the engine: Inductor's packages hold only C++ and compile it when loaded.
 
-A kernel is one shared library, called by what it was made of: its C++, torch's version, and the CPU, whose
-instructions it uses. On another CPU none is found, and Inductor compiles anew, once.
+A kernel is one shared library, named after a hash of its C++, torch's version, and the CPU, whose instructions it uses.
+On another CPU none has the name, and Inductor compiles again, once.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from sdtrt.system import env
 
@@ -23,27 +24,27 @@ Binding = Callable[[Any, list[str], str], Any]
 
 @contextmanager
 def keeping(folder: Path) -> Iterator[None]:
-    """What is compiled meanwhile is copied into the engine in `folder`."""
-    made: dict[Path, Any] = {}
+    """While open, compiled kernels are copied into the engine in `folder`."""
+    kernels: dict[Path, Any] = {}
 
     def compiling(before: Binding) -> Binding:
         def bind(self: Any, types: list[str], source: str) -> Any:
-            made[_path(folder, source)] = found = before(self, types, source)
-            return found
+            kernels[_path(folder, source)] = kernel = before(self, types, source)
+            return kernel
 
         return bind
 
     with _instead(compiling):
         yield
-    for path, found in made.items():
-        kernel = found.result() if hasattr(found, "result") else found
+    for path, future in kernels.items():
+        kernel = future.result() if hasattr(future, "result") else future
         path.parent.mkdir(exist_ok=True)
         shutil.copyfile(kernel.__self__.__file__, path)
 
 
 @contextmanager
 def kept(folder: Path) -> Iterator[None]:
-    """What is loaded meanwhile takes its kernels from the engine in `folder`, where they are."""
+    """While open, packages load their kernels from the engine in `folder`, where it has them."""
     from torch._inductor.codecache import CppPythonBindingsCodeCache as Libraries
 
     def looking(before: Binding) -> Binding:
@@ -62,19 +63,13 @@ def kept(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def _instead(change: Callable[[Binding], Binding]) -> Iterator[None]:
-    """Meanwhile generated code gets its C++ kernels another way; one thread at a time."""
+    """While open, generated code gets its C++ kernels by another function; one thread at a time."""
     from torch._inductor.async_compile import AsyncCompile
 
-    changing: Any = AsyncCompile
-    with _lock:
-        before = changing.cpp_pybinding
-        changing.cpp_pybinding = change(before)
-        try:
-            yield
-        finally:
-            changing.cpp_pybinding = before
+    with _lock, patch.object(AsyncCompile, "cpp_pybinding", change(AsyncCompile.cpp_pybinding)):
+        yield
 
 
 def _path(folder: Path, source: str) -> Path:
-    made_of = "\n".join((source, env.version("torch") or "", env.cpu_name()))
-    return folder / FOLDER / f"{hashlib.sha256(made_of.encode()).hexdigest()[:32]}.so"
+    identity = "\n".join((source, env.version("torch") or "", env.cpu_name()))
+    return folder / FOLDER / f"{hashlib.sha256(identity.encode()).hexdigest()[:32]}.so"

@@ -2,7 +2,7 @@
 
 An engine has one package of compiled code per size (`buckets.py` says which), loads in seconds and compiles
 nothing at run time. Weights are arguments of the code and lie in one safetensors file, so that a LoRA replaces them in
-place. What is done to the graph before Inductor sees it is one file each in `passes/`, chosen by the recipe's `passes`;
+place. Graph passes run before Inductor: one file each in `passes/`, chosen by the recipe's `passes`;
 docs/performance.md has the gain of each. A package is native code and a pickle: one that was changed is
 refused before it is opened, and bundles from elsewhere are trusted or refused.
 """
@@ -19,8 +19,8 @@ from pydantic import Field
 
 from sdtrt.engines.backends.inductor import buckets
 from sdtrt.engines.backends.inductor.engine_record import BucketRecord, EngineRecord
-from sdtrt.engines.backends.inductor.hopper import is_hopper
 from sdtrt.engines.backends.inductor.optimize import DEFAULTS, PASSES, RENAMED
+from sdtrt.engines.backends.inductor.pass_context import is_hopper
 from sdtrt.engines.base import Backend, Engine, EngineContext, Source, Unavailable, damaged
 from sdtrt.errors import EngineError
 from sdtrt.plan.layers import Layer, Plan
@@ -47,7 +47,7 @@ class InductorOptions(Record):
     tune: bool = Field(False, description="try more tile sizes for every generated kernel; a build takes longer")
 
     def settings(self) -> dict[str, Any]:
-        """What Inductor is told."""
+        """The configuration of Inductor."""
         return {"coordinate_descent_tuning": True} if self.tune else {}
 
 
@@ -126,18 +126,28 @@ class InductorEngine(Engine):
         return InductorWeights(self, self._folder)
 
     def weights_changed(self) -> None:
-        """What was computed from the weights is void."""
+        """Drop what was computed from the former weights."""
         for _, runner in self._runners:
             runner.forget()
 
     def profile(
         self, tensors: Mapping[str, Tensor], sizes: Mapping[str, int], runs: int, folder: Path | None = None
     ) -> Plan:
-        """The launches of the package that takes these tensors, with their times and the graph's costs."""
+        """The launches of the package that takes these tensors, with their times and the graph's costs.
+
+        Args:
+            tensors: the inputs by name.
+            sizes: the sizes that they have, by symbol.
+            runs: number of timed runs.
+            folder: where a backend may write its own profile; unused.
+
+        Returns:
+            A plan with one time in milliseconds per layer and run.
+        """
         plan = super().profile(tensors, sizes, runs, folder)
         built = self._built(tensors)
-        told = {f: getattr(built, f) for f in ("shapes", "nodes", "total_flops", "total_weight_bytes")}
-        return plan.model_copy(update={**told, "notes": (*plan.notes, *built.notes, *self._untimed)})
+        graph_facts = {f: getattr(built, f) for f in ("shapes", "nodes", "total_flops", "total_weight_bytes")}
+        return plan.model_copy(update={**graph_facts, "notes": (*plan.notes, *built.notes, *self._untimed)})
 
     def _layers(self, tensors: Mapping[str, Tensor], runs: int) -> tuple[Layer, ...]:
         from sdtrt.engines.backends.inductor.profiling import timing
@@ -165,7 +175,7 @@ class InductorEngine(Engine):
         return plan.model_copy(update={"notes": tuple(notes)})
 
     def passes(self) -> tuple[Change, ...]:
-        """Graph passes of the build, of the size that was compiled last."""
+        """Graph passes of the build at the largest size, which their notes name where there are several."""
         return self.record.passes
 
     def close(self) -> None:
@@ -236,7 +246,7 @@ class Inductor(Backend):
 
     def quantizes_layer(self, layer: nn.Module, options: InductorOptions, passes: Sequence[str] | None = None) -> bool:
         """Linear layers, and on Hopper and later 3x3 convolutions, where the pass `fp8_conv` is among `passes`."""
-        from sdtrt.engines.backends.inductor import fp8_eligibility
+        from sdtrt.engines.backends.inductor.graph_edits import fp8_eligibility
 
         convolutions = "fp8_conv" in (self.passes if passes is None else passes)
         return fp8_eligibility.suits(layer, convolutions and is_hopper(device_of(options)))

@@ -7,13 +7,13 @@ A pass is a module of `passes/` with `VERSION`, part of the engine's key, `REQUI
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import ModuleType
 
-from sdtrt import registry
 from sdtrt.bundle.manifest import Change
 from sdtrt.engines.backends.inductor.pass_context import Context
 from sdtrt.engines.backends.inductor.trace import Graph
-from sdtrt.errors import GraphError
 from sdtrt.graph.pass_result import Result
+from sdtrt.graph.run_passes import run_passes
 
 PASSES = "sdtrt.engines.backends.inductor.passes"
 DEFAULTS = (
@@ -21,7 +21,7 @@ DEFAULTS = (
     "split_prompt", "geglu", "self_attention", "fp8", "fp8_conv", "conv_residual", "tanh_gelu",
 )  # fmt: skip
 
-# Boolean options and ONNX passes of former versions, by the word that replaced each.
+# The pass that each boolean option or pass name of former versions became.
 RENAMED = {
     "prompt_once": "split_prompt",
     "short_attention": "cross_attention",
@@ -35,23 +35,17 @@ RENAMED = {
 
 
 def optimize(graph: Graph, passes: Sequence[str], context: Context) -> tuple[Graph, tuple[Change, ...]]:
-    """Run `passes` in order; returns the step's graph and what each did."""
-    changes = []
-    for number, name in enumerate(passes, start=1):
-        context.following = passes[number:]
-        module = registry.load(PASSES, name, GraphError)
-        before, reasons = len(graph.nodes.nodes), context.unmet(module.REQUIRES)
-        result: Result[Graph] = Result(graph, 0, reasons) if reasons else module.apply(graph, context)
-        graph = result.model
-        notes = result.notes or (() if result.changed else ("no such layer",))
-        changes.append(
-            Change(
-                name=name,
-                version=module.VERSION,
-                changed=result.changed,
-                nodes_before=before,
-                nodes_after=len(graph.nodes.nodes),
-                notes=notes,
-            )
-        )
-    return graph, tuple(changes)
+    """Run `passes` in order; returns the graph of the step and what each pass changed.
+
+    Raises:
+        GraphError: a pass is unknown or failed.
+    """
+
+    def apply(module: ModuleType, graph: Graph, following: Sequence[str]) -> Result[Graph]:
+        context.following = following
+        if reasons := context.unmet(module.REQUIRES):
+            return Result(graph, 0, reasons)
+        result: Result[Graph] = module.apply(graph, context)
+        return result if result.changed or result.notes else Result(result.model, 0, ("no such layer",))
+
+    return run_passes(graph, PASSES, passes, apply, lambda g: len(g.nodes.nodes), context.component)

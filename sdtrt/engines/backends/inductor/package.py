@@ -26,7 +26,17 @@ def arguments(graph: Graph) -> list[str]:
 
 
 def compile_to(graph: Graph, inputs: Mapping[str, Tensor], path: Path, settings: Mapping[str, Any]) -> Compiled:
-    """Compile for exactly these inputs (by placeholder) and write the package; returns what `load` would."""
+    """Compile for exactly these inputs and write the package.
+
+    Args:
+        graph: the graph, which compilation changes.
+        inputs: input tensors by placeholder; their shapes are compiled in.
+        path: the package's file.
+        settings: Inductor's configuration.
+
+    Returns:
+        The same as `load`.
+    """
     import torch
     from torch._inductor import standalone_compile
     from torch._inductor.virtualized import V
@@ -45,7 +55,7 @@ def compile_to(graph: Graph, inputs: Mapping[str, Tensor], path: Path, settings:
 
 
 def load(path: Path) -> Compiled:
-    """Load a package, which runs code: whoever calls this has checked where it comes from."""
+    """Load a package, which runs code: the caller has checked where it comes from."""
     from torch._inductor.standalone_compile import CompiledArtifact
 
     return CompiledArtifact.load(path=str(path), format="binary")

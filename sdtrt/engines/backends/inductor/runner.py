@@ -21,9 +21,9 @@ class Part:
     call: Callable[..., Sequence[Tensor]]
     arguments: tuple[str, ...]
 
-    def run(self, *given: Mapping[str, Tensor]) -> Sequence[Tensor]:
-        """Call with what the arguments are called in one of `given`."""
-        return self.call(*[next(g[name] for g in given if name in g) for name in self.arguments])
+    def run(self, *tensors: Mapping[str, Tensor]) -> Sequence[Tensor]:
+        """Call with what the arguments are called in one of `tensors`."""
+        return self.call(*[next(group[name] for group in tensors if name in group) for name in self.arguments])
 
 
 class Runner:
@@ -49,15 +49,15 @@ class Runner:
         self._outputs: Sequence[Tensor] = ()
         self._graph: Any = None
 
-    def __call__(self, tensors: Mapping[str, Tensor], asked: Mapping[str, Tensor]) -> list[Tensor]:
+    def __call__(self, tensors: Mapping[str, Tensor], unpadded: Mapping[str, Tensor]) -> list[Tensor]:
         """Outputs for inputs of exactly the bucket's shapes; they belong to the caller.
 
-        `asked` are the inputs before they were filled up to that shape: the caller's own, by which a prompt is known.
+        `unpadded` are the inputs before padding to that shape: a prompt is recognized by the tensors of the caller.
         """
         import torch
 
         with torch.no_grad():
-            self._encode(tensors, asked)
+            self._encode(tensors, unpadded)
             if self._pool is None:
                 return list(self._run(tensors))
             if self._graph is None:
@@ -87,12 +87,12 @@ class Runner:
         """The weights have changed: what was computed from them is void, but a CUDA graph reads them where they are."""
         self._seen = None
 
-    def _encode(self, tensors: Mapping[str, Tensor], asked: Mapping[str, Tensor]) -> None:
+    def _encode(self, tensors: Mapping[str, Tensor], unpadded: Mapping[str, Tensor]) -> None:
         """Run the prompt's part, unless the very tensors of the last call come again, unchanged."""
         if self._prompt is None:
             return
         part, inputs, outputs = self._prompt
-        now = [(asked[name], _version(asked[name])) for name in inputs]
+        now = [(unpadded[name], _version(unpadded[name])) for name in inputs]
         if self._seen is not None and all(
             a is b and v is not None and v == w for (a, v), (b, w) in zip(now, self._seen, strict=True)
         ):

@@ -1,8 +1,8 @@
-"""What a traced module says and an engine need not compute: dropout, conversions to the same type, division by one.
+"""Removes what an engine need not compute: dropout, conversions to the same type, division by one.
 
-Nor need it write an image out channel by channel because a module calls `contiguous` on it before it adds something.
+`contiguous` on an image before a sum goes too: it would store the image channel by channel.
 
-The compiler drops them too, but only after our passes, which would have to look past them.
+The compiler removes them as well, but only after the graph passes, which would have to look past them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""One component, traced at fixed sizes, as a flat graph: weights and inputs are its arguments, nothing is inside.
+"""One component, traced at fixed sizes, as a flat graph whose arguments are weights and inputs.
 
 Fixed sizes, because compiled code is faster when it knows them, and because reasoning about symbolic heights and widths
 through a U-Net took the compiler more than ten minutes without an end (torch 2.13, 2 cores, a tiny U-Net).
@@ -6,7 +6,7 @@ through a U-Net took the compiler more than ten minutes without an end (torch 2.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+Node = Any  # of torch.fx, whose own types say too little of arguments
 _INNER = "inner."  # the wrappers of `models` keep the checkpoint's module under this name
 
 
@@ -35,17 +36,50 @@ class Graph:
         """The graph itself."""
         return self.module.graph
 
-    def call(self, like: Any, target: Any, *args: Any, **kwargs: Any) -> Any:
+    def call(self, like: Node, target: Any, *args: Any, **kwargs: Any) -> Node:
         """A new node at the place of insertion, of the same module as `like`; its value is not known."""
-        made = self.nodes.call_function(target, args, kwargs)
-        made.meta = {k: v for k, v in like.meta.items() if k != "val"}
-        return made
+        node: Node = self.nodes.call_function(target, args, kwargs)
+        node.meta = {k: v for k, v in like.meta.items() if k != "val"}
+        return node
 
-    def replace(self, node: Any, made: Any) -> None:
-        """Give `made`, which computes the same, to all who read `node`, and drop that."""
-        made.meta["val"] = node.meta["val"]
-        node.replace_all_uses_with(made)
+    def constant(self, name: str, value: Tensor | float) -> Node:
+        """A new weight; a number becomes a float32 scalar on the device of the other weights."""
+        import torch
+
+        if not isinstance(value, torch.Tensor):
+            value = torch.tensor(value, device=next(iter(self.weights.values())).device)
+        first = next(iter(self.nodes.nodes))
+        with self.nodes.inserting_before(first):
+            node: Node = self.nodes.placeholder(name)
+        node.target = node.name  # another node may have had the name
+        node.meta = {"val": value.to("meta")}
+        self.weights[node.name] = value
+        return node
+
+    def calls(self, target: Any) -> list[Node]:
+        """All calls of the operator `target`, in their order."""
+        return list(self.nodes.find_nodes(op="call_function", target=target))
+
+    def replace(self, node: Node, new: Node) -> None:
+        """Let all readers of `node` read `new`, which computes the same, and drop `node`."""
+        new.meta["val"] = node.meta["val"]
+        node.replace_all_uses_with(new)
         self.nodes.erase_node(node)
+
+    def replace_calls(self, target: Any, rewrite: Callable[[Node], Node | None]) -> int:
+        """Replace each call of `target` by the node that `rewrite` returns, where it returns one; the number of these.
+
+        `rewrite` adds its nodes before the call.
+        """
+        changed = 0
+        for node in self.calls(target):
+            with self.nodes.inserting_before(node):
+                new = rewrite(node)
+            if new is not None:
+                self.replace(node, new)
+                changed += 1
+        self.finish()
+        return changed
 
     def finish(self) -> None:
         """Drop what nothing uses, weights too, and make the module callable again."""
@@ -59,15 +93,15 @@ class Graph:
         self.module.recompile()
 
 
-def _acts(node: Any) -> bool:
-    """Whether a node does more than give a result. torch itself says so of all that may draw random numbers, too.
+def _acts(node: Node) -> bool:
+    """Whether a node has an effect besides its result. torch itself counts all nodes that may draw random numbers.
 
-    cuDNN's attention may, for dropout: replaced by a kernel of ours, it stayed in the graph and was priced once more.
+    The attention of cuDNN may, for dropout: after its replacement it stayed in the graph and was priced twice.
     """
     return node.op in ("placeholder", "output") or getattr(getattr(node.target, "_schema", None), "is_mutable", False)
 
 
-def terms(node: Any) -> tuple[Any, Any] | None:
+def terms(node: Node) -> tuple[Node, Node] | None:
     """The two tensors of one shape and type that a node adds up, when it is such a sum."""
     import torch
 
@@ -121,6 +155,6 @@ def _flatten(program: Any, tensors: Mapping[str, Tensor]) -> Graph:
             sources[node.name] = [(name.removeprefix(_INNER), 0)]
         else:
             inputs[next(user)] = node.name
-    found = Graph(torch.fx.GraphModule(torch.nn.Module(), graph), weights, inputs, sources)
-    found.finish()
-    return found
+    traced = Graph(torch.fx.GraphModule(torch.nn.Module(), graph), weights, inputs, sources)
+    traced.finish()
+    return traced

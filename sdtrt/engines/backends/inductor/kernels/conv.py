@@ -1,11 +1,12 @@
-"""3x3 convolution in FP8 for channels_last tensors, in Triton: a product whose rows are pixels, nine times shifted.
+"""3x3 convolution in FP8 for channels_last tensors, in Triton: nine shifted matmuls whose rows are pixels.
 
-The input has one more column and one more row of zeros per image. Seen as a list of pixels, every neighbor then lies
-at a fixed distance: what is left of the first column is the column of zeros of the row above, and what is above the
-first row is the row of zeros of the image before. So the memory engine copies whole tiles, nothing is written nine
-times, and the border is no case of its own. Pixels of the border are computed too, and not stored.
+The input has one more column and one more row of zeros per image. In a flat list of pixels every neighbor then lies
+at a fixed distance: left of the first column is the column of zeros of the row above, and above the first row is the
+row of zeros of the image before. So TMA copies whole tiles, no tensor of nine times the size is written, and the border
+needs no case of its own. Pixels of the border are computed too, and not stored.
 
-Few pixels make fewer tiles than there are multiprocessors: then the sum is cut into parts, added up by a second launch.
+Few pixels make fewer tiles than there are multiprocessors: then the sum is split (split-K) and a second launch adds the
+parts.
 """
 
 # mypy: ignore-errors
@@ -31,7 +32,7 @@ class Tile(NamedTuple):
     """Pixels and channels of a tile, input channels of a step, how it is computed, and what it takes.
 
     `step_us` and `end_us` were fitted to 22 convolutions on an H200 (benchmarks/h200_kernels.py): the time of
-    one step of `depth` along the sum, and of what comes before and after the steps.
+    one step of `depth` along the sum, and the time before and after the steps.
     """
 
     pixels: int
@@ -86,8 +87,8 @@ def _conv3x3(
         n = (inner // tall) * BN
         columns = n + tl.arange(0, BN)
         known = columns < K
-        # Read ahead of the product, which whoever reads behind it waits for.
-        units = tl.load(scales + columns, mask=known, other=0.0) * by
+        # Loaded before the matmuls: a load after them would wait for them.
+        dequant_scales = tl.load(scales + columns, mask=known, other=0.0) * by
         if BIAS:
             more = tl.load(bias + columns, mask=known, other=0.0)
         total = tl.zeros((BM, BN), tl.float32)
@@ -96,7 +97,7 @@ def _conv3x3(
             a = pixels.load([m + shift, channel])
             b = weights.load([n, i // steps * C + channel])
             total = tl.dot(a, b.T, total)
-        total *= units[None, :]
+        total *= dequant_scales[None, :]
         if BIAS:
             total += more.to(tl.float32)[None, :]
         at = m + tl.arange(0, BM)
@@ -134,7 +135,7 @@ def _conv3x3_parts(
     m = tl.program_id(0) % tiles_m * BM
     n = tl.program_id(0) // tiles_m * BN
     columns = n + tl.arange(0, BN)
-    units = tl.load(scales + columns, mask=columns < K, other=0.0) * tl.load(scale)
+    dequant_scales = tl.load(scales + columns, mask=columns < K, other=0.0) * tl.load(scale)
     total = tl.zeros((BM, BN), tl.float32)
     for i in range(part * each, min(part * each + each, 9 * steps)):
         shift, channel = _shifted(i, steps, wide, BK)
@@ -143,7 +144,7 @@ def _conv3x3_parts(
         total = tl.dot(a, b.T, total)
     at = m + tl.arange(0, BM)
     where = (part * count + at).to(tl.int64)[:, None] * K + columns[None, :]
-    total = (total * units[None, :]).to(parts.dtype.element_ty)
+    total = (total * dequant_scales[None, :]).to(parts.dtype.element_ty)
     tl.store(parts + where, total, mask=(at < count)[:, None] & (columns < K)[None, :])
 
 
@@ -184,7 +185,7 @@ def conv3x3(
     Args:
         x: (N, C, H + 1, W + 1), the bits of float8_e4m3fn as uint8, channels_last; the last row and column are zero.
         weight: (K, 9 * C), float8_e4m3fn: for each output channel its taps row by row, all channels of a tap together.
-        scale: (), float32: what one unit of `x` stands for.
+        scale: (), float32: value of one FP8 unit of `x`.
         scales: (K,), float32: the same of `weight`, by output channel.
         bias: (K,) or None.
         dtype: type of the result.

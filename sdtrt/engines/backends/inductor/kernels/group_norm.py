@@ -17,7 +17,7 @@ import triton.language as tl
 from torch import Tensor
 from torch.library import triton_op, wrap_triton
 
-from sdtrt.engines.backends.inductor.kernels.output import factor_of, new_image, put
+from sdtrt.engines.backends.inductor.kernels.output import load_quant_scale, new_image, store
 
 # Tiles, programs and warps are the fastest of 54 combinations at ten shapes of SD and SDXL on an H200.
 _LANES, _DEEP = 64, 32  # channels and pixels of a tile that is summed
@@ -85,20 +85,20 @@ def _factors(
 
 
 @triton.jit
-def _put(y, where, values, by, known, SILU: tl.constexpr, ROUND: tl.constexpr):
-    """The end of both ways: SiLU, rounding, writing."""
+def _store(y, where, values, by, known, SILU: tl.constexpr, ROUND: tl.constexpr):
+    """SiLU, quantization and the store."""
     if SILU:
         values = values * tl.sigmoid(values)
-    put(y, where, values, by, known, ROUND)
+    store(y, where, values, by, known, ROUND)
 
 
 @triton.jit
 def _apply(
-    x, factors, round_by, y, height, width, C: tl.constexpr, BC: tl.constexpr, BP: tl.constexpr, SILU: tl.constexpr,
+    x, factors, quant_scale, y, height, width, C: tl.constexpr, BC: tl.constexpr, BP: tl.constexpr, SILU: tl.constexpr,
     ROUND: tl.constexpr, BORDER: tl.constexpr,
 ):  # fmt: skip
     """Some channels of some pixels; with a border, which is zero, the pixels are those of the result."""
-    by = factor_of(round_by, ROUND)
+    by = load_quant_scale(quant_scale, ROUND)
     image = tl.program_id(1)
     channels = tl.program_id(2) * BC + tl.arange(0, BC)
     inside = channels < C
@@ -113,7 +113,7 @@ def _apply(
     values = tl.load(source, mask=known & real[:, None], other=0.0).to(tl.float32)
     values = tl.where(real[:, None], values * factor[None, :] + offset[None, :], 0.0)
     where = image.to(tl.int64) * tall * wide * C + at[:, None] * C + channels[None, :]
-    _put(y, where, values, by, known, SILU, ROUND)
+    _store(y, where, values, by, known, SILU, ROUND)
 
 
 @triton.jit
@@ -124,7 +124,7 @@ def _added(a, b, c, d):
 
 @triton.jit
 def _group(
-    x, add, weight, bias, round_by, y, height, width, EPS: tl.constexpr, C: tl.constexpr, G: tl.constexpr,
+    x, add, weight, bias, quant_scale, y, height, width, EPS: tl.constexpr, C: tl.constexpr, G: tl.constexpr,
     BG: tl.constexpr, BP: tl.constexpr, BE: tl.constexpr, ADD: tl.constexpr, SILU: tl.constexpr, ROUND: tl.constexpr,
     BORDER: tl.constexpr, WHOLE: tl.constexpr,
 ):  # fmt: skip
@@ -135,8 +135,8 @@ def _group(
     lanes = tl.arange(0, BG)
     inside = lanes < size
     channels = group * size + lanes
-    # Read before the sums: threads wait for each other there, and whatever is read behind them is waited for again.
-    by = factor_of(round_by, ROUND)
+    # Loaded before the sums: threads wait for each other there, and a load after them would wait again.
+    by = load_quant_scale(quant_scale, ROUND)
     gamma = tl.load(weight + channels, mask=inside, other=0.0).to(tl.float32)
     beta = tl.load(bias + channels, mask=inside, other=0.0).to(tl.float32)
     offset = tl.zeros([BG], tl.float32)
@@ -166,12 +166,13 @@ def _group(
     if WHOLE:
         values = values * factor[None, :] + (beta - mean * factor)[None, :]
         where = (at // width * wide + at % width)[:, None] * C + channels[None, :]
-        _put(y, where, values, by, known, SILU, ROUND)
+        _store(y, where, values, by, known, SILU, ROUND)
         if BORDER:
             edge = tl.arange(0, BE)  # the last row, then the last column
             place = tl.where(edge < wide, height * wide + edge, (edge - wide) * wide + width)
             where = place[:, None] * C + channels[None, :]
-            put(y, where, tl.zeros([BE, BG], tl.float32), by, (edge < wide + height)[:, None] & inside[None, :], ROUND)
+            edge_known = (edge < wide + height)[:, None] & inside[None, :]
+            store(y, where, tl.zeros([BE, BG], tl.float32), by, edge_known, ROUND)
     else:
         shift = beta + (offset - mean) * factor
         for start in range(0, tall * wide, BP):
@@ -182,7 +183,7 @@ def _group(
             source = x + (row * width + column)[:, None] * C + channels[None, :]
             values = tl.load(source, mask=known & real[:, None], other=0.0).to(tl.float32)
             values = tl.where(real[:, None], values * factor[None, :] + shift[None, :], 0.0)
-            _put(y, place[:, None] * C + channels[None, :], values, by, known, SILU, ROUND)
+            _store(y, place[:, None] * C + channels[None, :], values, by, known, SILU, ROUND)
 
 
 @triton_op("sdtrt::group_norm", mutates_args={})
@@ -194,21 +195,21 @@ def group_norm(
     groups: int,
     eps: float,
     silu: bool,
-    round_by: Tensor | None = None,
+    quant_scale: Tensor | None = None,
     border: bool = False,
 ) -> Tensor:
-    """GroupNorm of `x + add` over `groups`, then SiLU if asked, then rounding to FP8 if asked.
+    """GroupNorm of `x + add` over `groups`, then SiLU with `silu`, then quantization to FP8 with `quant_scale`.
 
     Args:
         x: (N, C, H, W), with the strides of channels_last.
         add: (N, C) or None.
         weight: (C,).
         bias: (C,).
-        groups: how many groups; C is a multiple of it.
+        groups: number of groups; C is a multiple of it.
         eps: added to the variance.
         silu: whether SiLU follows.
-        round_by: factor before rounding to float8_e4m3fn, or None.
-        border: whether a row and a column of zeros follow, as `conv3x3` wants it.
+        quant_scale: (), float32: factor before rounding to float8_e4m3fn, or None for a result in half precision.
+        border: whether to add a row and a column of zeros, which `conv3x3` reads.
 
     Returns:
         (N, C, H, W), or (N, C, H + 1, W + 1), channels_last, of the type of `x`, or as uint8 the bits of FP8.
@@ -216,19 +217,19 @@ def group_norm(
     images, channels, height, width = x.shape
     pixels, rim = height * width, int(border)
     tall, wide = height + rim, width + rim
-    kind = x.dtype if round_by is None else torch.uint8
+    kind = x.dtype if quant_scale is None else torch.uint8
     y = new_image(images, channels, tall, wide, kind, x.device)
     # What a kernel does not read is any tensor: one that is there already, or Inductor would write it out for that.
     added = weight if add is None else add.contiguous()
-    factor = weight if round_by is None else round_by
-    flags = {"SILU": silu, "ROUND": round_by is not None, "BORDER": rim}
+    scale = weight if quant_scale is None else quant_scale
+    flags = {"SILU": silu, "ROUND": quant_scale is not None, "BORDER": rim}
     if pixels <= _FEW_PIXELS and images * pixels <= _FEW_IN_ALL:
         lanes = triton.next_power_of_2(channels // groups)
         deep = triton.next_power_of_2(pixels)
         whole = lanes * deep <= _WHOLE_GROUP
         deep = deep if whole else max(16, _GROUP_TILE // lanes)
         wrap_triton(_group)[(images, groups)](
-            x, added, weight, bias, factor, y, height, width, EPS=eps, C=channels, G=groups, BG=lanes, BP=deep,
+            x, added, weight, bias, scale, y, height, width, EPS=eps, C=channels, G=groups, BG=lanes, BP=deep,
             BE=triton.next_power_of_2(height + wide), ADD=add is not None, WHOLE=whole, **flags,
             num_warps=8 if whole and lanes * deep <= _GROUP_TILE else 16,
         )  # fmt: skip
@@ -248,6 +249,6 @@ def group_norm(
     )  # fmt: skip
     deep = _TILE // _LANES
     wrap_triton(_apply)[(triton.cdiv(tall * wide, deep), images, blocks)](
-        x, factors, factor, y, height, width, C=channels, BC=_LANES, BP=deep, **flags, num_warps=4
+        x, factors, scale, y, height, width, C=channels, BC=_LANES, BP=deep, **flags, num_warps=4
     )
     return y

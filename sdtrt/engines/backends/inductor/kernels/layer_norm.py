@@ -1,8 +1,8 @@
-"""LayerNorm of a sum, with the bias that a product in front has left and the rounding to FP8 behind it, in Triton.
+"""LayerNorm of a sum, with the bias of the matmul before it and quantization to FP8 after it, in Triton.
 
-A transformer block adds a layer's result to its residual, needs the sum again later, and normalizes it: one pass over
-memory. Inductor chose per place whether to write a sum or to add it anew from its parts, and took up to 1.7 times as
-long.
+A transformer block adds a layer's result to its residual, needs the sum again later, and normalizes it: this is one
+pass over memory. Inductor decides for each sum whether to write it or to add its terms again, and took up to 1.7 times
+as long.
 """
 
 # mypy: ignore-errors
@@ -16,7 +16,7 @@ import triton.language as tl
 from torch import Tensor
 from torch.library import triton_op, wrap_triton
 
-from sdtrt.engines.backends.inductor.kernels.output import factor_of, put
+from sdtrt.engines.backends.inductor.kernels.output import load_quant_scale, store
 
 LONGEST_ROW = 2048
 _ROWS = 4  # of a program: within 2 % of the fastest for rows of 320 to 1280 numbers on an H200
@@ -24,10 +24,10 @@ _ROWS = 4  # of a program: within 2 % of the fastest for rows of 320 to 1280 num
 
 @triton.jit
 def _layer_norm(
-    x, shift, residual, weight, bias, factor, total, y, rows, EPS: tl.constexpr, C: tl.constexpr, BC: tl.constexpr,
+    x, shift, residual, weight, bias, quant_scale, total, y, rows, EPS: tl.constexpr, C: tl.constexpr, BC: tl.constexpr,
     BM: tl.constexpr, SHIFT: tl.constexpr, RESIDUAL: tl.constexpr, ROUND: tl.constexpr,
 ):  # fmt: skip
-    by = factor_of(factor, ROUND)
+    by = load_quant_scale(quant_scale, ROUND)
     row = tl.program_id(0) * BM + tl.arange(0, BM)
     column = tl.arange(0, BC)
     inside = column < C
@@ -45,7 +45,7 @@ def _layer_norm(
     scale = tl.rsqrt(tl.sum(values * values, 1) / C + EPS)
     values *= scale[:, None] * tl.load(weight + column, mask=inside, other=0.0).to(tl.float32)[None, :]
     values += tl.load(bias + column, mask=inside, other=0.0).to(tl.float32)[None, :]
-    put(y, where, values, by, known, ROUND)
+    store(y, where, values, by, known, ROUND)
 
 
 @triton_op("sdtrt::layer_norm", mutates_args={})
@@ -56,7 +56,7 @@ def layer_norm(
     weight: Tensor,
     bias: Tensor,
     eps: float,
-    factor: Tensor | None = None,
+    quant_scale: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """LayerNorm over the last axis of `x + shift + residual`.
 
@@ -67,7 +67,7 @@ def layer_norm(
         weight: (C,).
         bias: (C,).
         eps: added to the variance.
-        factor: what the result is multiplied with before it is rounded to float8_e4m3fn, or None.
+        quant_scale: (), float32: factor before rounding to float8_e4m3fn, or None for a result in half precision.
 
     Returns:
         The sum, of the type of `x`, or nothing, (0,), where there is nothing to add; and the norm, of the same type,
@@ -75,14 +75,14 @@ def layer_norm(
     """
     size, x = x.shape[-1], x.contiguous()
     rows = x.numel() // size
-    y = torch.empty(x.shape, dtype=x.dtype if factor is None else torch.uint8, device=x.device)
+    y = torch.empty(x.shape, dtype=x.dtype if quant_scale is None else torch.uint8, device=x.device)
     changed = any(t is not None for t in (shift, residual))
     total = torch.empty(x.shape if changed else (0,), dtype=x.dtype, device=x.device)
     # What the kernel does not read is any tensor that is there already.
-    given = [x if t is None else t for t in (shift, None if residual is None else residual.contiguous())]
+    optional = [x if t is None else t for t in (shift, None if residual is None else residual.contiguous())]
     wrap_triton(_layer_norm)[(triton.cdiv(rows, _ROWS),)](
-        x, *given, weight, bias, x if factor is None else factor, total if changed else y, y, rows, EPS=eps, C=size,
-        BC=triton.next_power_of_2(size), BM=_ROWS, SHIFT=shift is not None, RESIDUAL=residual is not None,
-        ROUND=factor is not None, num_warps=4,
+        x, *optional, weight, bias, x if quant_scale is None else quant_scale, total if changed else y, y, rows,
+        EPS=eps, C=size, BC=triton.next_power_of_2(size), BM=_ROWS, SHIFT=shift is not None,
+        RESIDUAL=residual is not None, ROUND=quant_scale is not None, num_warps=4,
     )  # fmt: skip
     return total, y

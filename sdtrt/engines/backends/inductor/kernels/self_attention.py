@@ -1,16 +1,16 @@
-"""Attention to many keys in FP8, in Triton: no exponential is computed, and the result is rounded to FP8 if asked.
+"""Attention to many keys in FP8, in Triton: it computes no exponential, and the result can be quantized to FP8.
 
-Softmax is what FP8 attention waits for: with heads of 64 a GPU computes 16 exponentials per multiprocessor and cycle,
+Softmax limits the speed of FP8 attention: with heads of 64 a GPU computes 16 exponentials per multiprocessor and cycle,
 and needs one for every 256 operations of its tensor cores. But a number in FP8 is its own logarithm: its bits, read as
 an integer, are eight times the exponent of two, and between two powers a straight line (Schraudolph, "A fast, compact
 approximation of the exponential function", 1999). So the bits of 2^x are 8 x, rounded to an integer: one fused
 multiply-add in half precision, for two numbers at once. The line is off by at most 6 % and by 2 % in the mean, which is
-less than the rounding itself (2.6 %), and what all share is divided out, for the weights are summed up as rounded.
+less than the rounding itself (2.6 %). An error that all weights share cancels, because the sum is of rounded weights.
 
 Adding 1024 in half precision makes the integer: there one is the unit of the last place, and the low byte is the bits.
-Sums of weights come from a product with ones, which costs less than adding them up.
+Weights are summed by a matmul with ones, which costs less than additions.
 
-Threads copy the tiles: told to do it, the memory engine took as long for many keys and up to 6 µs more for 1,024.
+Threads copy the tiles: TMA took as long for many keys and up to 6 µs more for 1,024.
 """
 
 # mypy: ignore-errors
@@ -24,10 +24,10 @@ import triton.language as tl
 from torch import Tensor
 from torch.library import triton_op, wrap_triton
 
-from sdtrt.engines.backends.inductor.kernels.output import factor_of, put
+from sdtrt.engines.backends.inductor.kernels.output import load_quant_scale, store
 
 SIZES = (64, 128)  # of a head
-PER_OCTAVE = 8  # by so much the bits of FP8 (E4M3) grow when the number doubles
+PER_OCTAVE = 8  # growth of the bits of FP8 (E4M3), read as an integer, when the number doubles
 _QUERIES, _KEYS = 64, 128  # of a tile
 
 
@@ -58,7 +58,7 @@ def _bits(x, by, to):
 
 @triton.jit
 def _ones(like):
-    """1 in FP8, but no constant: that would be written to shared memory anew in every step."""
+    """1 in FP8, but no constant: that would be written to shared memory again in every step."""
     return tl.inline_asm_elementwise(
         "and.b32 $0, $1, 0; or.b32 $0, $0, 0x38383838;", "=r,r", [like], dtype=tl.float8e4nv, is_pure=True, pack=4
     )  # fmt: skip
@@ -66,8 +66,8 @@ def _ones(like):
 
 @triton.jit
 def _self_attention(
-    qk, vt, codes, unit, factor, y, count, keys, heads, BM: tl.constexpr, BN: tl.constexpr, D: tl.constexpr,
-    RAGGED: tl.constexpr, ROUND: tl.constexpr,
+    qk, vt, codes, dequant_scale, quant_scale, y, count, keys, heads, BM: tl.constexpr, BN: tl.constexpr,
+    D: tl.constexpr, RAGGED: tl.constexpr, ROUND: tl.constexpr,
 ):  # fmt: skip
     head, image = tl.program_id(1), tl.program_id(2)
     width = heads * D
@@ -83,7 +83,7 @@ def _self_attention(
     ones = _ones((tl.arange(0, 16)[:, None] + tl.arange(0, BN)[None, :]).to(tl.uint8))
     top = tl.full([BM], -65504.0, tl.float32)
     before = tl.full([BM], 65504.0, tl.float32)
-    made = tl.zeros([BM, D], tl.float32)
+    output = tl.zeros([BM, D], tl.float32)
     total = tl.zeros([BM, 16], tl.float32)
     for n in tl.range(0, keys, BN):
         here = n + key < keys
@@ -93,21 +93,21 @@ def _self_attention(
         if RAGGED:
             scores = tl.where(here[None, :], scores, float("-inf"))
         top = tl.maximum(top, tl.max(scores, 1).to(tl.float32))
-        # 119.7 are the bits of 256, less what the line is off in the mean. Six more would fit, so it is not rounded up.
+        # 119.7 are the bits of 256 less the mean error of the line. Six more would fit, so it is not rounded up.
         to = tl.clamp(1143.7 - top * step, -60000.0, 60000.0)
         to = (to - tl.abs(to) / 2048).to(tl.float16)
         weights = _bits(scores, by, to[:, None])
-        # What was summed before was by another offset: of the two as they are, rounded.
+        # Earlier sums used another offset; the correction uses both offsets as rounded.
         after = to.to(tl.float32)
         shrunk = tl.exp2((after - before) / 8)[:, None]
         before = after
         v = tl.load(from_v + n, mask=here[None, :], other=0.0) if RAGGED else tl.load(from_v + n)
-        # The product that comes last runs on behind the next step's first: what pays was measured.
+        # The last matmul overlaps with the first one of the next step; this order was the faster one.
         total = tl.dot(weights, ones.T, total * shrunk)
-        made = tl.dot(weights, v.T, made * shrunk)
-    made *= (tl.load(unit) / tl.max(total, 1))[:, None]
+        output = tl.dot(weights, v.T, output * shrunk)
+    output *= (tl.load(dequant_scale) / tl.max(total, 1))[:, None]
     where = (at * width)[:, None] + head * D + lane[None, :]
-    put(y + first * width, where, made, factor_of(factor, ROUND), (at < keys)[:, None], ROUND)
+    store(y + first * width, where, output, load_quant_scale(quant_scale, ROUND), (at < keys)[:, None], ROUND)
 
 
 @triton_op("sdtrt::self_attention", mutates_args={})
@@ -115,35 +115,36 @@ def self_attention(
     qk: Tensor,
     vt: Tensor,
     codes: Tensor,
-    unit: Tensor,
+    dequant_scale: Tensor,
     images: int,
     heads: int,
     dtype: torch.dtype,
-    factor: Tensor | None = None,
+    quant_scale: Tensor | None = None,
 ) -> Tensor:
     """softmax(q k^T) v of each image and head, from numbers in FP8.
 
     Args:
-        qk: (images * pixels, 2 * heads * D), float8_e4m3fn: queries of all heads, then keys. D is 64 or 128. A product
-            of more than 65504 counts as that: lengths of 250 are the most that can be told apart.
-        vt: (heads * D, images * pixels), float8_e4m3fn: values, turned. Threads copy 16 numbers at once where
+        qk: (images * pixels, 2 * heads * D), float8_e4m3fn: queries of all heads, then keys. D is 64 or 128. A score
+            above 65504 counts as 65504: vectors longer than 250 may reach it.
+        vt: (heads * D, images * pixels), float8_e4m3fn: values, transposed. Threads copy 16 numbers at once where
             pixels are a multiple of 16, else one by one.
-        codes: (), float32: factor of the products; a weight doubles where they have grown by `PER_OCTAVE`.
-        unit: (), float32: what one unit of `vt` stands for.
-        images: how many.
-        heads: how many.
-        dtype: type of the result when it is not rounded.
-        factor: what the result is multiplied with before it is rounded to float8_e4m3fn, or None.
+        codes: (), float32: factor of the scores; a weight doubles when its score grows by `PER_OCTAVE`.
+        dequant_scale: (), float32: value of one FP8 unit of `vt`.
+        images: number of images.
+        heads: number of heads.
+        dtype: type of the result when it is not quantized.
+        quant_scale: (), float32: factor before rounding to float8_e4m3fn, or None for a result in half precision.
 
     Returns:
         (images, pixels, heads, D), contiguous, of `dtype`, or as uint8 the bits of FP8.
     """
     count, size = qk.shape[0], qk.shape[1] // (2 * heads)
     pixels = count // images
-    kind = dtype if factor is None else torch.uint8
+    kind = dtype if quant_scale is None else torch.uint8
     y = torch.empty((images, pixels, heads, size), dtype=kind, device=qk.device)
     wrap_triton(_self_attention)[(triton.cdiv(pixels, _QUERIES), heads, images)](
-        qk, vt, codes, unit, unit if factor is None else factor, y, count, pixels, heads, BM=_QUERIES, BN=_KEYS, D=size,
-        RAGGED=pixels % _KEYS > 0, ROUND=factor is not None, num_warps=4, num_stages=3,
+        qk, vt, codes, dequant_scale, dequant_scale if quant_scale is None else quant_scale, y, count, pixels, heads,
+        BM=_QUERIES, BN=_KEYS, D=size, RAGGED=pixels % _KEYS > 0, ROUND=quant_scale is not None, num_warps=4,
+        num_stages=3,
     )  # fmt: skip
     return y

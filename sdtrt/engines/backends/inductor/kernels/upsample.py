@@ -1,7 +1,7 @@
-"""An image of twice the height and width, each pixel four times, and the rounding to FP8 behind it, in Triton.
+"""Nearest-neighbor upsampling by two and quantization to FP8, in Triton.
 
-Inductor reads pixels of channels_last images with gaps, and wrote this tensor up to three times: enlarged, rounded, and
-with a border for the convolution behind it. This is one pass.
+Inductor reads pixels of channels_last images with gaps, and wrote this tensor up to three times: enlarged, quantized,
+and with a border for the convolution that reads it. This is one pass.
 """
 
 # mypy: ignore-errors
@@ -15,18 +15,18 @@ import triton.language as tl
 from torch import Tensor
 from torch.library import triton_op, wrap_triton
 
-from sdtrt.engines.backends.inductor.kernels.output import factor_of, new_image, put
+from sdtrt.engines.backends.inductor.kernels.output import load_quant_scale, new_image, store
 
 _LANES, _DEEP = 64, 64  # channels and pixels of a tile
 
 
 @triton.jit
 def _upsample(
-    x, factor, y, height, width, C: tl.constexpr, BC: tl.constexpr, BP: tl.constexpr, ROUND: tl.constexpr,
+    x, quant_scale, y, height, width, C: tl.constexpr, BC: tl.constexpr, BP: tl.constexpr, ROUND: tl.constexpr,
     BORDER: tl.constexpr,
 ):  # fmt: skip
     """Some channels of some pixels of the result."""
-    by = factor_of(factor, ROUND)
+    by = load_quant_scale(quant_scale, ROUND)
     image = tl.program_id(1)
     channels = tl.program_id(2) * BC + tl.arange(0, BC)
     inside = channels < C
@@ -38,26 +38,26 @@ def _upsample(
     source = x + image.to(tl.int64) * height * width * C + (row // 2 * width + column // 2)[:, None] * C
     values = tl.load(source + channels[None, :], mask=known & real[:, None], other=0.0)
     where = image.to(tl.int64) * tall * wide * C + at[:, None] * C + channels[None, :]
-    put(y, where, values.to(tl.float32), by, known, ROUND)
+    store(y, where, values.to(tl.float32), by, known, ROUND)
 
 
 @triton_op("sdtrt::upsample", mutates_args={})
-def upsample(x: Tensor, factor: Tensor | None = None, border: bool = False) -> Tensor:
+def upsample(x: Tensor, quant_scale: Tensor | None = None, border: bool = False) -> Tensor:
     """Nearest neighbors at twice the size.
 
     Args:
         x: (N, C, H, W), with the strides of channels_last.
-        factor: what the result is multiplied with before it is rounded to float8_e4m3fn, or None.
-        border: whether a row and a column of zeros follow, as `conv3x3` wants it.
+        quant_scale: (), float32: factor before rounding to float8_e4m3fn, or None for a result in half precision.
+        border: whether to add a row and a column of zeros, which `conv3x3` reads.
 
     Returns:
         (N, C, 2 * H, 2 * W), or one more of both, channels_last, of the type of `x`, or as uint8 the bits of FP8.
     """
     images, channels, height, width = x.shape
     tall, wide = 2 * height + border, 2 * width + border
-    y = new_image(images, channels, tall, wide, x.dtype if factor is None else torch.uint8, x.device)
+    y = new_image(images, channels, tall, wide, x.dtype if quant_scale is None else torch.uint8, x.device)
     wrap_triton(_upsample)[(triton.cdiv(tall * wide, _DEEP), images, triton.cdiv(channels, _LANES))](
-        x, x if factor is None else factor, y, height, width, C=channels, BC=_LANES, BP=_DEEP, ROUND=factor is not None,
-        BORDER=int(border), num_warps=4,
+        x, x if quant_scale is None else quant_scale, y, height, width, C=channels, BC=_LANES, BP=_DEEP,
+        ROUND=quant_scale is not None, BORDER=int(border), num_warps=4,
     )  # fmt: skip
     return y

@@ -1,21 +1,15 @@
-"""What is added to a convolution in FP8 is added by its kernel: the residual of every block of a U-Net.
+"""The kernel of an FP8 convolution adds the residual of its block.
 
-Apart, the convolution writes its result, and a second launch reads it, adds and writes again. Where the residual comes
-of a convolution of its own, as where a block changes the number of channels, that one's bias joins ours.
+Otherwise the convolution writes its result, and a second launch reads it, adds the residual and writes it again. Where
+a block changes the number of channels, another convolution makes the residual: its bias is added to this one's.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
-from sdtrt.engines.backends.inductor.fp8_rounding import constant
+from sdtrt.engines.backends.inductor.graph_edits.image_nodes import in_memory, own_bias
 from sdtrt.engines.backends.inductor.pass_context import Context
-from sdtrt.engines.backends.inductor.passes.group_norm import in_memory, own_bias
-from sdtrt.engines.backends.inductor.trace import Graph, terms
+from sdtrt.engines.backends.inductor.trace import Graph, Node, terms
 from sdtrt.graph.pass_result import Result
-
-if TYPE_CHECKING:
-    Node = Any  # of torch.fx, whose own types say too little of arguments
 
 VERSION = 1
 REQUIRES = ("fp8", "hopper")
@@ -25,20 +19,20 @@ _BIAS = 4  # its place among the arguments
 
 
 def apply(graph: Graph, context: Context) -> Result[Graph]:
-    """Give convolutions the one tensor that is added to them and to nothing else; returns how many."""
+    """Fuse every sum of a convolution and one other tensor that is the only reader of the convolution."""
     import torch
 
     changed = 0
-    for node in list(graph.nodes.find_nodes(op="call_function", target=torch.ops.sdtrt.conv3x3.default)):
+    for node in graph.calls(torch.ops.sdtrt.conv3x3.default):
         if (total := _sum(node)) is None:
             continue
         residual: Node = next(a for a in total.args if a is not node)
-        with graph.nodes.inserting_before(total):  # the residual may be computed behind the convolution
-            given = list(node.args)
-            given[_BIAS] = _bias(graph, given[_BIAS], residual)
+        with graph.nodes.inserting_before(total):  # the residual may be computed after the convolution
+            arguments = list(node.args)
+            arguments[_BIAS] = _bias(graph, arguments[_BIAS], residual)
             held = in_memory(graph, residual, residual.meta["val"])
-            made = graph.call(node, node.target, *given, held)
-        graph.replace(total, made)
+            fused = graph.call(node, node.target, *arguments, held)
+        graph.replace(total, fused)
         changed += 1
     graph.finish()
     return Result(graph, changed)
@@ -51,11 +45,11 @@ def _sum(node: Node) -> Node | None:
     return users[0] if found is not None and found.count(node) == 1 else None
 
 
-def _bias(graph: Graph, own: Node | None, residual: Node) -> Node | None:
-    """Our bias, with that of the residual when a convolution for us alone makes it, which then has none."""
-    theirs = own_bias(residual)
-    if own is None or theirs is None or not {own.name, theirs.name} <= graph.weights.keys():
-        return own
+def _bias(graph: Graph, bias: Node | None, residual: Node) -> Node | None:
+    """The bias, plus that of the convolution that makes the residual for this node only, which then has none."""
+    other = own_bias(residual)
+    if bias is None or other is None or not {bias.name, other.name} <= graph.weights.keys():
+        return bias
     residual.update_arg(2, None)
-    both = graph.weights[own.name].float() + graph.weights[theirs.name].float()
-    return constant(graph, f"{own.name}_and_residual", both.to(graph.weights[own.name].dtype))
+    both = graph.weights[bias.name].float() + graph.weights[other.name].float()
+    return graph.constant(f"{bias.name}_and_residual", both.to(graph.weights[bias.name].dtype))

@@ -8,36 +8,37 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
-from sdtrt.engines.backends.inductor.attention_nodes import plain
+from sdtrt.engines.backends.inductor.graph_edits.attention_nodes import replace_plain
 from sdtrt.engines.backends.inductor.pass_context import Context
-from sdtrt.engines.backends.inductor.trace import Graph
+from sdtrt.engines.backends.inductor.trace import Graph, Node
 from sdtrt.graph.pass_result import Result
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 VERSION = 1
 REQUIRES = ("gpu",)
 
 
 def apply(graph: Graph, context: Context) -> Result[Graph]:
-    """Give all attentions that suit it to cuDNN; returns how many."""
+    """Give all attentions that suit it to cuDNN."""
+    return Result(graph, replace_plain(graph, partial(_cudnn_attention, graph)))
+
+
+def _cudnn_attention(graph: Graph, node: Node, *tensors: Tensor) -> Node | None:
     import torch
 
-    aten, changed = torch.ops.aten, 0
-    for node, tensors in plain(graph):
-        if not _suits(tensors):
-            continue
-        with graph.nodes.inserting_before(node):
-            kernel = aten._scaled_dot_product_cudnn_attention.default
-            both = graph.call(node, kernel, *node.args, None, False, 0.0, False, False, **node.kwargs)
-            first = graph.call(node, operator.getitem, both, 0)
-        graph.replace(node, first)
-        changed += 1
-    graph.finish()
-    return Result(graph, changed)
+    if not _suits(tensors):
+        return None
+    kernel = torch.ops.aten._scaled_dot_product_cudnn_attention.default
+    outputs = graph.call(node, kernel, *node.args, None, False, 0.0, False, False, **node.kwargs)
+    return graph.call(node, operator.getitem, outputs, 0)
 
 
-def _suits(tensors: Sequence[Any]) -> bool:
+def _suits(tensors: Sequence[Tensor]) -> bool:
     """Whether cuDNN on this card takes query, key and value of these shapes and types."""
     import torch
     from torch.backends.cuda import SDPAParams, can_use_cudnn_attention

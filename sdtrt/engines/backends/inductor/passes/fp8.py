@@ -1,100 +1,83 @@
-"""Linear layers in FP8 (E4M3): the input rounded with one calibrated scale, the weight with one scale.
+"""Linear layers in FP8 (E4M3): the input has one calibrated scale, the weight has one scale.
 
-The rounding is plain arithmetic on the graph, so that the compiler writes it into whatever makes the input: a norm, a
-GELU. The product accumulates in float32 and comes out in half precision.
+The quantization is plain arithmetic on the graph, which the compiler fuses into the producer of the input: a norm, a
+GELU. The matmul accumulates in float32 and its result is half precision.
 
 FP8 has an exponent: a small channel of the weight is as exact as a large one, until it is a thousandth of the largest.
-One scale rounded the trained layers of the embedded model as well as one per channel did (0.99 to 1.10 of the error).
+One scale quantized the trained layers of the embedded model as well as one per channel did (0.99 to 1.10 of the error).
 cuBLAS takes either, and on an H200 a single one is faster by up to a third where rows are few, and a column of equal
 ones where they are many (benchmarks/results/h200_kernels.json).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import operator
 from functools import partial
 from math import prod
-from typing import TYPE_CHECKING, Any
 
-from sdtrt.engines.backends.inductor.fp8_rounding import LARGEST, constant, device_of, round_matrix, rounded, written
+from sdtrt.engines.backends.inductor.graph_edits.fp8_linears import calibrated_amax, quantized_rows
+from sdtrt.engines.backends.inductor.graph_edits.fp8_quantize import LARGEST, round_matrix
 from sdtrt.engines.backends.inductor.pass_context import Context
-from sdtrt.engines.backends.inductor.passes import layer_norm
-from sdtrt.engines.backends.inductor.trace import Graph
+from sdtrt.engines.backends.inductor.trace import Graph, Node
 from sdtrt.graph.pass_result import Result
-
-if TYPE_CHECKING:
-    Node = Any  # of torch.fx, whose own types say too little of arguments
 
 VERSION = 1
 REQUIRES = ("fp8",)
 
-
-# Fewer rows than this are bound by reading the weight.
-LEAST_ROWS = 64
-FEW_ROWS = 8192
+FEW_ROWS = 8192  # up to here one scale is faster than a column of equal ones
 
 
 def apply(graph: Graph, context: Context) -> Result[Graph]:
-    """Round the layers that were calibrated; returns how many."""
+    """Quantize the layers that were calibrated; layers with the same input and scale share the quantized input."""
     import torch
 
-    changed = 0
-    seen: dict[tuple[str, float], Node] = {}
-    for node in list(graph.nodes.find_nodes(op="call_function", target=torch.ops.aten.linear.default)):
-        found = calibrated(graph, node, context.ranges)
-        if found is None:
-            continue
-        source, scale = node.args[0], found / LARGEST
-        with graph.nodes.inserting_before(node):
-            if (source.name, scale) not in seen:
-                seen[source.name, scale] = rows_of(graph, source, scale)
-            made = _product(graph, node, seen[source.name, scale], scale)
-        graph.replace(node, made)
-        changed += 1
-    graph.finish()
-    return Result(graph, changed)
+    rows: dict[tuple[str, float], Node] = {}
+
+    def quantize(node: Node) -> Node | None:
+        if (amax := calibrated_amax(graph, node, context.ranges)) is None:
+            return None
+        source, scale = node.args[0], amax / LARGEST
+        if (source.name, scale) not in rows:
+            rows[source.name, scale] = quantized_rows(graph, source, scale)
+        return _scaled_matmul(graph, node, rows[source.name, scale], scale)
+
+    return Result(graph, graph.replace_calls(torch.ops.aten.linear.default, quantize))
 
 
-def calibrated(graph: Graph, node: Node, amax: Mapping[str, float]) -> float | None:
-    """The input's largest magnitude, when all layers that this one was made of were calibrated and the sizes suit."""
-    weight, rows = node.args[1].name, prod(node.meta["val"].shape[:-1])
-    if weight not in graph.weights or len(node.args[1].users) != 1:
-        return None
-    layers = [parameter.rpartition(".")[0] for parameter, _ in graph.sources[weight]]
-    columns, inner = graph.weights[weight].shape
-    if not layers or not all(layer in amax for layer in layers) or columns % 16 or inner % 16:
-        return None
-    return max(amax[layer] for layer in layers) if rows >= LEAST_ROWS else None
-
-
-def rows_of(graph: Graph, source: Node, scale: float, numbers: bool = True) -> Node:
-    """The input in FP8 as (rows, K); with `numbers` off it may be the bits, as uint8."""
-    import torch
-
-    aten, value, step = torch.ops.aten, source.meta["val"], partial(graph.call, source)
-    shape = [prod(value.shape[:-1]), value.shape[-1]]
-    if (made := written(graph, source, scale)) is None:
-        # What was an image of one row may still lie channel by channel, and no product takes that.
-        return step(aten.contiguous.default, step(aten.reshape.default, rounded(graph, source, scale), shape))
-    rows = step(aten.reshape.default, made, shape)
-    return step(aten.view.dtype, rows, torch.float8_e4m3fn) if numbers else rows
-
-
-def _product(graph: Graph, node: Node, source: Node, scale: float) -> Node:
+def _scaled_matmul(graph: Graph, node: Node, source: Node, scale: float) -> Node:
     import torch
 
     aten, step = torch.ops.aten, partial(graph.call, node)
     value, name = node.meta["val"], node.args[1].name
     bias = node.args[2] if len(node.args) > 2 else None
-    rows, device = prod(value.shape[:-1]), device_of(graph)
-    matrix, unit = round_matrix(graph.weights[name])
-    turned = step(aten.t.default, constant(graph, f"{name}_fp8", matrix))
-    left, right = torch.tensor(scale, device=device), unit
+    rows = prod(value.shape[:-1])
+    matrix, weight_scale = round_matrix(graph.weights[name])
+    transposed = step(aten.t.default, graph.constant(f"{name}_fp8", matrix))
+    input_scale = torch.tensor(scale, device=weight_scale.device)
     if rows > FEW_ROWS:
-        left, right = left.repeat(rows, 1), right.repeat(1, len(matrix))
-    scales = (constant(graph, f"{name}_{what}_{rows}", t) for what, t in (("input", left), ("unit", right)))
-    product = step(aten._scaled_mm.default, source, turned, *scales, None, None, value.dtype, True)
-    made = step(aten.reshape.default, product, list(value.shape))
-    if bias is not None and not (rows <= FEW_ROWS and layer_norm.leave(graph, node, made, bias)):
-        product.update_arg(4, bias)
-    return made
+        input_scale, weight_scale = input_scale.repeat(rows, 1), weight_scale.repeat(1, len(matrix))
+    scales = (
+        graph.constant(f"{name}_{what}_{rows}", t) for what, t in (("input", input_scale), ("unit", weight_scale))
+    )
+    matmul = step(aten._scaled_mm.default, source, transposed, *scales, None, None, value.dtype, True)
+    output = step(aten.reshape.default, matmul, list(value.shape))
+    if bias is not None and not (rows <= FEW_ROWS and _leave_bias_to_norm(graph, node, output, bias)):
+        matmul.update_arg(4, bias)
+    return output
+
+
+def _leave_bias_to_norm(graph: Graph, node: Node, output: Node, bias: Node) -> bool:
+    """Let the LayerNorm kernel that reads `node`, if there is one, read `output` and add the bias.
+
+    Other readers of `node` read the sum that the norm writes. Returns whether there is such a norm.
+    """
+    norm = next((u for u in node.users if str(u.target) == "sdtrt.layer_norm.default" and u.args[0] is node), None)
+    if norm is None or norm.args[1] is not None or norm.args[2] is node:
+        return False
+    norm.args = (output, bias, *norm.args[2:])
+    if node.users:
+        with graph.nodes.inserting_after(norm):
+            total = graph.nodes.call_function(operator.getitem, (norm, 0))
+        total.meta = dict(node.meta)
+        node.replace_all_uses_with(total)
+    return True

@@ -1,27 +1,24 @@
-"""Linear layers that read the same tensor become one product: query, key and value; all projections of the prompt.
+"""Linear layers that read the same tensor become one: query, key and value; all projections of the prompt.
 
-A GPU is filled better by one large product than by several small ones, and each launch saved is a few microseconds. The
-time embedding goes through one such layer in every residual block: these become one as well.
+One large matmul fills a GPU better than several small ones, and each saved launch is a few microseconds. The linear
+layers of the time embedding in all residual blocks become one as well.
 """
 
 from __future__ import annotations
 
 import operator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sdtrt.engines.backends.inductor.pass_context import Context
-from sdtrt.engines.backends.inductor.trace import Graph
+from sdtrt.engines.backends.inductor.trace import Graph, Node
 from sdtrt.graph.pass_result import Result
-
-if TYPE_CHECKING:
-    Node = Any  # of torch.fx, whose own types say too little of arguments
 
 VERSION = 1
 REQUIRES = ()
 
 
 def apply(graph: Graph, context: Context) -> Result[Graph]:
-    """Fuse all of them; returns how many layers are now part of another."""
+    """Fuse all of them; the number of changes is that of layers that became part of another."""
     _merge_equal_activations(graph)
     groups: dict[tuple[Any, bool], list[Node]] = {}
     for node in graph.nodes.nodes:
@@ -48,7 +45,7 @@ def _own_weights(graph: Graph, node: Node) -> bool:
 
 
 def _merge_equal_activations(graph: Graph) -> None:
-    """Every residual block applies SiLU to the time embedding anew: one is enough."""
+    """Every residual block applies SiLU to the time embedding: keep the first one."""
     import torch
 
     seen: dict[Any, Node] = {}
@@ -81,7 +78,7 @@ def _fuse(graph: Graph, source: Node, layers: list[Node], biased: bool) -> None:
 
 
 def _join(graph: Graph, placeholders: list[Any]) -> Node:
-    """One weight of all their rows; it remembers whose rows are where."""
+    """One weight with all rows; `graph.sources` says which rows belong to which parameter."""
     import torch
 
     name = f"{placeholders[0].name}_and_{len(placeholders) - 1}"

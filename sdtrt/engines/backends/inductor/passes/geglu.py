@@ -1,60 +1,53 @@
-"""A linear layer whose halves are multiplied, one through GELU, and the rounding for the layer behind it: one kernel.
+"""diffusers' GEGLU, the widest layer of a transformer block, as one Triton kernel that quantizes for the next layer.
 
-This is diffusers' GEGLU, the widest layer of a transformer block. See gated_kernel.py for why.
+kernels/geglu.py has the reasons.
 """
 
 from __future__ import annotations
 
 import operator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from sdtrt.engines.backends.inductor.fp8_rounding import LARGEST, constant, device_of, factor, round_weight
+from sdtrt.engines.backends.inductor.graph_edits import fp8_linears
+from sdtrt.engines.backends.inductor.graph_edits.fp8_quantize import LARGEST, quant_scale, round_weight
 from sdtrt.engines.backends.inductor.pass_context import Context
-from sdtrt.engines.backends.inductor.passes import fp8
-from sdtrt.engines.backends.inductor.trace import Graph
+from sdtrt.engines.backends.inductor.trace import Graph, Node
 from sdtrt.graph.pass_result import Result
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    Node = Any  # of torch.fx, whose own types say too little of arguments
-
 VERSION = 1
 REQUIRES = ("fp8", "hopper")
 
 
-class _Gate(NamedTuple):
-    """`product` is value * gelu(gate), of the halves of `linear`, for `reader` alone."""
+class _Geglu(NamedTuple):
+    """value * gelu(gate) of the halves of `linear`, which `reader` alone reads."""
 
     linear: Node
-    product: Node
     reader: Node
 
 
 def apply(graph: Graph, context: Context) -> Result[Graph]:
-    """Replace all whose both layers were calibrated; returns how many."""
+    """Replace every GEGLU of which both layers were calibrated."""
     if "fp8" not in context.following:
         return Result(graph, 0, ("needs the pass fp8 after it, which reads the rounded result",))
     import torch
 
     from sdtrt.engines.backends.inductor.kernels.geglu import TILE
 
-    changed = 0
-    for node in list(graph.nodes.find_nodes(op="call_function", target=torch.ops.aten.mul.Tensor)):
-        if (found := _match(node)) is None:
-            continue
-        inside, behind = (fp8.calibrated(graph, n, context.ranges) for n in (found.linear, found.reader))
-        if inside is None or behind is None or node.meta["val"].shape[-1] % TILE:
-            continue
-        with graph.nodes.inserting_before(node):
-            made = _gated(graph, found, inside / LARGEST, behind / LARGEST, TILE)
-        graph.replace(node, made)
-        changed += 1
-    graph.finish()
-    return Result(graph, changed)
+    def fuse(node: Node) -> Node | None:
+        if (layers := _match(node)) is None:
+            return None
+        amax, output_amax = (fp8_linears.calibrated_amax(graph, layer, context.ranges) for layer in layers)
+        if amax is None or output_amax is None or node.meta["val"].shape[-1] % TILE:
+            return None
+        return _geglu(graph, node, layers.linear, amax / LARGEST, output_amax / LARGEST)
+
+    return Result(graph, graph.replace_calls(torch.ops.aten.mul.Tensor, fuse))
 
 
-def _match(product: Node) -> _Gate | None:
+def _match(product: Node) -> _Geglu | None:
     import torch
 
     aten = torch.ops.aten
@@ -72,28 +65,29 @@ def _match(product: Node) -> _Gate | None:
     linear = halves.args[0]
     both = (linear.target, reader.target)
     whole = linear.meta["val"].shape[-1] == 2 * product.meta["val"].shape[-1] and len(linear.users) == 1
-    return _Gate(linear, product, reader) if both == (aten.linear.default,) * 2 and whole else None
+    return _Geglu(linear, reader) if both == (aten.linear.default,) * 2 and whole else None
 
 
 def by_tiles(rows: Tensor, tile: int) -> Tensor:
-    """The rows of the first half and the second, so many of each in turns."""
+    """The rows of both halves, alternating: `tile` rows of the first half, `tile` rows of the second, and so on."""
     return rows.reshape(2, -1, tile, *rows.shape[1:]).transpose(0, 1).reshape(rows.shape)
 
 
-def _gated(graph: Graph, found: _Gate, inside: float, behind: float, tile: int) -> Node:
+def _geglu(graph: Graph, node: Node, linear: Node, scale: float, output_scale: float) -> Node:
     import torch
 
-    linear, value = found.linear, found.product.meta["val"]
+    from sdtrt.engines.backends.inductor.kernels.geglu import TILE
+
     weight = linear.args[1].name
-    matrix, channels = round_weight(by_tiles(graph.weights[weight], tile))
+    matrix, channels = round_weight(by_tiles(graph.weights[weight], TILE))
     bias = linear.args[2].name if len(linear.args) > 2 else None
     operands = (
-        fp8.rows_of(graph, linear.args[0], inside, numbers=False),
-        constant(graph, f"{weight}_fp8", matrix),
-        constant(graph, f"{weight}_input", torch.tensor(inside, device=device_of(graph))),
-        constant(graph, f"{weight}_channels", channels),
-        constant(graph, f"{bias}_by_tiles", by_tiles(graph.weights[bias], tile)) if bias else None,
-        factor(graph, found.product, behind),
+        fp8_linears.quantized_rows(graph, linear.args[0], scale, as_fp8=False),
+        graph.constant(f"{weight}_fp8", matrix),
+        graph.constant(f"{weight}_input", scale),
+        graph.constant(f"{weight}_channels", channels),
+        graph.constant(f"{bias}_by_tiles", by_tiles(graph.weights[bias], TILE)) if bias else None,
+        quant_scale(graph, node, output_scale),
     )
-    made = graph.call(linear, torch.ops.sdtrt.gated.default, *operands)
-    return graph.call(linear, torch.ops.aten.reshape.default, made, list(value.shape))
+    gated = graph.call(linear, torch.ops.sdtrt.gated.default, *operands)
+    return graph.call(linear, torch.ops.aten.reshape.default, gated, list(node.meta["val"].shape))

@@ -1,82 +1,49 @@
-"""GroupNorm and the SiLU behind it by one hand-written operation, with the time embedding and a bias added on the way.
+"""GroupNorm, the SiLU after it, and the bias and time embedding added before it, as one Triton kernel.
 
-In a residual block a convolution's bias and the time embedding are added only to be normalized: the kernel adds them as
-it reads, so that the sum is never written.
+In a residual block only the norm reads the sum of a convolution, its bias and the time embedding: the kernel adds them
+as it loads, so that the sum is never written.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from sdtrt.engines.backends.inductor.graph_edits.image_nodes import in_memory, own_bias
 from sdtrt.engines.backends.inductor.pass_context import Context
 from sdtrt.engines.backends.inductor.trace import Graph
 from sdtrt.graph.pass_result import Result
-
-if TYPE_CHECKING:
-    Node = Any  # of torch.fx, whose own types say too little of arguments
 
 VERSION = 1
 REQUIRES = ("gpu",)
 
 
 def apply(graph: Graph, context: Context) -> Result[Graph]:
-    """Replace all GroupNorms over images; returns how many."""
+    """Replace all GroupNorms over images."""
     import torch
 
-    from sdtrt.engines.backends.inductor.kernels.group_norm import group_norm
+    from sdtrt.engines.backends.inductor.kernels import group_norm  # noqa: F401  its import registers the operator
 
-    del group_norm  # importing it registered the operation
     aten, changed = torch.ops.aten, 0
-    for node in list(graph.nodes.find_nodes(op="call_function", target=aten.group_norm.default)):
+    for node in graph.calls(aten.group_norm.default):
         if node.meta["val"].dim() != 4:
             continue
-        last = node
-        (user, *others) = node.users
-        if not others and user.target is aten.silu.default:
-            last = user
+        (reader, *others) = node.users
+        last = reader if not others and reader.target is aten.silu.default else node
         source, groups, weight, bias, eps = (*node.args, 1e-5)[:5]
         with graph.nodes.inserting_before(node):
             source, add = _added(graph, source)
             if source.target is not aten.conv2d.default or source.args[2] is not None:
                 source = in_memory(graph, source, source.meta["val"])
-            arguments = (source, add, weight, bias, groups, eps, last is user)
-            made = graph.call(node, torch.ops.sdtrt.group_norm.default, *arguments)  # named like the norm
-        graph.replace(last, made)
+            arguments = (source, add, weight, bias, groups, eps, last is reader)
+            norm = graph.call(node, torch.ops.sdtrt.group_norm.default, *arguments)  # named like the norm
+        graph.replace(last, norm)
         changed += 1
     graph.finish()
     return Result(graph, changed)
 
 
-def in_memory(graph: Graph, source: Node, value: Any) -> Node:
-    """Write a tensor out, channels_last, once and for all who read it.
-
-    Inductor computes what is pointwise again for each reader, and writes it anew for each argument of a kernel that is
-    not its own.
-    """
-    import torch
-
-    for user in source.users:
-        if user.target is torch.ops.prims.inductor_force_stride_order.default:
-            return user
-    _, channels, height, width = value.shape
-    strides = [channels * height * width, 1, channels * width, channels]
-    with graph.nodes.inserting_after(source):  # before all of its readers
-        made = graph.nodes.call_function(torch.ops.prims.inductor_force_stride_order.default, (source, strides))
-    made.meta = dict(source.meta)
-    source.replace_all_uses_with(made, delete_user_cb=lambda user: user is not made)
-    return made
-
-
-def own_bias(source: Node) -> Node | None:
-    """The bias of a convolution that one node alone reads: that one may add it instead."""
-    import torch
-
-    alone = source.target is torch.ops.aten.conv2d.default and len(source.users) == 1
-    return source.args[2] if alone and len(source.args) > 2 else None
-
-
 def _added(graph: Graph, source: Any) -> tuple[Any, Any]:
-    """(tensor, vector per image and channel): what is added on the way, taken apart when nothing else needs it."""
+    """(tensor, vector per image and channel), whose sum `source` is, where nothing else reads the sum."""
     import torch
 
     aten, add = torch.ops.aten, None

@@ -1,69 +1,48 @@
-"""LayerNorm and the residual sum in front of it by one hand-written operation."""
+"""LayerNorm and the residual sum before it as one Triton kernel."""
 
 from __future__ import annotations
 
 import operator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sdtrt.engines.backends.inductor.pass_context import Context
 from sdtrt.engines.backends.inductor.trace import Graph, terms
 from sdtrt.graph.pass_result import Result
-
-if TYPE_CHECKING:
-    Node = Any  # of torch.fx, whose own types say too little of arguments
 
 VERSION = 1
 REQUIRES = ("gpu",)
 
 
 def apply(graph: Graph, context: Context) -> Result[Graph]:
-    """Replace all that normalize the last axis in half precision; returns how many."""
+    """Replace all LayerNorms over the last axis in half precision."""
     import torch
 
-    from sdtrt.engines.backends.inductor.kernels.layer_norm import LONGEST_ROW, layer_norm
+    from sdtrt.engines.backends.inductor.kernels.layer_norm import LONGEST_ROW
 
-    del layer_norm  # importing it registered the operation
     aten, changed = torch.ops.aten, 0
-    for node in list(graph.nodes.find_nodes(op="call_function", target=aten.layer_norm.default)):
-        given: tuple[Any, ...] = node.args
-        source, shape, weight, bias, eps, *_ = (*given, *_DEFAULTS[len(given) :])
+    for node in graph.calls(aten.layer_norm.default):
+        arguments: tuple[Any, ...] = node.args
+        source, shape, weight, bias, eps, *_ = (*arguments, *_DEFAULTS[len(arguments) :])
         value = source.meta["val"]
         half = value.dtype in (torch.float16, torch.bfloat16)
         if weight is None or bias is None or len(shape) > 1 or shape[0] > LONGEST_ROW or not half:
             continue
         parts = terms(source) or (source, None)
         with graph.nodes.inserting_after(source):
-            made = graph.nodes.call_function(
+            both = graph.nodes.call_function(
                 torch.ops.sdtrt.layer_norm.default, (parts[0], None, parts[1], weight, bias, eps)
             )
-        with graph.nodes.inserting_after(made):
-            total, norm = (graph.nodes.call_function(operator.getitem, (made, i)) for i in (0, 1))
-        made.meta = {**node.meta, "val": (value, node.meta["val"])}
+        with graph.nodes.inserting_after(both):
+            total, norm = (graph.nodes.call_function(operator.getitem, (both, i)) for i in (0, 1))
+        both.meta = {**node.meta, "val": (value, node.meta["val"])}
         total.meta, norm.meta = dict(source.meta), dict(node.meta)
         node.replace_all_uses_with(norm)
         graph.nodes.erase_node(node)
         if parts[1] is not None:
-            source.replace_all_uses_with(total, delete_user_cb=lambda user, made=made: user is not made)
+            source.replace_all_uses_with(total, delete_user_cb=lambda user, both=both: user is not both)
         changed += 1
     graph.finish()
     return Result(graph, changed)
 
 
 _DEFAULTS: tuple[Any, ...] = (None, None, None, None, 1e-5)
-
-
-def leave(graph: Graph, node: Node, product: Node, shift: Node) -> bool:
-    """Leave a bias to the norm that reads a product, if one does: `product` takes the place of `node` there.
-
-    Others that read `node` read the norm's sum.
-    """
-    made = next((u for u in node.users if str(u.target) == "sdtrt.layer_norm.default" and u.args[0] is node), None)
-    if made is None or made.args[1] is not None or made.args[2] is node:
-        return False
-    made.args = (product, shift, *made.args[2:])
-    if node.users:
-        with graph.nodes.inserting_after(made):
-            total = graph.nodes.call_function(operator.getitem, (made, 0))
-        total.meta = dict(node.meta)
-        node.replace_all_uses_with(total)
-    return True

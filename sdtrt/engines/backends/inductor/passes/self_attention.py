@@ -1,10 +1,10 @@
-"""Attention of pixels to each other in FP8: by a kernel of ours, from products that already write FP8.
+"""Self-attention of pixels in FP8: a Triton kernel, which reads the FP8 results of the matmuls before it.
 
-Queries, keys and values come out of their product rounded, so half as much is written, and values turned, as tensor
-cores want them. What one unit stands for need not be calibrated: FP8 is a floating-point format, as exact at a
-hundredth of its largest number as there. So it is estimated from the layer's weights and largest input. Queries and
-keys may be ten times as large, both at once, before products exceed half precision; those of the embedded model are two
-to three times as large. See self_attention_kernel.py for the rest.
+The matmuls write queries, keys and values in FP8, which is half as much, and values transposed, as tensor cores read
+them. Their scales need not be calibrated: FP8 is a floating-point format, as exact at a
+hundredth of its largest number as there. So they are estimated from the layer's weights and largest input. Queries and
+keys may be ten times as large, both at once, before scores exceed half precision; those of the embedded model are two
+to three times as large. See kernels/self_attention.py for the rest.
 """
 
 from __future__ import annotations
@@ -12,28 +12,26 @@ from __future__ import annotations
 import operator
 from functools import partial
 from math import e, log2, sqrt
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from sdtrt.engines.backends.inductor import attention_nodes
-from sdtrt.engines.backends.inductor.fp8_rounding import LARGEST, constant, device_of, round_matrix
+from sdtrt.engines.backends.inductor.graph_edits.attention_nodes import attentions
+from sdtrt.engines.backends.inductor.graph_edits.fp8_linears import calibrated_amax, quantized_rows
+from sdtrt.engines.backends.inductor.graph_edits.fp8_quantize import LARGEST, round_matrix
 from sdtrt.engines.backends.inductor.pass_context import Context
-from sdtrt.engines.backends.inductor.passes import fp8
-from sdtrt.engines.backends.inductor.trace import Graph
+from sdtrt.engines.backends.inductor.trace import Graph, Node
 from sdtrt.graph.pass_result import Result
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    Node = Any  # of torch.fx, whose own types say too little of arguments
-
 VERSION = 1
 REQUIRES = ("fp8", "hopper")
 
 
-# Of 256 pixels, with their products, on an H200: 14.6 µs instead of 14.9 in half precision at 2 rows, 48 instead of 58
+# With 256 pixels, matmuls included, on an H200: 14.6 µs instead of 14.9 in half precision at 2 rows, 48 instead of 58
 # at 16 (benchmarks/h200_kernels.py). Whole images with it were not measured.
 LEAST_PIXELS = 1024
-# Root mean square that results should have, in units: their largest is then far from 448, and no product of a query and
+# Root mean square that results should have, in units: their largest is then far from 448, and no score of a query and
 # a key near 65504, the largest number of half precision.
 _MEAN = 2.0
 # A largest input is taken for so many root mean squares; of a LayerNorm's outputs it is 4 to 50.
@@ -50,15 +48,15 @@ class _Attention(NamedTuple):
 
 
 def apply(graph: Graph, context: Context) -> Result[Graph]:
-    """Replace those whose layer was calibrated; returns how many."""
+    """Replace the attentions whose layer was calibrated."""
     import torch
 
     from sdtrt.engines.backends.inductor.kernels.self_attention import SIZES
 
     aten, changed = torch.ops.aten, 0
-    for node, result in list(attention_nodes.computed(graph)):
+    for node, result in list(attentions(graph)):
         found = _match(node, result)
-        inside = fp8.calibrated(graph, found.linear, context.ranges) if found else None
+        inside = calibrated_amax(graph, found.linear, context.ranges) if found else None
         if found is None or inside is None or found.shape[-1] not in SIZES:
             continue
         with graph.nodes.inserting_before(node):
@@ -104,47 +102,47 @@ def _attention(graph: Graph, found: _Attention, inside: float) -> Node:
 
     from sdtrt.engines.backends.inductor.kernels.self_attention import PER_OCTAVE
 
-    node, name, device = found.node, found.linear.args[1].name, device_of(graph)
+    node, name = found.node, found.linear.args[1].name
     scale = inside / LARGEST
     with graph.nodes.inserting_before(found.linear):
-        rows = fp8.rows_of(graph, found.linear.args[0], scale)
+        rows = quantized_rows(graph, found.linear.args[0], scale)
     parts = graph.weights[name].float().chunk(3)
-    units = [_unit(part, inside) for part in parts]
-    given = constant(graph, f"{name}_input", torch.tensor(scale, device=device))
-    step = partial(_product, graph, node)
-    *queries_and_keys, values = (part / unit for part, unit in zip(parts, units, strict=True))
-    both, both_unit = _rounded(graph, f"{name}_qk", torch.cat(queries_and_keys))
-    last, last_unit = _rounded(graph, f"{name}_v", values)
-    asked = step(rows, both, given, both_unit)  # (images * pixels, 2 * heads * size)
-    valued = step(last, rows, last_unit, given)  # (heads * size, images * pixels)
-    codes = torch.tensor(PER_OCTAVE * log2(e) * found.scale * units[0] * units[1], device=device)
+    scales = [_dequant_scale(part, inside) for part in parts]
+    input_scale = graph.constant(f"{name}_input", scale)
+    step = partial(_matmul, graph, node)
+    *queries_and_keys, values = (part / s for part, s in zip(parts, scales, strict=True))
+    both, both_scale = _rounded(graph, f"{name}_qk", torch.cat(queries_and_keys))
+    last, last_scale = _rounded(graph, f"{name}_v", values)
+    qk = step(rows, both, input_scale, both_scale)  # (images * pixels, 2 * heads * size)
+    vt = step(last, rows, last_scale, input_scale)  # (heads * size, images * pixels)
+    codes = PER_OCTAVE * log2(e) * found.scale * scales[0] * scales[1]
     return graph.call(
         node,
         torch.ops.sdtrt.self_attention.default,
-        asked,
-        valued,
-        constant(graph, f"{name}_codes", codes),
-        constant(graph, f"{name}_unit", torch.tensor(units[2], device=device)),
+        qk,
+        vt,
+        graph.constant(f"{name}_codes", codes),
+        graph.constant(f"{name}_unit", scales[2]),
         *found.shape[:2],
         node.meta["val"].dtype,
     )
 
 
-def _unit(weight: Tensor, inside: float) -> float:
-    """What one unit of the results of these rows should stand for, if inputs were independent of each other."""
+def _dequant_scale(weight: Tensor, inside: float) -> float:
+    """The value of one FP8 unit of the results of these rows, if inputs were independent of each other."""
     expected = weight.square().sum(1).mean().sqrt() * inside / _CREST
     return max(float(expected) / _MEAN, 1e-30)
 
 
 def _rounded(graph: Graph, name: str, weight: Tensor) -> tuple[Node, Node]:
-    matrix, unit = round_matrix(weight)
-    return constant(graph, f"{name}_fp8", matrix), constant(graph, f"{name}_of", unit)
+    matrix, scale = round_matrix(weight)
+    return graph.constant(f"{name}_fp8", matrix), graph.constant(f"{name}_of", scale)
 
 
-def _product(graph: Graph, node: Node, left: Node, right: Node, *units: Node) -> Node:
-    """`left @ right.T`, rounded to FP8 as it is written."""
+def _matmul(graph: Graph, node: Node, left: Node, right: Node, *units: Node) -> Node:
+    """`left @ right.T` in FP8."""
     import torch
 
     aten, fp8e4 = torch.ops.aten, torch.float8_e4m3fn
-    turned = graph.call(node, aten.t.default, right)
-    return graph.call(node, aten._scaled_mm.default, left, turned, *units, None, None, fp8e4, True)
+    transposed = graph.call(node, aten.t.default, right)
+    return graph.call(node, aten._scaled_mm.default, left, transposed, *units, None, None, fp8e4, True)

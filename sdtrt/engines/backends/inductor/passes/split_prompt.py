@@ -1,7 +1,7 @@
-"""What depends on the prompt alone is computed once per prompt, not once per step: a graph of its own.
+"""A graph of its own for what depends on the prompt only: it runs once per prompt, not once per step.
 
 Keys and values of every cross-attention and the embedding of SDXL's conditions depend on no latent and no timestep. A
-U-Net is called 20 to 50 times with the same prompt: the work and the reading of these weights are saved all but once.
+U-Net is called 20 to 50 times with the same prompt: all calls but the first save this work and its weight reads.
 """
 
 from __future__ import annotations
@@ -11,14 +11,11 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from sdtrt.engines.backends.inductor.pass_context import Context
-from sdtrt.engines.backends.inductor.trace import Graph
+from sdtrt.engines.backends.inductor.trace import Graph, Node
 from sdtrt.graph.pass_result import Result
 
 if TYPE_CHECKING:
     import torch
-
-    Node = Any  # of torch.fx, whose own types say too little of arguments
-
 
 VERSION = 1
 REQUIRES = ()
@@ -42,8 +39,8 @@ def apply(graph: Graph, context: Context) -> Result[Graph]:
 def split(graph: Graph) -> tuple[Graph, Graph] | None:
     """(prompt, step), or None when no input is constant or nothing is computed from them alone.
 
-    The prompt graph's outputs are inputs of the step graph, under their nodes' names. Views are taken anew in each step
-    rather than handed over: they cost nothing, and a tensor is handed over once.
+    The prompt graph's outputs are inputs of the step graph, under their nodes' names. The step takes
+    views again, because they cost nothing and a tensor is then handed over once.
     """
     constant = {graph.inputs[n] for n in PROMPT_INPUTS if n in graph.inputs}
     early = _once(graph, constant)

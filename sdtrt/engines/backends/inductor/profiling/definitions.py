@@ -1,4 +1,4 @@
-"""The kernels that Inductor wrote into a module: their names on the device, their parameters, and what they write."""
+"""The kernels in a module that Inductor wrote: their names on the device, their parameters, and what they write."""
 
 from __future__ import annotations
 
@@ -50,19 +50,19 @@ def _stored(definition: str, parameters: tuple[str, ...]) -> frozenset[str]:
         for node in ast.walk(ast.parse(definition))
         if isinstance(node, ast.Constant) and "tl.store(" in str(node.value)
     )
-    behind = {p: {p} for p in parameters}
+    sources = {p: {p} for p in parameters}
     stored: set[str] = set()
     for node in ast.walk(ast.parse(dedent(source))):
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
             name = node.targets[0].id
-            behind[name] = behind.get(name, set()) | _pointer(node.value, behind)
+            sources[name] = sources.get(name, set()) | _pointer(node.value, sources)
         elif isinstance(node, ast.Call) and ast.unparse(node.func) == "tl.store":
-            stored |= _pointer(node.args[0], behind)
+            stored |= _pointer(node.args[0], sources)
     return frozenset(stored)
 
 
-def _pointer(value: ast.expr, behind: dict[str, set[str]]) -> set[str]:
+def _pointer(value: ast.expr, sources: dict[str, set[str]]) -> set[str]:
     """The parameter that an address is computed from: the leftmost name of a sum."""
     while isinstance(value, ast.BinOp):
         value = value.left
-    return behind.get(value.id, set()) if isinstance(value, ast.Name) else set()
+    return sources.get(value.id, set()) if isinstance(value, ast.Name) else set()

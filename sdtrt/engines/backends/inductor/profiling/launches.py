@@ -1,6 +1,6 @@
 """The plan of a package: its launches as layers that name the traced graph's nodes, with costs but not yet with times.
 
-It is written beside the package when that is compiled, because only then are graph, weights and code at hand.
+The build writes it beside the package, because only then are graph, weights and code available.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from sdtrt.costs import GraphCosts
 
-# The attribute of a layer that says whether it is of Triton, C++, or a library: `timing` looks for it accordingly.
+# The attribute of a layer that is "triton", "cpp" or "extern" (a library call), by which `timing` finds its events.
 NATIVE = "native"
 _LIBRARY: tuple[tuple[str, Kind], ...] = (("attention", "attention"), ("conv", "conv"), ("mm", "gemm"))
 _MATRIX = frozenset({"conv", "gemm", "attention"})
@@ -33,19 +33,19 @@ def path_of(package: Path) -> Path:
 
 
 def priced(graph: Graph, given: Mapping[str, Tensor]) -> GraphCosts:
-    """What the nodes of the graph cost with these inputs, by placeholder."""
+    """Costs of the graph's nodes with these inputs, by placeholder."""
     return costs.fx_costs(graph.module, {**graph.weights, **given}, frozenset(graph.weights))
 
 
 def plan_of(
     text: str, graph: Graph, priced: GraphCosts, arguments: Sequence[str], given: Mapping[str, Tensor], component: str
 ) -> Plan:
-    """The launches in generated code, priced.
+    """The launches in generated code, with their costs.
 
     Args:
         text: the Python that Inductor wrote.
-        graph: what was compiled.
-        priced: its costs, from before that: compiling changes the graph.
+        graph: the graph that was compiled.
+        priced: its costs, computed before the compilation, which changes the graph.
         arguments: names of its placeholders, in the order of the code's arguments.
         given: inputs by placeholder; with the graph's weights, all that the code is called with.
         component: name of the component.
@@ -106,7 +106,7 @@ class _Described:
         )
 
     def _kind_by_hand(self, named: Sequence[NodeCost]) -> Kind:
-        """A kernel of ours computes what it names, products too; of several for one product the first computes it."""
+        """A hand-written kernel computes the nodes that it names; of several for one matmul the first computes it."""
         heaviest = max(named, key=lambda n: n.flops or 0)
         again = heaviest.kind in _MATRIX and heaviest.name in self._computed
         self._computed.add(heaviest.name)
@@ -132,7 +132,7 @@ class _Described:
 
 
 def _as_fp8(tensor: TensorInfo) -> TensorInfo:
-    """Kernels of ours hand FP8 on as its bits."""
+    """Hand-written kernels pass FP8 on as uint8."""
     return tensor.model_copy(update={"dtype": "float8_e4m3fn"}) if tensor.dtype == "uint8" else tensor
 
 
@@ -144,7 +144,7 @@ def _moving(layer: Layer) -> Layer:
 
 
 def _kind(launch: Launch, nodes: Sequence[NodeCost]) -> Kind:
-    """A library call is what it is called; a generated kernel is of its heaviest node, products aside."""
+    """A library call is what it is called; a generated kernel has the kind of its heaviest node that is no matmul."""
     if launch.native == "extern":
         return next((kind for word, kind in _LIBRARY if word in launch.call), "other")
     if not launch.reads:
@@ -153,7 +153,7 @@ def _kind(launch: Launch, nodes: Sequence[NodeCost]) -> Kind:
     first: tuple[Kind, ...] = ("norm", "pointwise", "copy", "reformat")
     found = next((kind for kind in first if kind in own), None)
     if found is None:
-        # Only a product is named: its operands get another layout here, or its bias is added.
+        # The comment names a matmul only: its operands get another layout here, or its bias is added.
         found = "reformat" if len(launch.reads) == len(launch.writes) else "pointwise"
     return found
 
@@ -162,7 +162,7 @@ def _own(launch: Launch, named: Sequence[NodeCost], kind: Kind) -> Sequence[Node
     """What a launch computes of the nodes that its comment names, in the graph's order.
 
     A library call computes the last node of its kind: the others only led to its operands. A generated kernel computes
-    no product.
+    no matmul.
     """
     if launch.native == "extern":
         return [n for n in named if n.kind == kind][-1:] or named[-1:]

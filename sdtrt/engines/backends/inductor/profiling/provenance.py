@@ -1,39 +1,29 @@
-"""Where generated code comes from: the text that Inductor wrote, with the graph's nodes named in front of every launch.
+"""The Python that Inductor wrote, with a comment before every launch that names the graph's nodes.
 
-Inductor says so itself for Triton kernels and library calls, but not for its C++ kernels.
+Inductor writes this comment for Triton kernels and library calls, but not for its C++ kernels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import Any
+from unittest.mock import patch
 
 
-@contextmanager
-def commented() -> Iterator[None]:
-    """What is compiled meanwhile has the comment in front of C++ kernels, too."""
+def commented() -> AbstractContextManager[Any]:
+    """While open, Inductor writes the comment for C++ kernels too."""
     from torch._inductor.codegen.cpp import CppScheduling
     from torch._inductor.utils import get_kernel_metadata
     from torch._inductor.virtualized import V
 
-    scheduling: Any = CppScheduling
-    inherited = "codegen_comment" not in vars(scheduling)
-    before = scheduling.codegen_comment
+    inherited: Any = CppScheduling.codegen_comment
 
-    def comment(self: Any, nodes: Any, *given: Any, **named: Any) -> None:
-        before(self, nodes, *given, **named)
+    def comment(self: Any, nodes: Any, *args: Any, **kwargs: Any) -> None:
+        inherited(self, nodes, *args, **kwargs)
         wrapper = V.graph.wrapper_code
         wrapper.make_comment(get_kernel_metadata(nodes, wrapper)[0])
 
-    scheduling.codegen_comment = comment
-    try:
-        yield
-    finally:
-        if inherited:
-            del scheduling.codegen_comment
-        else:
-            scheduling.codegen_comment = before
+    return patch.object(CppScheduling, "codegen_comment", comment)
 
 
 def code_of(compiled: Any) -> str:

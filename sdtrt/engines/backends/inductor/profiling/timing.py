@@ -2,7 +2,7 @@
 
 The package runs without a CUDA graph. A Triton kernel is found by its name on the device, a library call by the
 operator that torch records and all device kernels that this one launched. Both sequences, what should run and what
-ran, are aligned in order; what ran without belonging to a launch is told, and so is a launch that was not seen.
+ran, are aligned in order; notes list what ran without belonging to a launch, and launches that were not seen.
 """
 
 from __future__ import annotations
@@ -51,7 +51,17 @@ class Ran:
 def measure(
     run: Callable[[], object], layers: Sequence[Layer], device: torch.device, runs: int
 ) -> tuple[tuple[Layer, ...], tuple[str, ...]]:
-    """`layers` with one time per run, and notes of what could not be matched."""
+    """Time the launches of a package.
+
+    Args:
+        run: runs the package once, without a CUDA graph.
+        layers: the launches that one run should make, in order.
+        device: the device that they run on.
+        runs: number of timed runs; one more comes before them.
+
+    Returns:
+        The layers with one time in milliseconds per run, and notes on what could not be matched.
+    """
     import torch
     from torch.profiler import ProfilerActivity, profile, record_function
 
@@ -107,7 +117,7 @@ def key_of(layer: Layer) -> str:
 
 @contextmanager
 def _recorded(layers: Sequence[Layer]) -> Iterator[None]:
-    """Meanwhile every call of a C++ kernel is a record of its own: they are functions of the generated modules."""
+    """While open, every call of a C++ kernel is a profiler record: they are functions of the generated modules."""
     from torch._inductor.codecache import PyCodeCache
     from torch.profiler import record_function
 

@@ -1,0 +1,1 @@
+"""What several passes do to a traced graph or look for in it."""
