@@ -1,7 +1,5 @@
 """Explain engines: the same arguments as `sdtrt analyze`."""
 
-from __future__ import annotations
-
 import sys
 
 from sdtrt.cli import main

@@ -1,7 +1,5 @@
 """Build engines: the same arguments as `sdtrt build`."""
 
-from __future__ import annotations
-
 import sys
 
 from sdtrt.cli import main

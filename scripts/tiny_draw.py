@@ -1,7 +1,5 @@
 """Pictures for people: a grid of samples with their prompts, and a loss curve."""
 
-from __future__ import annotations
-
 import math
 import textwrap
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A resumable training loop: AdamW with warm-up and cosine, moving averages, CUDA graphs, safetensors checkpoints."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import math

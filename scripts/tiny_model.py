@@ -1,7 +1,5 @@
 """The tiny pipeline's parts, all of stock classes: tokenizer, text encoder, U-Net, autoencoder, scheduler, folder."""
 
-from __future__ import annotations
-
 import collections
 import io
 import itertools

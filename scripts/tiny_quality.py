@@ -5,8 +5,6 @@ nearer to its own color than to the background's; its color is the nearest of th
 whose ideal outline, scaled to the region's bounding box, overlaps it most.
 """
 
-from __future__ import annotations
-
 import argparse
 import collections
 import dataclasses

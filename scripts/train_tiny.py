@@ -17,8 +17,6 @@ What it costs, two operations for each multiplication with addition, backward tw
 A step of either is some 1500 kernels, 15 to 30 ms of launches from Python: as a CUDA graph they cost next to nothing.
 """
 
-from __future__ import annotations
-
 import argparse
 import dataclasses
 import json

@@ -1,7 +1,5 @@
 """Build Stable Diffusion checkpoints into engines, run them as ordinary diffusers pipelines, see where time goes."""
 
-from __future__ import annotations
-
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 

@@ -19,8 +19,6 @@ Each carries a `slug`, stable across versions, and names what was received, what
 fallback that the user chose is a `FallbackWarning`.
 """
 
-from __future__ import annotations
-
 
 class SdtrtError(Exception):
     """Base of all errors above; `slug` names the case, `hint` is the next step."""

@@ -4,8 +4,6 @@ A leading underscore keeps a helper out. There are no decorators and no entry po
 is added as one file.
 """
 
-from __future__ import annotations
-
 import importlib
 import pkgutil
 from types import ModuleType

@@ -1,7 +1,5 @@
 """One color per kind of layer and per number format, the same in every plot, and some for what is neither."""
 
-from __future__ import annotations
-
 from sdtrt.plan.layers import base_type
 
 # Okabe and Ito's set, with a brown and a gray: apart from each other (CIELAB distance 16 or more) also for protanopia,

@@ -1,7 +1,5 @@
 """Names from files escaped for XML, Markdown tables and spreadsheets."""
 
-from __future__ import annotations
-
 import html
 import re
 from collections.abc import Iterable, Sequence

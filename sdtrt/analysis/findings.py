@@ -6,8 +6,6 @@ medium from 1 %, low below and where the cost is unknown, unless the rule sets o
 for different reasons, so their costs do not add up.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass

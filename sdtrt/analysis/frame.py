@@ -5,8 +5,6 @@ moves M bytes cannot take less than max(F / peak rate, M / peak bandwidth), nor 
 largest of the three, `headroom_ms` is what a kernel at that limit would save.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

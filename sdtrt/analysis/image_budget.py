@@ -5,8 +5,6 @@ calls are assumed as a text-to-image pipeline makes them, the times are those of
 engines is not known.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 

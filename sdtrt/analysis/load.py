@@ -4,8 +4,6 @@ A bundle, a component's folder, a plan.json, a folder with the files of trtexec 
 siblings are found by name), a profile of ONNX Runtime, or a list of these. `sdtrt.readers` has the formats.
 """
 
-from __future__ import annotations
-
 import os
 import re
 from collections import Counter

@@ -1,7 +1,5 @@
 """Disk and memory use of a bundle's engines by its manifest: a row per engine and profile."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 

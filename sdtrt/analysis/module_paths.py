@@ -1,7 +1,5 @@
 """Module paths as steps: "down_blocks.1.attentions.0.norm" has three, since an index belongs to the name before it."""
 
-from __future__ import annotations
-
 import re
 
 NO_MODULE = "(no module)"

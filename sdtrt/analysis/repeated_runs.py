@@ -1,7 +1,5 @@
 """Several measured runs of one engine as one plan, so that the noise between runs can be seen."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Sequence
 from statistics import median

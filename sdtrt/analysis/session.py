@@ -4,8 +4,6 @@ Capture, then a saved session, then pure renderers: an `Analysis` is made from f
 access, and never changes.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import cached_property
 

@@ -1,7 +1,5 @@
 """The totals of one engine, and their form as text."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from math import isfinite
 

@@ -3,8 +3,6 @@
 Rounds of the two pipelines alternate, and so does which one is first: other load of the machine affects both alike.
 """
 
-from __future__ import annotations
-
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence

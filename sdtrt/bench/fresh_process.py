@@ -5,8 +5,6 @@
 JOB is a `Job` as JSON. The parent reads lines on standard output that start with PREFIX, and takes their times.
 """
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

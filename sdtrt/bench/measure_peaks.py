@@ -5,8 +5,6 @@ same units compute matmuls and element-wise operations; on a GPU the element-wis
 library call reaches.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from statistics import median

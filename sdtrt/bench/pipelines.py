@@ -1,7 +1,5 @@
 """The pipelines that a benchmark compares, a bundle's and eager diffusers, and one call of either."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext

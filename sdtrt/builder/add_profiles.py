@@ -1,7 +1,5 @@
 """add_profiles(): further sizes for a bundle, by its recipe; only engines that depend on them are built again."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Sequence
 from dataclasses import replace

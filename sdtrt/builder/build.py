@@ -4,8 +4,6 @@ Components are built one after the other, each by a `ComponentBuild`, in a stagi
 the bundle's place only when an image made with all engines matches that of eager PyTorch.
 """
 
-from __future__ import annotations
-
 import errno
 import os
 import shutil

@@ -1,7 +1,5 @@
 """The plan of a build: for every component its key, whether it is built or reused, why, and how large it is."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path

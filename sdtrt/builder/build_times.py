@@ -3,8 +3,6 @@
 A file that cannot be read or written is no error: the times are unknown then.
 """
 
-from __future__ import annotations
-
 from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path

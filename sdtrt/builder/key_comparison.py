@@ -1,7 +1,5 @@
 """The comparison of a component's key with that of the bundle: the reasons to build it, for dry runs and `why`."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 

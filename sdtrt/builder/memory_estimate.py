@@ -1,7 +1,5 @@
 """An estimate of the memory of a component: the activations of its ONNX graph, by profile."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,10 +12,7 @@ from sdtrt.shapes.spec import ComponentSpec, ShapeProfile
 
 
 def of_graph(
-    onnx: Path | None,
-    spec: ComponentSpec,
-    profiles: Sequence[ShapeProfile],
-    first_costs: GraphCosts | None = None,
+    onnx: Path | None, spec: ComponentSpec, profiles: Sequence[ShapeProfile], first_costs: GraphCosts | None = None
 ) -> tuple[ProfileMemory, ...]:
     """Peak bytes of activations at the best and the largest size of every profile.
 

@@ -3,8 +3,6 @@
 The key of a component names everything that its engine depends on, field by field.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection
 from dataclasses import replace
 from functools import lru_cache
@@ -56,9 +54,7 @@ def resolve_recipe(config: BuildConfig, backend: engines.Backend, options: engin
     return BuildPlan(config, folder, family.name, backend, options, passes, profiles, specs, loras, controlnets)
 
 
-def resolve(
-    config: BuildConfig,
-) -> tuple[Path, models.ModelFamily, dict[str, ComponentSpec], tuple[ShapeProfile, ...]]:
+def resolve(config: BuildConfig) -> tuple[Path, models.ModelFamily, dict[str, ComponentSpec], tuple[ShapeProfile, ...]]:
     """The model's folder, its family, all its components and the profiles; no backend is needed.
 
     Raises ShapeError when the model cannot divide a size of a profile.

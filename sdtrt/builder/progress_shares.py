@@ -1,7 +1,5 @@
 """Progress of a build: the share of each component and stage, from earlier builds on this machine or else typical."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager

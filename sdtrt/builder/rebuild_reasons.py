@@ -4,8 +4,6 @@ It works without the checkpoint, the LoRA files, the ControlNets or the library 
 that depend on them are unknown then. Nothing is built or downloaded.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping
 from pathlib import Path

@@ -4,8 +4,6 @@ Engines of some backends are native code, which can do anything on the machine. 
 user trusts its origin.
 """
 
-from __future__ import annotations
-
 from sdtrt.bundle.bundle import Bundle
 from sdtrt.errors import BundleError
 from sdtrt.system.json_records import Record, read

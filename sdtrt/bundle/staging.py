@@ -5,8 +5,6 @@ loses at most the component in work, and the next build resumes. The finished fo
 names, so that one of the two can be opened at every moment.
 """
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress

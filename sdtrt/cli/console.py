@@ -4,8 +4,6 @@
 lines and `Countdown` are for these two.
 """
 
-from __future__ import annotations
-
 import threading
 import time
 import warnings

@@ -1,7 +1,5 @@
 """Arguments and options that several commands have in common, with one help text each."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

@@ -5,8 +5,6 @@ the costs of the nodes that it implements; `layers_of_nodes` lists the layers th
 The onnx package is imported on first use, so that reports do without it.
 """
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING, Any
 
 from sdtrt.costs._join import join, layers_of_nodes

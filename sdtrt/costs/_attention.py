@@ -3,8 +3,6 @@
 sdtrt's own exports name these nodes ("/sdpa/"); the graphs of other exporters are recognized by their form.
 """
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Iterator
 

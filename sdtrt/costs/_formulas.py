@@ -18,8 +18,6 @@ A node that depends on weights and constants alone, or only computes shapes, cos
 on the host. `sdtrt.costs.graph_costs` decides that, and which node a weight counts for.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from math import prod
 

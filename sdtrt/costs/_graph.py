@@ -4,8 +4,6 @@ A node that depends on weights and constants alone, or only computes shapes, cos
 on the host. The bytes of its weights go to the node that uses the result; weights used twice count for the first user.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property

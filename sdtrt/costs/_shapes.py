@@ -7,8 +7,6 @@ file does not replace this: in onnx 1.23 it loses values at Div and Where, has n
 inference, and its first error ends it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod

@@ -3,8 +3,6 @@
 Engines fuse nodes and need less, or choose kernels with workspaces and need more: this is the need of the graph.
 """
 
-from __future__ import annotations
-
 from sdtrt.costs._formulas import is_view
 from sdtrt.costs._graph import GraphCosts
 

@@ -1,7 +1,5 @@
 """Engine backends: one file each, listed from the folder and imported when named."""
 
-from __future__ import annotations
-
 from sdtrt import registry
 from sdtrt.engines.base import Backend, Engine, EngineContext, Options, Source, Unavailable
 from sdtrt.engines.call_timing import record_pipeline, time_calls

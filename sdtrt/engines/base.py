@@ -51,9 +51,6 @@ class Source:
     """What an engine is built from.
 
     Attributes:
-        spec: the component.
-        module: the checkpoint's module.
-        profiles: the sizes to build for.
         onnx: the graph, for a backend whose `input_format` is "onnx".
         report: takes the current stage of a long build and the share that is done.
         ranges: the largest input magnitude of each layer that the backend quantizes by itself.
@@ -74,7 +71,6 @@ class EngineContext:
     """What an engine is loaded with.
 
     Attributes:
-        spec: the component that the engine serves.
         profiles: the sizes that it was built for.
         options: the backend's validated options.
         rebuild: the command that builds the engine again.
@@ -307,13 +303,11 @@ class Backend(ABC):
         input_format: what `build` reads.
         opset: the ONNX opset that suits this backend.
         passes_package: the registry folder of its graph passes.
-        passes: the graph passes that suit this backend.
         renamed_passes: passes by former names or former boolean options.
         is_numeric: False for a backend whose results mean nothing: they are not compared with eager PyTorch.
         native_code: loading an engine may run code of its author, so engines of unknown authors are refused.
         native_precisions: precisions to which the backend quantizes by itself, given activation ranges.
         code_files: patterns of files that run code as soon as they are read; their sha256 is compared before.
-        options: the class of the backend's options.
         run_options: options that may change without a rebuild.
     """
 

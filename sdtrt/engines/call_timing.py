@@ -3,8 +3,6 @@
 Totals of an engine are of all threads; the engine times of one image are those of the thread that makes it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar

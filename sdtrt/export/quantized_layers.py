@@ -5,8 +5,6 @@ or one (fp8), all symmetric. A layer keeps its name and its weight, so that the 
 its output and all other tensors keep the graph's own type.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any

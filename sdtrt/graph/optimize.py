@@ -4,8 +4,6 @@ A pass module has `VERSION`, part of the engine's key, and `apply(model) -> Resu
 no pass folds or renames one, so that a LoRA finds its layer, and a model of many gigabytes takes no memory.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 

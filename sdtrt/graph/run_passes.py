@@ -1,14 +1,24 @@
-"""The loop over graph passes: one for ONNX files and for traced graphs."""
-
-from __future__ import annotations
+"""The loop over graph passes, one for ONNX files and for traced graphs, and what a pass returns."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from types import ModuleType
+from typing import Generic, TypeVar
 
 from sdtrt import registry
 from sdtrt.bundle.manifest import Change
 from sdtrt.errors import GraphError
-from sdtrt.graph.pass_result import G, Result
+
+G = TypeVar("G")
+
+
+@dataclass(frozen=True)
+class Result(Generic[G]):
+    """The graph after the pass, how many nodes it changed, and why it left others alone."""
+
+    model: G
+    changed: int
+    notes: tuple[str, ...] = ()
 
 
 def run_passes(

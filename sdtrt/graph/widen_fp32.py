@@ -7,8 +7,6 @@ still has one type, so the graph stays strongly typed, and its inputs, outputs a
 `fp32_attention_scores` widens the scores of every attention.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase

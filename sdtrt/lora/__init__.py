@@ -4,18 +4,8 @@ Diffusers' and peft's own code parses, scales and fuses the files, on modules wh
 The engine's parameters are found by name.
 """
 
-from __future__ import annotations
-
 from sdtrt.lora.bake import BakedLora, bake, baked
 from sdtrt.lora.files import quiet, resolve
 from sdtrt.lora.switch import METHODS, LoraSwitch
 
-__all__ = [
-    "METHODS",
-    "BakedLora",
-    "LoraSwitch",
-    "bake",
-    "baked",
-    "quiet",
-    "resolve",
-]
+__all__ = ["METHODS", "BakedLora", "LoraSwitch", "bake", "baked", "quiet", "resolve"]

@@ -1,7 +1,5 @@
 """LoRAs fused into a checkpoint's modules before the export."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Times of a change of LoRAs."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 

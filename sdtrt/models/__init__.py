@@ -1,7 +1,5 @@
 """Model families: names, inputs and outputs of the components of a checkpoint. One file per family."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from sdtrt import registry

@@ -1,7 +1,5 @@
 """Sources of checkpoints: a local diffusers folder, a hub id, or a single-file checkpoint. Never a pickle."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Sequence
@@ -106,10 +104,7 @@ def _folder(
     weights = f"*.{variant}.safetensors" if variant else "*.safetensors"
     try:
         folder = snapshot_download(
-            model,
-            revision=revision,
-            allow_patterns=["*.json", "*.txt", weights],
-            local_files_only=local_files_only,
+            model, revision=revision, allow_patterns=["*.json", "*.txt", weights], local_files_only=local_files_only
         )
         return Path(folder)
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as exc:

@@ -3,8 +3,6 @@
 Each keeps the original as `inner`; reports show the names of the modules inside without that prefix.
 """
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """ModelFamily: the components of one kind of pipeline, derived from the configs that lie in the checkpoint."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """A checkpoint's stock pipeline in float32 on the CPU: the reference that engines are compared with."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """ControlNets that run on engines, one or several, for the stock pipelines."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any

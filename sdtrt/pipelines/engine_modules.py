@@ -4,8 +4,6 @@ They keep what pipelines read (`config`, `dtype`, `device`) and the call signatu
 `Unsupported` with the reason, so that no argument is ignored silently.
 """
 
-from __future__ import annotations
-
 import inspect
 import json
 from collections.abc import Mapping, Sequence
@@ -119,12 +117,7 @@ class EngineTextEncoder(EngineModule):
         self.text_model.final_layer_norm = layer.to(self.device).requires_grad_(False)
 
     def forward(
-        self,
-        input_ids: Tensor,
-        *,
-        output_hidden_states: bool = False,
-        return_dict: bool = True,
-        **unsupported: Any,
+        self, input_ids: Tensor, *, output_hidden_states: bool = False, return_dict: bool = True, **unsupported: Any
     ) -> Any:
         """Encode prompts; Unsupported for an argument that the engine has no input for, such as a mask.
 

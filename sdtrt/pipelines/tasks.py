@@ -1,7 +1,5 @@
 """Tasks of a pipeline (txt2img, img2img, inpaint, controlnet), and which bundles can do them."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, Literal
 

@@ -10,8 +10,6 @@ Each call needs a generator of its own. Callbacks get the pipeline object that t
 weights can be changed only while no call runs.
 """
 
-from __future__ import annotations
-
 import copy
 import threading
 from collections.abc import Iterator

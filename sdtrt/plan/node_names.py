@@ -1,7 +1,5 @@
 """The diffusers module of a node: in node names as sdtrt writes them, and in the metadata of torch's exporter."""
 
-from __future__ import annotations
-
 import re
 
 # The metadata key of torch's exporter; onnx-graphsurgeon drops it.

@@ -1,7 +1,5 @@
 """The one mapping of ONNX operators to the closed vocabulary of `sdtrt.plan.layers.Kind`."""
 
-from __future__ import annotations
-
 from sdtrt.plan.layers import Kind
 
 _GROUPS: dict[Kind, str] = {

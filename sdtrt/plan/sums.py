@@ -1,7 +1,5 @@
 """Sums of figures of which some are unknown: None is never counted as 0."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import TypeVar
 

@@ -10,8 +10,6 @@ that `sdtrt.costs.join` goes by. What a file holds in a wrong type is left out a
 which file and field when nothing can be made of it.
 """
 
-from __future__ import annotations
-
 from functools import cache
 from types import ModuleType
 

@@ -4,8 +4,6 @@ TensorRT does not escape names, so a quote in one breaks the file; files are rep
 Numbers that are not finite or have twenty digits are None: no figure of an engine needs them.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import re
@@ -73,11 +71,7 @@ def parse(path: Path) -> Document:
             data = _encodable(data)
     except (ValueError, RecursionError) as exc:
         raise PlanError(
-            "the file is not JSON",
-            slug="plan-json",
-            received=path,
-            expected=str(exc)[:200],
-            hint=_hint(path, text),
+            "the file is not JSON", slug="plan-json", received=path, expected=str(exc)[:200], hint=_hint(path, text)
         ) from exc
     if repaired:
         notes.append(f"{path.name}: quotes in names were not escaped, and were mended")

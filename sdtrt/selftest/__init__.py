@@ -4,8 +4,6 @@ TensorRT is not available where sdtrt is developed: tests there use NVIDIA's dec
 cover the rest, which needs a GPU. They need no network and leave only the file.
 """
 
-from __future__ import annotations
-
 import tempfile
 from collections.abc import Callable
 from contextlib import nullcontext

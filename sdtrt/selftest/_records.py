@@ -1,7 +1,5 @@
 """The record of a self-test, to attach to an issue: JSON for tools, Markdown for people."""
 
-from __future__ import annotations
-
 from typing import Any, Literal
 
 from sdtrt.system.json_records import Record

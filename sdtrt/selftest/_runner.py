@@ -1,7 +1,5 @@
 """Running checks in order: each is timed, none stops the others, and the record is written after each."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field

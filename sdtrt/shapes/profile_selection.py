@@ -5,8 +5,6 @@ between equals the narrower is taken, then the one that was built first. It depe
 earlier calls.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

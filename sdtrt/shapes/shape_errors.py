@@ -1,7 +1,5 @@
 """Errors of a call's shapes; for a size that was not built: the built ones, the nearest of them, the profile to add."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping, Sequence
 

@@ -4,8 +4,6 @@ Nothing here imports torch or a vendor library: versions come from package metad
 psutil. psutil knows neither the processor's model name nor the limit of a container: both are read from Linux's files.
 """
 
-from __future__ import annotations
-
 import os
 import platform
 import sys

@@ -1,7 +1,5 @@
 """Files and folders: written under a temporary name and renamed, swapped in one step, linked, digested."""
 
-from __future__ import annotations
-
 import ctypes
 import hashlib
 import os

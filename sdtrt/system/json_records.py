@@ -1,7 +1,5 @@
 """Versioned JSON files: the base of their records, how they are read, and the errors for wrong fields."""
 
-from __future__ import annotations
-
 import difflib
 import json
 from collections.abc import Mapping

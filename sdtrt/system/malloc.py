@@ -3,8 +3,6 @@
 psutil's `heap_trim` (7.2) would serve `give_back` alone: it has no `mallopt`.
 """
 
-from __future__ import annotations
-
 import ctypes
 import gc
 from collections.abc import Iterator

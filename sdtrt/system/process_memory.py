@@ -3,8 +3,6 @@
 psutil (7.2) has no peak on Linux, and the peak of the standard library's `resource` cannot be reset.
 """
 
-from __future__ import annotations
-
 from contextlib import suppress
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """What counts as the name of a repository on the Hugging Face hub, for checkpoints, ControlNets, LoRAs and bundles."""
 
-from __future__ import annotations
-
 
 def is_repo_id(text: str) -> bool:
     """Whether `text` is "owner/name" by the hub's own rules; names without an owner are taken for files."""

@@ -3,8 +3,6 @@
 A build, `sdtrt verify` and the search for float32 nodes all use it.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import dataclass

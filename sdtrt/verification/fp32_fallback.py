@@ -3,8 +3,6 @@
 The graph is linked next to the engine until the check has passed, so nothing is exported twice.
 """
 
-from __future__ import annotations
-
 import math
 import shutil
 from collections.abc import Callable, Sequence
@@ -90,11 +88,7 @@ class GraphBackup:
 
 
 def verify_or_widen(
-    engine: Engine,
-    references: ReferenceOutputs,
-    limit: float,
-    backup: GraphBackup | None,
-    report: Report,
+    engine: Engine, references: ReferenceOutputs, limit: float, backup: GraphBackup | None, report: Report
 ) -> VerifiedEngine:
     """Check an engine against eager PyTorch; one that fails is built again with nodes in float32.
 

@@ -1,7 +1,5 @@
 """`sdtrt verify`: every component of a bundle and whole images against eager PyTorch."""
 
-from __future__ import annotations
-
 import math
 import os
 from collections.abc import Callable

@@ -41,10 +41,7 @@ def align(a: Plan, b: Plan) -> list[Match]:
 
 def _left(a: Plan, b: Plan, matched: Sequence[Match]) -> tuple[list[int], list[int]]:
     used_a, used_b = ({i for match in matched for i in match[side]} for side in (0, 1))
-    return (
-        [i for i in range(len(a.layers)) if i not in used_a],
-        [j for j in range(len(b.layers)) if j not in used_b],
-    )
+    return ([i for i in range(len(a.layers)) if i not in used_a], [j for j in range(len(b.layers)) if j not in used_b])
 
 
 def _by_nodes(a: Plan, b: Plan, shared: set[str]) -> list[Match]:

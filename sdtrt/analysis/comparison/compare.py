@@ -6,8 +6,6 @@ to the engines' totals. A module's time is that of its groups: where a fusion ta
 both sides stay in one place.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property

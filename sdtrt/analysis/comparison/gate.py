@@ -5,8 +5,6 @@ A slowdown counts when it is larger than the percentage that is allowed and larg
 alone decides then, and the check notes it.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """JUnit XML: verdicts in the form that build servers show as tests."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal

@@ -5,8 +5,6 @@ absolute deviation, MAD. For normal noise sigma = 1.4826 MAD, and the median of 
 1.2533 sigma / sqrt(n). From fewer than `MIN_RUNS` figures the noise is unknown, not zero.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import hypot, sqrt

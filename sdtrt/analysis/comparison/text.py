@@ -1,7 +1,5 @@
 """A comparison as JSON for programs and as Markdown that is short enough for a comment on a pull request."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Sequence
 from typing import Any

@@ -4,8 +4,6 @@ The widget starts with the groups that are `open` and works out what is visible 
 an edge is [source, target, tensor], and everything is numbered by its place. What is not known is None.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import pandas as pd

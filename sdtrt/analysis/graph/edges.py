@@ -4,8 +4,6 @@ Tensors are joined by name. One name may have several producers (a loop, or memo
 the last producer before it, else the first one after it, which is a back edge.
 """
 
-from __future__ import annotations
-
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Sequence

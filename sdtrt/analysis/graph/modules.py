@@ -1,7 +1,5 @@
 """The module path of each layer, also in engines without known modules."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from itertools import accumulate

@@ -1,7 +1,5 @@
 """Smaller plans out of a big one: what matches a pattern, what is near a layer, or one box per module."""
 
-from __future__ import annotations
-
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence

@@ -1,7 +1,5 @@
 """What a layer looks like in a Graphviz picture: colors, labels and tooltips that no name can break."""
 
-from __future__ import annotations
-
 import html
 import re
 from collections.abc import Iterable

@@ -1,7 +1,5 @@
 """What all plots share: safe labels, sizes and the look that the page's theme is laid over."""
 
-from __future__ import annotations
-
 import html
 from collections.abc import Iterable, Iterator, Sequence
 

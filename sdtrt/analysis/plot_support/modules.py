@@ -1,7 +1,5 @@
 """Module paths of layers as steps, and their substitutes in an engine without known modules."""
 
-from __future__ import annotations
-
 from collections.abc import Hashable
 
 import pandas as pd

@@ -1,7 +1,5 @@
 """Stacked bars, one per engine: what share of its layer time each value of a column takes."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import pandas as pd

@@ -1,7 +1,5 @@
 """Histogram weighted by time: how near to the roof the engine spends its time."""
 
-from __future__ import annotations
-
 import numpy as np
 import plotly.graph_objects as go
 

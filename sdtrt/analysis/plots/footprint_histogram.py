@@ -1,7 +1,5 @@
 """Histograms over size: how many layers have that much of weights, and of activations."""
 
-from __future__ import annotations
-
 import numpy as np
 import plotly.graph_objects as go
 

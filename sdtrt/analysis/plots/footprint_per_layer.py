@@ -1,7 +1,5 @@
 """Stacked bars: the bytes of weights and of activations that every layer reads and writes."""
 
-from __future__ import annotations
-
 import plotly.graph_objects as go
 
 from sdtrt.analysis.plot_support.layout import FOOTPRINT_PARTS, finish, layer_bars

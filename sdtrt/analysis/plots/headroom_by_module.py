@@ -1,7 +1,5 @@
 """Bars per module: the time of perfect kernels, and what the measured ones take on top."""
 
-from __future__ import annotations
-
 import plotly.graph_objects as go
 
 from sdtrt.analysis.colors import LINE, LOST, WEIGHTS
@@ -13,11 +11,7 @@ TITLE = "Measured against ideal, by module"
 CAPTION = "Where perfect kernels would save most: modules, or layers if no module is known."
 SECTION, ORDER = "Roofline", 3
 TOP = 12
-PARTS = (
-    ("ideal", "ideal_ms", WEIGHTS),
-    ("headroom", "headroom_ms", LOST),
-    ("limit not known", "unknown_ms", LINE),
-)
+PARTS = (("ideal", "ideal_ms", WEIGHTS), ("headroom", "headroom_ms", LOST), ("limit not known", "unknown_ms", LINE))
 
 
 def draw(analysis: Analysis) -> go.Figure:

@@ -1,7 +1,5 @@
 """Two histograms over layer time: how many layers are that quick, and how much of the time they take."""
 
-from __future__ import annotations
-
 import plotly.graph_objects as go
 
 from sdtrt.analysis.colors import LINE, WEIGHTS
@@ -21,10 +19,7 @@ def draw(analysis: Analysis) -> go.Figure:
     figure = go.Figure()
     if len(times):
         bins = Bins.over(times)
-        for axis, weights, color, text in (
-            ("y", None, LINE, "%{y:,} layers"),
-            ("y2", times, WEIGHTS, "%{y:.4g} ms"),
-        ):
+        for axis, weights, color, text in (("y", None, LINE, "%{y:,} layers"), ("y2", times, WEIGHTS, "%{y:.4g} ms")):
             figure.add_bar(
                 **bins.bars(times, "ms", weights),
                 yaxis=axis,

@@ -1,7 +1,5 @@
 """Bars: the time of every layer, in the order in which the engine lists them."""
 
-from __future__ import annotations
-
 import plotly.graph_objects as go
 
 from sdtrt.analysis.plot_support.layout import NOT_TIMED, by_kind, finish, layer_bars

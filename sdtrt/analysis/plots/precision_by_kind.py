@@ -1,7 +1,5 @@
 """Stacked bars, one per kind of layer: the types in which it computes."""
 
-from __future__ import annotations
-
 import plotly.graph_objects as go
 
 from sdtrt.analysis.colors import precision_color

@@ -1,7 +1,5 @@
 """Two rings: in which types the layers compute, by their number and by their time."""
 
-from __future__ import annotations
-
 import pandas as pd
 import plotly.graph_objects as go
 

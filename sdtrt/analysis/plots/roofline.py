@@ -1,7 +1,5 @@
 """Scatter on two logarithmic axes: how fast each layer computes, against how much it computes per byte it moves."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go

@@ -1,7 +1,5 @@
 """Treemap: the layer time of every module, inside the modules that contain it; without modules, of kinds and layers."""
 
-from __future__ import annotations
-
 from collections import Counter, defaultdict
 
 import plotly.graph_objects as go

@@ -1,7 +1,5 @@
 """Stacked bars, one per engine: how its layer time divides among the types that layers compute in."""
 
-from __future__ import annotations
-
 import plotly.graph_objects as go
 
 from sdtrt.analysis.colors import precision_color

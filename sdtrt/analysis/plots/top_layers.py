@@ -1,7 +1,5 @@
 """Bars: the layers that take the most time in one run of their engine."""
 
-from __future__ import annotations
-
 import plotly.graph_objects as go
 
 from sdtrt.analysis.plot_support.layout import LAYERS, NOT_TIMED, by_kind, finish, label, name_bars

@@ -4,8 +4,6 @@ Markup, style and behavior lie in `page/`. What a browser computes with is writt
 scripts of this page may run: the security policy names each by its digest.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from types import ModuleType

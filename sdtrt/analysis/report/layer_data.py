@@ -1,7 +1,5 @@
 """The layer table and every layer's details as plain data, small enough for one page."""
 
-from __future__ import annotations
-
 import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence

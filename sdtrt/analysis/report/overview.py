@@ -1,7 +1,5 @@
 """The figures at the head of the page, and the coverage of the analysis."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Templates, styles and scripts of the report and the comparison page, and the digests that allow a script to run."""
 
-from __future__ import annotations
-
 import base64
 import hashlib
 from importlib.resources import files

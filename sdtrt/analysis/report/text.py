@@ -1,7 +1,5 @@
 """Reports as text: JSON for programs, Markdown for pull requests, CSV for spreadsheets."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import asdict
 from typing import Any
@@ -94,10 +92,7 @@ def _budget(analysis: Analysis) -> tuple[str, ...]:
     columns = ("stage", "calls", "per_call_ms", "total_ms", "share_pct", "note")
     rows = [[getattr(row, column) for column in columns] for row in budget.rows]
     said = "" if budget.whole == "run" else ", not timed: calls are assumed" if budget.assumed else ", as recorded"
-    return (
-        f"## One {budget.total_of}{said}",
-        markdown_table(columns, rows, columns[1:5]),
-    )
+    return (f"## One {budget.total_of}{said}", markdown_table(columns, rows, columns[1:5]))
 
 
 def _memory(analysis: Analysis) -> tuple[str, ...]:

@@ -4,8 +4,6 @@ TensorRT, cuDNN, cuBLAS and CUTLASS write the matrix instruction into the name: 
 The family name xmma says nothing: `sm80_xmma_..._ffma_...` is plain arithmetic. A name without any word is not known.
 """
 
-from __future__ import annotations
-
 import re
 
 # Plain multiply-adds, products with a vector, and kernels for GPUs that had no tensor cores (Maxwell, Pascal).

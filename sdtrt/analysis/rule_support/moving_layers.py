@@ -7,8 +7,6 @@
 - layout: changes the order of elements
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Sequence
 from typing import Literal

@@ -1,7 +1,5 @@
 """The input of a rule: one engine's layers with their times, limits, ONNX nodes and neighbors."""
 
-from __future__ import annotations
-
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized

@@ -1,7 +1,5 @@
 """Layers that only move or convert data, by the kinds of `moving_layers`; each costs the time that it takes."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterator
 

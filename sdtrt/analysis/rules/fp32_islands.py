@@ -12,8 +12,6 @@ one island at a time, and check the image. In a VAE some of it is known to be ne
 in float16. There bfloat16, or a VAE that was trained not to overflow, is the way.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterator
 

@@ -11,8 +11,6 @@ What to do: choose widths that are multiples of 8 or 16 when the model is made. 
 channels, it cannot be helped and costs little.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 

@@ -1,7 +1,5 @@
 """Work that every denoising step repeats although its result is known before the first."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 

@@ -11,8 +11,6 @@ What to do: build for fixed sizes where they are known: then all of it is folded
 constants in the export, and write reshapes with 0 and -1 instead of sizes that are computed.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from sdtrt.analysis.rule_support.moving_layers import is_shape_arithmetic, moving_layers

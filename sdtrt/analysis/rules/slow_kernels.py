@@ -11,8 +11,6 @@ a better tactic is found, and compare tactics with another version. With ONNX Ru
 at what else ran. Fuse a long pointwise or norm layer with its neighbors.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from sdtrt.analysis.device_peaks import COMPUTE_KINDS

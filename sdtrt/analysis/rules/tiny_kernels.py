@@ -12,8 +12,6 @@ elsewhere. Batch what has the same shape (time embedding projections, q, k and v
 host's side only.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from sdtrt.analysis.device_peaks import GPU_LAUNCH_US

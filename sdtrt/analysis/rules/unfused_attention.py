@@ -12,8 +12,6 @@ TensorRT recognizes: no casts or masks of another type between, float16 or bfloa
 TensorRT fuses more.
 """
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Layers that multiply on plain arithmetic although the device has tensor cores for their type."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from sdtrt.analysis.rule_support.kernels import uses_tensor_cores

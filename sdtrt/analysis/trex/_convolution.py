@@ -8,8 +8,6 @@ Unlike TREx the weights count with their own type, attr.K is divided by the grou
 convolutions may have one or three spatial dimensions, and what is not known is NaN.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from math import nan, prod
 from typing import Any

@@ -1,7 +1,5 @@
 """The plan that an EnginePlan shows: from files that are named, or from what `load` finds at a path."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias

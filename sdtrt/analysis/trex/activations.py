@@ -5,8 +5,6 @@ that is not in TREx's table keeps its own text and its type is read from it; a s
 a dimension of -1 makes it unknown, not negative.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from functools import lru_cache

@@ -1,7 +1,5 @@
 """Colors of layer types and precisions. A key that is not listed is gray, as in TREx."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 
 __all__ = ["default_pallete", "layer_colormap", "precision_colormap"]

@@ -3,8 +3,6 @@
 A key that a layer does not have is NaN, as is a figure that is not known. TREx writes 0 for both.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from math import nan
 from typing import Any

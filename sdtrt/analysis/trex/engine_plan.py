@@ -1,7 +1,5 @@
 """EnginePlan: one engine as TREx presents it, over a plan that any of sdtrt's readers made."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import cached_property

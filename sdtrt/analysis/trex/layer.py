@@ -1,7 +1,5 @@
 """A layer as TREx presents it, and the folding of NoOp layers."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from math import nan

@@ -1,7 +1,5 @@
 """TREx's linters as tables: what sdtrt's rules of the same purpose find in the plan, a row per layer."""
 
-from __future__ import annotations
-
 import pandas as pd
 
 from sdtrt.analysis.session import Analysis

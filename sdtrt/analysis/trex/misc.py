@@ -1,7 +1,5 @@
 """Grouping and stacking of tables, under TREx's names."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 

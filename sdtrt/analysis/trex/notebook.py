@@ -4,8 +4,6 @@ IPython is used when it runs and never imported otherwise; outside a notebook ta
 are only returned.
 """
 
-from __future__ import annotations
-
 import html
 import importlib
 import inspect

@@ -181,12 +181,7 @@ def plotly_hist(
 
 
 def plotly_pie(
-    df: pd.DataFrame,
-    title: str,
-    values: str,
-    names: str,
-    colormap: Colormap | None = None,
-    do_show: bool = True,
+    df: pd.DataFrame, title: str, values: str, names: str, colormap: Colormap | None = None, do_show: bool = True
 ) -> go.Figure:
     """One pie.
 
@@ -247,11 +242,7 @@ def rotate_columns(df: pd.DataFrame) -> pd.DataFrame:
 
 
 def stacked_tabular_df(
-    bar_names: Sequence[str],
-    df_list: Sequence[pd.DataFrame],
-    names_col: str,
-    values_col: str,
-    empty_symbol: object = 0,
+    bar_names: Sequence[str], df_list: Sequence[pd.DataFrame], names_col: str, values_col: str, empty_symbol: object = 0
 ) -> pd.DataFrame:
     """The table beside `stacked_bars`: a row for each name, a column for each bar.
 

@@ -155,12 +155,7 @@ def _write(analysis: Analysis, files: Sequence[tuple[str, Path]], update: Report
     from sdtrt import analysis as reports
     from sdtrt.system.files import write_text
 
-    writers = {
-        ".html": reports.render,
-        ".json": reports.to_json,
-        ".csv": reports.to_csv,
-        ".md": reports.to_markdown,
-    }
+    writers = {".html": reports.render, ".json": reports.to_json, ".csv": reports.to_csv, ".md": reports.to_markdown}
     for number, (suffix, path) in enumerate(files):
         update(f"writing {path.name}", 0.1 + 0.5 * number / len(files))
         if suffix == ".xlsx":

@@ -5,11 +5,9 @@ floats only, so this one node would go back to the host, stall the device and fo
 in both types.
 """
 
-from __future__ import annotations
-
 import onnx
 
-from sdtrt.graph.pass_result import Result
+from sdtrt.graph.run_passes import Result
 
 VERSION = 1
 _WHOLE = {onnx.TensorProto.INT32, onnx.TensorProto.INT64, onnx.TensorProto.BOOL}

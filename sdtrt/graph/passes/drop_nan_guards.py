@@ -4,12 +4,10 @@ torch writes it for a masked attention, for rows in which every token is masked.
 every token at least itself, so the guard never acts, except on a NaN that should be seen and not become a black image.
 """
 
-from __future__ import annotations
-
 import onnx
 import onnx_graphsurgeon as gs
 
-from sdtrt.graph.pass_result import Result
+from sdtrt.graph.run_passes import Result
 
 VERSION = 1
 

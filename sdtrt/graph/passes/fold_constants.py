@@ -3,13 +3,11 @@
 Shape inference is left out: it took nine tenths of the time, and the exporter has folded the shapes of fixed axes.
 """
 
-from __future__ import annotations
-
 import onnx
 from polygraphy.backend.onnx import fold_constants
 from polygraphy.logger import G_LOGGER
 
-from sdtrt.graph.pass_result import Result
+from sdtrt.graph.run_passes import Result
 
 VERSION = 1
 # A mask expanded to full size is cheap to compute and expensive to store.

@@ -1,10 +1,8 @@
 """Attention scores in float32, from the MatMul of queries and keys to the softmax: SD 2.1 overflows there."""
 
-from __future__ import annotations
-
 import onnx
 
-from sdtrt.graph.pass_result import Result
+from sdtrt.graph.run_passes import Result
 from sdtrt.graph.widen_fp32 import score_nodes, widen
 
 VERSION = 1

@@ -10,8 +10,6 @@ The SDPA fusion of onnxscript 0.7.2 (`fuse_sdpa` with `replace_sdpa_by_mha`) fin
 U-Net, but names no module, gives no reason for what it leaves, and misses a scale on the left of its Mul.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -19,7 +17,7 @@ import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 
-from sdtrt.graph.pass_result import Result
+from sdtrt.graph.run_passes import Result
 
 VERSION = 1
 DOMAIN = "com.microsoft"

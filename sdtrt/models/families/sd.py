@@ -1,7 +1,5 @@
 """Stable Diffusion 1.x and 2.x: one CLIP text encoder, cross-attention only."""
 
-from __future__ import annotations
-
 from sdtrt.models.family import ModelFamily
 
 FAMILY = ModelFamily(

@@ -1,7 +1,5 @@
 """Stable Diffusion XL, base and refiner: two text encoders, pooled embeddings and micro-conditioning (time ids)."""
 
-from __future__ import annotations
-
 from sdtrt.models.family import Configs, ModelFamily
 
 

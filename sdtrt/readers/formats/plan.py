@@ -1,7 +1,5 @@
 """sdtrt's own plan.json: what engines write and `Plan.save` makes."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from sdtrt.plan.layers import Plan

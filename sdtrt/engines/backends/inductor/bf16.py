@@ -1,7 +1,5 @@
 """A module that computes in bfloat16 behind a float32 signature."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from torch import Tensor, nn

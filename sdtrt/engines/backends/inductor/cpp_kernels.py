@@ -4,8 +4,6 @@ A kernel is one shared library, named after a hash of its C++, torch's version, 
 On another CPU none has the name, and Inductor compiles again, once.
 """
 
-from __future__ import annotations
-
 import hashlib
 import shutil
 import threading

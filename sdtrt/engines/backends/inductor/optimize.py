@@ -4,16 +4,13 @@ A pass is a module of `passes/` with `VERSION`, part of the engine's key, `REQUI
 `apply(graph, context) -> Result`. A pass whose requirements are not met is recorded with the reason.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from types import ModuleType
 
 from sdtrt.bundle.manifest import Change
 from sdtrt.engines.backends.inductor.pass_context import Context
 from sdtrt.engines.backends.inductor.trace import Graph
-from sdtrt.graph.pass_result import Result
-from sdtrt.graph.run_passes import run_passes
+from sdtrt.graph.run_passes import Result, run_passes
 
 PASSES = "sdtrt.engines.backends.inductor.passes"
 DEFAULTS = (

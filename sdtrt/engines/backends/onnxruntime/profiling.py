@@ -6,8 +6,6 @@ runtime adds around blocked convolutions (`reorder_token_7`) equals an exported 
 blocked node is named after the exported tensor (`conv2d_3_nchwc`).
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable
 from pathlib import Path

@@ -4,8 +4,6 @@ Cases are matched in order, so the more specific ones stand first: an engine tha
 version first and a null pointer last. Texts are those of TensorRT 8 to 11; a message outside the table keeps its text.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass

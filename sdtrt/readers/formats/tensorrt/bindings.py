@@ -1,7 +1,5 @@
 """Inputs and outputs of a TensorRT engine: `Bindings`, a list of names, up to 10; `I/O Tensors` with sizes in 11."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -6,8 +6,6 @@ So a tag on a layer or its tensors counts for its whole region (`_myl11_`), and 
 it stands in.
 """
 
-from __future__ import annotations
-
 import re
 from typing import Any
 

@@ -6,8 +6,6 @@ a `kgen` kernel was generated for the operators whose short names its tactic str
 it are known.
 """
 
-from __future__ import annotations
-
 import re
 
 from sdtrt.plan.layers import DTYPE_BITS, Kind, TensorInfo

@@ -3,8 +3,6 @@
 Sections become `Plan.metadata` under short names: device, performance, inference, build and model.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any

@@ -4,8 +4,6 @@ Between two stands U+001E where TensorRT fused them, U+001F where Myelin did, or
 its own. TensorRT cuts metadata at 4096 bytes: half a name at the end is no name.
 """
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 

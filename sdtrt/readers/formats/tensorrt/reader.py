@@ -8,8 +8,6 @@ Names stay as TensorRT wrote them, except that tensors lose the tag of their pro
 in `Layer.attributes`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -6,8 +6,6 @@ TensorRT 8 to 10 write one string, `Format/Datatype`: the layout in words with a
 string without one ("Unknown format", "N/A due to dynamic shapes") has no type.
 """
 
-from __future__ import annotations
-
 import re
 from functools import lru_cache
 from math import prod

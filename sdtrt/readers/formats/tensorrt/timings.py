@@ -4,8 +4,6 @@ Records are matched to layers by name, and by order where a name comes twice. A 
 of its own, so that no measured time is lost; the profiler reports what the inspector may not list.
 """
 
-from __future__ import annotations
-
 import re
 from collections import defaultdict, deque
 from collections.abc import Iterable

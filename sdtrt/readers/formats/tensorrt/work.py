@@ -7,8 +7,6 @@
 - Bytes moved: inputs and outputs, each tensor once, and weights.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from math import prod
 from typing import Any

@@ -1,7 +1,5 @@
 """Attentions of a traced graph, which several passes replace."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 
 from sdtrt.engines.backends.inductor.trace import Graph, Node

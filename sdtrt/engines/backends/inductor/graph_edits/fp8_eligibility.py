@@ -1,7 +1,5 @@
 """Which layers FP8 may quantize by their kind and widths; a build also decides by their sizes."""
 
-from __future__ import annotations
-
 from typing import Any
 
 # Rows of the tensors that TMA copies are multiples of 16 bytes; fewer channels than this fill no tile.

@@ -1,7 +1,5 @@
 """Linear layers that compute in FP8: which ones do, and their inputs as rows of FP8."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from functools import partial
 from math import prod

@@ -1,7 +1,5 @@
 """Images in a traced graph: their layout in memory, and the convolutions that make them."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from sdtrt.engines.backends.inductor.trace import Graph, Node

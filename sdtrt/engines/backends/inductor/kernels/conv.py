@@ -12,8 +12,6 @@ parts.
 # mypy: ignore-errors
 # ruff: noqa: N803, ANN001, ANN202
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import torch

@@ -7,8 +7,6 @@ All keys fit into one tile, so a program keeps keys and values of one head and l
 # mypy: ignore-errors
 # ruff: noqa: N803, ANN001, ANN202
 
-from __future__ import annotations
-
 import torch
 import triton
 import triton.language as tl

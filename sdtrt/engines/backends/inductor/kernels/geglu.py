@@ -13,8 +13,6 @@ TMA copies the tiles where rows are many; it needs 2 µs of every launch for its
 # mypy: ignore-errors
 # ruff: noqa: N803, ANN001, ANN202
 
-from __future__ import annotations
-
 import torch
 import triton
 import triton.language as tl

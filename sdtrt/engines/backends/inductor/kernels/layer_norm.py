@@ -8,8 +8,6 @@ as long.
 # mypy: ignore-errors
 # ruff: noqa: N803, ANN001, ANN202
 
-from __future__ import annotations
-
 import torch
 import triton
 import triton.language as tl

@@ -3,8 +3,6 @@
 # mypy: ignore-errors
 # ruff: noqa: N803, ANN001, ANN201
 
-from __future__ import annotations
-
 import torch
 import triton
 import triton.language as tl

@@ -16,8 +16,6 @@ Threads copy the tiles: TMA took as long for many keys and up to 6 µs more for 
 # mypy: ignore-errors
 # ruff: noqa: N803, ANN001, ANN202
 
-from __future__ import annotations
-
 import torch
 import triton
 import triton.language as tl

@@ -7,8 +7,6 @@ and with a border for the convolution that reads it. This is one pass.
 # mypy: ignore-errors
 # ruff: noqa: N803, ANN001, ANN202
 
-from __future__ import annotations
-
 import torch
 import triton
 import triton.language as tl

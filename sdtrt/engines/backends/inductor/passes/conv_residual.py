@@ -4,12 +4,10 @@ Otherwise the convolution writes its result, and a second launch reads it, adds 
 a block changes the number of channels, another convolution makes the residual: its bias is added to this one's.
 """
 
-from __future__ import annotations
-
 from sdtrt.engines.backends.inductor.graph_edits.image_nodes import in_memory, own_bias
 from sdtrt.engines.backends.inductor.pass_context import Context
 from sdtrt.engines.backends.inductor.trace import Graph, Node, terms
-from sdtrt.graph.pass_result import Result
+from sdtrt.graph.run_passes import Result
 
 VERSION = 1
 REQUIRES = ("fp8", "hopper")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from sdtrt.engines.backends.inductor.graph_edits.attention_nodes import replace_plain
 from sdtrt.engines.backends.inductor.pass_context import Context
 from sdtrt.engines.backends.inductor.trace import Graph, Node
-from sdtrt.graph.pass_result import Result
+from sdtrt.graph.run_passes import Result
 
 if TYPE_CHECKING:
     from torch import Tensor

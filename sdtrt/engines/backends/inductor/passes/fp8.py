@@ -9,8 +9,6 @@ cuBLAS takes either, and on an H200 a single one is faster by up to a third wher
 ones where they are many (benchmarks/results/h200_kernels.json).
 """
 
-from __future__ import annotations
-
 import operator
 from functools import partial
 from math import prod
@@ -19,7 +17,7 @@ from sdtrt.engines.backends.inductor.graph_edits.fp8_linears import calibrated_a
 from sdtrt.engines.backends.inductor.graph_edits.fp8_quantize import LARGEST, round_matrix
 from sdtrt.engines.backends.inductor.pass_context import Context
 from sdtrt.engines.backends.inductor.trace import Graph, Node
-from sdtrt.graph.pass_result import Result
+from sdtrt.graph.run_passes import Result
 
 VERSION = 1
 REQUIRES = ("fp8",)

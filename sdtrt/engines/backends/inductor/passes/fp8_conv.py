@@ -5,8 +5,6 @@ On an H200 it reached 800 to 1340 TFLOP/s with 16 rows, where cuDNN reached 480 
 the border of zeros.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,7 +18,7 @@ from sdtrt.engines.backends.inductor.graph_edits.fp8_quantize import (
 from sdtrt.engines.backends.inductor.graph_edits.image_nodes import in_memory
 from sdtrt.engines.backends.inductor.pass_context import Context
 from sdtrt.engines.backends.inductor.trace import Graph, Node
-from sdtrt.graph.pass_result import Result
+from sdtrt.graph.run_passes import Result
 
 VERSION = 1
 REQUIRES = ("fp8", "hopper")

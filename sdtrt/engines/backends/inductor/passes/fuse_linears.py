@@ -4,14 +4,12 @@ One large matmul fills a GPU better than several small ones, and each saved laun
 layers of the time embedding in all residual blocks become one as well.
 """
 
-from __future__ import annotations
-
 import operator
 from typing import Any
 
 from sdtrt.engines.backends.inductor.pass_context import Context
 from sdtrt.engines.backends.inductor.trace import Graph, Node
-from sdtrt.graph.pass_result import Result
+from sdtrt.graph.run_passes import Result
 
 VERSION = 1
 REQUIRES = ()

@@ -12,7 +12,7 @@ from sdtrt.engines.backends.inductor.graph_edits import fp8_linears
 from sdtrt.engines.backends.inductor.graph_edits.fp8_quantize import LARGEST, quant_scale, round_weight
 from sdtrt.engines.backends.inductor.pass_context import Context
 from sdtrt.engines.backends.inductor.trace import Graph, Node
-from sdtrt.graph.pass_result import Result
+from sdtrt.graph.run_passes import Result
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -4,14 +4,12 @@ In a residual block only the norm reads the sum of a convolution, its bias and t
 as it loads, so that the sum is never written.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from sdtrt.engines.backends.inductor.graph_edits.image_nodes import in_memory, own_bias
 from sdtrt.engines.backends.inductor.pass_context import Context
 from sdtrt.engines.backends.inductor.trace import Graph
-from sdtrt.graph.pass_result import Result
+from sdtrt.graph.run_passes import Result
 
 VERSION = 1
 REQUIRES = ("gpu",)

@@ -1,13 +1,11 @@
 """LayerNorm and the residual sum before it as one Triton kernel."""
 
-from __future__ import annotations
-
 import operator
 from typing import Any
 
 from sdtrt.engines.backends.inductor.pass_context import Context
 from sdtrt.engines.backends.inductor.trace import Graph, terms
-from sdtrt.graph.pass_result import Result
+from sdtrt.graph.run_passes import Result
 
 VERSION = 1
 REQUIRES = ("gpu",)

@@ -19,7 +19,7 @@ from sdtrt.engines.backends.inductor.graph_edits.fp8_linears import calibrated_a
 from sdtrt.engines.backends.inductor.graph_edits.fp8_quantize import LARGEST, round_matrix
 from sdtrt.engines.backends.inductor.pass_context import Context
 from sdtrt.engines.backends.inductor.trace import Graph, Node
-from sdtrt.graph.pass_result import Result
+from sdtrt.graph.run_passes import Result
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -5,13 +5,11 @@ less than 0.0005, FP8 rounds at 3 % and more. x * sigmoid(2 * sqrt(2/pi) * (x + 
 Hendrycks and Gimpel, "Gaussian Error Linear Units", with tanh(y) = 2 * sigmoid(2y) - 1.
 """
 
-from __future__ import annotations
-
 from functools import partial
 
 from sdtrt.engines.backends.inductor.pass_context import Context
 from sdtrt.engines.backends.inductor.trace import Graph, Node
-from sdtrt.graph.pass_result import Result
+from sdtrt.graph.run_passes import Result
 
 VERSION = 1
 REQUIRES = ("fp8",)

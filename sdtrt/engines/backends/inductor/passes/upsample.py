@@ -1,13 +1,11 @@
 """Upsampling by two in one Triton kernel, which quantizes its result for an FP8 convolution that reads it."""
 
-from __future__ import annotations
-
 from functools import partial
 
 from sdtrt.engines.backends.inductor.graph_edits.image_nodes import in_memory
 from sdtrt.engines.backends.inductor.pass_context import Context
 from sdtrt.engines.backends.inductor.trace import Graph, Node
-from sdtrt.graph.pass_result import Result
+from sdtrt.graph.run_passes import Result
 
 VERSION = 1
 REQUIRES = ("gpu",)

@@ -1,7 +1,5 @@
 """The kernels in a module that Inductor wrote: their names on the device, their parameters, and what they write."""
 
-from __future__ import annotations
-
 import ast
 import re
 from dataclasses import dataclass

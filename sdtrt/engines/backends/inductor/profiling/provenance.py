@@ -3,8 +3,6 @@
 Inductor writes this comment for Triton kernels and library calls, but not for its C++ kernels.
 """
 
-from __future__ import annotations
-
 from contextlib import AbstractContextManager
 from typing import Any
 from unittest.mock import patch

@@ -5,8 +5,6 @@ each stands a comment with the graph's nodes that it comes from. A buffer whose 
 another view of the same memory, has several names: a launch reads the name under which it was last written.
 """
 
-from __future__ import annotations
-
 import ast
 import re
 from collections.abc import Iterator, Mapping

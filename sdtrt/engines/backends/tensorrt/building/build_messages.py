@@ -3,8 +3,6 @@
 Input: a `BuildJob`, then "cancel" or the end of the pipe, which both stop the build. Output: `BuildReport`s.
 """
 
-from __future__ import annotations
-
 from typing import Literal
 
 from sdtrt.engines.backends.tensorrt.options import TrtOptions

@@ -1,7 +1,5 @@
 """Progress of a build from TensorRT's callbacks: nested phases, reported by several threads at once."""
 
-from __future__ import annotations
-
 import threading
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Building in another process: starting it, passing on its progress, and turning its failure into an error."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

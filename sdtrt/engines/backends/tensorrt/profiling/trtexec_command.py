@@ -3,8 +3,6 @@
 10.x needs --stronglyTyped, which 11 does not; 11 has CUDA graphs, spin wait and device tensors as its defaults.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property

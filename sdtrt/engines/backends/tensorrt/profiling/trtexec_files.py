@@ -5,8 +5,6 @@ The files: `X.graph.json` (the inspector's JSON), `X.profile.json` (trtexec --ex
 this file adds only what they cannot hold: a time for every single run.
 """
 
-from __future__ import annotations
-
 import json
 import tempfile
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """GPU time of runs: calls return before the work is done, so a host clock would only measure the enqueue."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager

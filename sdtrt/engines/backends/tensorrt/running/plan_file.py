@@ -4,8 +4,6 @@ A plan starts with "ftrt"; bytes 24 to 27 are the four numbers of the TensorRT v
 version is refused with both versions, where TensorRT's own message has a tag mismatch.
 """
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 
