@@ -36,11 +36,13 @@ class EngineControlNet(EngineModule):
         encoder_hidden_states: Tensor,
         controlnet_cond: Tensor,
         conditioning_scale: float = 1.0,
-        *,
+        class_labels: Tensor | None = None,
+        timestep_cond: Tensor | None = None,
+        attention_mask: Tensor | None = None,
         added_cond_kwargs: dict[str, Tensor] | None = None,
+        cross_attention_kwargs: dict[str, Any] | None = None,
         guess_mode: bool = False,
         return_dict: bool = True,
-        **unsupported: Any,
     ) -> Any:
         """Compute the residuals that the U-Net adds to its skip connections and middle block.
 
@@ -53,12 +55,22 @@ class EngineControlNet(EngineModule):
             added_cond_kwargs: SDXL's `text_embeds` and `time_ids`; what the engine has no input for is not used.
             guess_mode: scale the residuals up with the depth of their block.
             return_dict: return diffusers' output object instead of a tuple.
-            unsupported: arguments that the exported graph has no input for; must be None or empty.
+            class_labels: must be None, as the exported graph has no such input.
+            timestep_cond: likewise.
+            attention_mask: likewise.
+            cross_attention_kwargs: likewise.
 
         Raises:
             Unsupported: an argument is set that the engine has no input for.
         """
-        self._refuse_set(unsupported)
+        self._refuse_set(
+            {
+                "class_labels": class_labels,
+                "timestep_cond": timestep_cond,
+                "attention_mask": attention_mask,
+                "cross_attention_kwargs": cross_attention_kwargs,
+            }
+        )
         (engine,) = self.engines.values()
         added = added_cond_kwargs or {}
         steps = torch.as_tensor(timestep, dtype=torch.float32, device=sample.device)

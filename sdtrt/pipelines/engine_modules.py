@@ -117,7 +117,12 @@ class EngineTextEncoder(EngineModule):
         self.text_model.final_layer_norm = layer.to(self.device).requires_grad_(False)
 
     def forward(
-        self, input_ids: Tensor, *, output_hidden_states: bool = False, return_dict: bool = True, **unsupported: Any
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        output_hidden_states: bool = False,
+        return_dict: bool = True,
+        **unsupported: Any,
     ) -> Any:
         """Encode prompts; Unsupported for an argument that the engine has no input for, such as a mask.
 
@@ -125,9 +130,10 @@ class EngineTextEncoder(EngineModule):
             input_ids: token ids (B, T).
             output_hidden_states: return the hidden states (B, T, D) of all layers too.
             return_dict: return transformers' output object instead of a tuple.
-            unsupported: arguments that the exported graph has no input for; must be None or empty.
+            attention_mask: must be None, as the exported graph has no such input.
+            unsupported: likewise.
         """
-        self._refuse_set(unsupported)
+        self._refuse_set({"attention_mask": attention_mask, **unsupported})
         (engine,) = self.engines.values()
         out = engine(input_ids=input_ids)
         self._record(engine.spec.name, {}, {"last_hidden_state": out["last_hidden_state"]})
@@ -151,15 +157,18 @@ class EngineUNet(EngineModule):
         sample: Tensor,
         timestep: Tensor | float,
         encoder_hidden_states: Tensor,
-        *,
+        class_labels: Tensor | None = None,
         timestep_cond: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        cross_attention_kwargs: dict[str, Any] | None = None,
         added_cond_kwargs: dict[str, Tensor] | None = None,
         down_block_additional_residuals: tuple[Tensor, ...] | None = None,
         mid_block_additional_residual: Tensor | None = None,
+        down_intrablock_additional_residuals: tuple[Tensor, ...] | None = None,
+        encoder_attention_mask: Tensor | None = None,
         return_dict: bool = True,
-        **unsupported: Any,
     ) -> Any:
-        """Predict noise, or velocity.
+        """Predict noise, or velocity; parameters stand in the order of diffusers' module.
 
         Args:
             sample: latents (2B, C, H/8, W/8); B rows without guidance.
@@ -170,12 +179,23 @@ class EngineUNet(EngineModule):
             down_block_additional_residuals: a ControlNet's residuals, where the engine has these inputs.
             mid_block_additional_residual: the residual of the middle block, likewise.
             return_dict: return diffusers' output object instead of a tuple.
-            unsupported: arguments that the exported graph has no input for; must be None or empty.
+            class_labels: must be None, as the exported graph has no such input.
+            attention_mask: likewise.
+            cross_attention_kwargs: likewise.
+            down_intrablock_additional_residuals: likewise.
+            encoder_attention_mask: likewise.
 
         Raises:
             Unsupported: an argument is set that the engine has no input for.
         """
         (engine,) = self.engines.values()
+        unsupported: dict[str, Any] = {
+            "class_labels": class_labels,
+            "attention_mask": attention_mask,
+            "cross_attention_kwargs": cross_attention_kwargs,
+            "down_intrablock_additional_residuals": down_intrablock_additional_residuals,
+            "encoder_attention_mask": encoder_attention_mask,
+        }
         graph_inputs = {t.name for t in engine.spec.inputs}
         added = dict(added_cond_kwargs or {})
         residuals = self._residuals(down_block_additional_residuals, mid_block_additional_residual)

@@ -1,5 +1,6 @@
 """ControlNet: engines and eager diffusers draw the same picture, and without one the U-Net is the plain one."""
 
+import inspect
 from contextlib import ExitStack
 
 import numpy as np
@@ -7,7 +8,12 @@ import pytest
 import shared_exports
 import small_variants
 import torch
-from diffusers import StableDiffusionControlNetPipeline, StableDiffusionXLControlNetPipeline
+from diffusers import (
+    ControlNetModel,
+    StableDiffusionControlNetPipeline,
+    StableDiffusionXLControlNetPipeline,
+    UNet2DConditionModel,
+)
 from PIL import Image
 from trt import use
 from trt.bindings import NEWEST, Unreachable
@@ -20,7 +26,9 @@ from sdtrt.errors import BundleError, ModelError, ShapeError, Unsupported
 from sdtrt.models import family_of
 from sdtrt.models import skeleton as skeleton_of
 from sdtrt.pipelines import eager_pipeline
+from sdtrt.pipelines.engine_controlnet import EngineControlNet
 from sdtrt.pipelines.engine_loading import engines_of
+from sdtrt.pipelines.engine_modules import EngineUNet
 from sdtrt.shapes.sample_inputs import sample_inputs
 from sdtrt.verification import image_metrics
 
@@ -260,3 +268,16 @@ def test_on_tensorrt(cache, models):
         assert image_metrics.psnr(run(ours), want) >= 40
         for engine in engines_of(ours).values():
             engine.close()
+
+
+@pytest.mark.parametrize(
+    ("ours", "stock"),
+    [(EngineUNet, UNet2DConditionModel), (EngineControlNet, ControlNetModel)],
+    ids=["unet", "controlnet"],
+)
+def test_arguments_stand_in_the_order_of_diffusers(ours, stock):
+    positional = [
+        [p.name for p in inspect.signature(cls.forward).parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
+        for cls in (ours, stock)
+    ]
+    assert positional[0] == positional[1]
