@@ -152,4 +152,5 @@ def load(path: Path | None = None, **overrides: Any) -> BuildConfig:
     try:
         return BuildConfig.model_validate(data)
     except ValidationError as exc:
-        raise config_error(exc, list(BuildConfig.model_fields), str(path or "the arguments"), RENAMED) from exc
+        hints = {former: f"did you mean {now!r}?" for former, now in RENAMED.items()}
+        raise config_error(exc, list(BuildConfig.model_fields), str(path or "the arguments"), hints) from exc

@@ -20,7 +20,7 @@ from sdtrt.engines import call_timing
 from sdtrt.engines.batch_split import CallStats, concat_batch, split_batch
 from sdtrt.engines.eager_fallback import EagerFallback
 from sdtrt.engines.weights import EngineWeights
-from sdtrt.errors import ConfigError, EngineError, ShapeError, Unsupported
+from sdtrt.errors import EngineError, ShapeError, Unsupported
 from sdtrt.plan.layers import Layer, Plan
 from sdtrt.shapes import shape_errors
 from sdtrt.shapes.profile_selection import BuiltSizes, ProfileChoice, Ranges, relevant_profiles
@@ -360,18 +360,14 @@ class Backend(ABC):
 
         Options are validated here only: all other methods and `EngineContext` take the record.
         """
-        if former := next((key for key in options if key in self.renamed_passes), None):
-            raise ConfigError(
-                f"unknown key {former!r} in the options of {self.name}",
-                slug="config-unknown-key",
-                received=former,
-                expected=", ".join(self.options.model_fields),
-                hint=f"it is the pass {self.renamed_passes[former]} now; leave it out of `passes:` to switch it off",
-            )
         try:
             return self.options.model_validate(dict(options))
         except ValidationError as exc:
-            raise config_error(exc, list(self.options.model_fields), f"the options of {self.name}") from exc
+            hints = {
+                former: f"it is the pass {now} now; leave it out of `passes:` to switch it off"
+                for former, now in self.renamed_passes.items()
+            }
+            raise config_error(exc, list(self.options.model_fields), f"the options of {self.name}", hints) from exc
 
     def join(self, plan: Plan, graph_costs: GraphCosts) -> Plan:
         """Give the layers of a plan the costs of the ONNX nodes that they name."""

@@ -73,7 +73,7 @@ def first_error(exc: ValidationError) -> tuple[str, object, str]:
 
 
 def config_error(
-    exc: ValidationError, keys: list[str], what: str, renamed: Mapping[str, str] | None = None
+    exc: ValidationError, keys: list[str], what: str, hints: Mapping[str, str] | None = None
 ) -> ConfigError:
     """The error for wrong settings; for an unknown key it lists all keys and suggests the nearest one.
 
@@ -81,7 +81,7 @@ def config_error(
         exc: the error of pydantic.
         keys: all keys that exist.
         what: the name of the settings in messages, such as "the options of eager".
-        renamed: new names of keys by their former ones, dotted where they are nested.
+        hints: what to do about keys that no longer exist, dotted where they are nested.
     """
     key, received, expected = first_error(exc)
     kind = exc.errors()[0]["type"]
@@ -90,13 +90,12 @@ def config_error(
             f"{key} is missing in {what}", slug="config-missing-key", hint="name it there or as an option"
         )
     if kind == "extra_forbidden":
-        renamed = renamed or {}
-        near = [renamed[key]] if key in renamed else difflib.get_close_matches(key, keys, n=1)
+        near = difflib.get_close_matches(key, keys, n=1)
         return ConfigError(
             f"unknown key {key!r} in {what}",
             slug="config-unknown-key",
             received=key,
             expected=", ".join(keys) or "no keys",
-            hint=f"did you mean {near[0]!r}?" if near else "remove it",
+            hint=(hints or {}).get(key) or (f"did you mean {near[0]!r}?" if near else "remove it"),
         )
     return ConfigError(f"{key} is wrong in {what}", slug="config-value", received=received, expected=expected)
